@@ -1,0 +1,37 @@
+"The package, described by settings.ini: requirements, versions and commands are read from there."
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(here/"settings.ini", encoding="utf-8")
+cfg = config["DEFAULT"]
+
+_minors = range(int(cfg["min_python"].split(".")[1]), 14)
+_scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here/"README.md").read_text(encoding="utf-8") if (here/"README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    keywords=cfg["keywords"].split(),
+    url=cfg["git_url"],
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    license="Apache-2.0",
+    classifiers=["Intended Audience :: Developers", "Topic :: Scientific/Engineering :: Image Recognition"]
+        + [f"Programming Language :: Python :: 3.{m}" for m in _minors],
+    python_requires=">=" + cfg["min_python"],
+    packages=find_packages(include=["facerec_nb", "facerec_nb.*"]),
+    include_package_data=True,
+    package_data={"facerec_nb": ["weights/*"]},
+    install_requires=cfg["requirements"].split(),
+    extras_require={"dev": cfg["dev_requirements"].split()},
+    entry_points={"console_scripts": _scripts, "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
+    zip_safe=False,
+)
