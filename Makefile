@@ -1,0 +1,46 @@
+# `make help` lists what there is. Each target makes its own environment in .venv when there is none.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DATA   ?=
+OUT    ?= runs/demo
+
+.PHONY: help demo test check site readme clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+	@echo "DATA=folder  a CelebA-format folder for 'make demo'; OUT=folder  where it goes; PYTHON=python3.x"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "facerec_nb needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
+	@echo "== making the environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.package: $(VENV)/bin/python settings.ini setup.py
+	@echo "== installing facerec_nb and what it needs (PyTorch is large: some minutes)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	@echo "== installing what the tests and the website need"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.package ## from a folder of photographs to names, with a report (DATA= for your own)
+	@$(BIN)/facerec_demo --out $(OUT) $(if $(DATA),--data $(DATA))
+
+test: $(VENV)/.dev ## in sync, clean, lint, every notebook, the commands, the website
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## only the quick part: in sync, clean, lint
+	@$(BIN)/python -m pytest tests/test_sync.py
+
+site: $(VENV)/.dev ## the website, in _docs/
+	@$(BIN)/python tools/site.py --check
+
+readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
+	@$(BIN)/python tools/readme.py
+
+clean: ## remove what was made, but neither the environment nor runs/
+	rm -rf _proc _docs .pytest_cache .ruff_cache

@@ -1,0 +1,68 @@
+"The package is what the notebooks export, the notebooks are clean, README.md is the index, and ruff is content."
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+def source(nb): return ["".join(c["source"]) for c in json.loads(nb.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+
+
+def run(*args, cwd=ROOT):
+    r = subprocess.run(args, cwd=cwd, capture_output=True, text=True)
+    assert r.returncode == 0, (r.stdout + r.stderr)[-6000:]
+    return r.stdout
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    "A copy of the sources in which export and clean have been run"
+    copy = tmp_path_factory.mktemp("copy")
+    for name in ("nbs", "facerec_nb"): shutil.copytree(ROOT/name, copy/name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    for name in ("settings.ini", "_quarto.yml"): shutil.copy(ROOT/name, copy/name)
+    run(BIN/"nbdev_export", cwd=copy)
+    run(BIN/"nbdev_clean", cwd=copy)
+    return copy
+
+
+def test_package_is_exported(exported):
+    for p in sorted((exported/"facerec_nb").rglob("*.py")):
+        name = p.relative_to(exported)
+        assert p.read_text() == (ROOT/name).read_text(), f"{name} differs from its notebook: run nbdev_export"
+
+
+def test_every_module_has_a_notebook():
+    modules = {m[1] for nb in NOTEBOOKS for c in source(nb) if (m := re.search(r"^#\|\s*default_exp\s+(\w+)", c, re.M))}
+    assert {p.stem for p in (ROOT/"facerec_nb").glob("*.py")} == modules | {"__init__", "_modidx"}
+
+
+@pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_clean(nb, exported):
+    assert nb.read_text() == (exported/nb.relative_to(ROOT)).read_text(), f"{nb.name} is not clean: run nbdev_clean"
+    assert nb.stat().st_size < 1_000_000, f"{nb.name} is {nb.stat().st_size/1e6:.1f} MB: make its pictures smaller"
+
+
+@pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_keeps_the_house_style(nb):
+    "No error or warning saved, no local path, no exported cell that nobody can hold in the head"
+    d = json.loads(nb.read_text(encoding="utf-8"))
+    outs = [o for c in d["cells"] for o in c.get("outputs", [])]
+    assert not [o for o in outs if o.get("output_type") == "error" or o.get("name") == "stderr"], "a saved error or warning"
+    assert not re.search(r"/tmp/|/root/|/home/\w", json.dumps(outs)), "a local path in a saved output"
+    long = [c.splitlines()[1] for c in source(nb) if "#| export" in c and len(c.splitlines()) > 41]
+    assert not long, f"exported cells over 40 lines: {long}"
+    if nb.name[:2].isdigit(): assert "## Findings" in nb.read_text(encoding="utf-8")
+
+
+def test_readme_is_the_index(): run(sys.executable, "tools/readme.py", "--check")
+
+
+def test_ruff(): run(BIN/"ruff", "check", "nbs", "facerec_nb", "tests", "tools", "benchmarks")
