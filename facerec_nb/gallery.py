@@ -91,6 +91,10 @@ def clean_name(
     return text
 
 # %% ../nbs/parts/gallery.ipynb #c0018
+def _text(s):
+    "A file name as text that can be stored, whatever its bytes are"
+    return str(s).encode("utf-8", "backslashreplace").decode()
+
 def _checked(embeddings, dim):
     "Embeddings as float32 (N, D) of unit length; raises InputError"
     e = np.atleast_2d(np.asarray(embeddings, np.float32))
@@ -114,9 +118,10 @@ def add(self:Gallery,
     with self.db:
         self.db.execute("INSERT OR IGNORE INTO people(name) VALUES(?)", (name,))
         person = self.db.execute("SELECT id FROM people WHERE name=?", (name,)).fetchone()[0]
-        self.db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, str(s), now, v.tobytes()) for s, v in zip(sources, e)])
+        self.db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), now, v.tobytes()) for s, v in zip(sources, e)])
     return self.db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
 
+# %% ../nbs/parts/gallery.ipynb #c0019
 @patch(as_prop=True)
 def dim(self:Gallery) -> int: # numbers in an embedding, `None` when the gallery is empty
     "Length of the embeddings"
@@ -128,7 +133,14 @@ def people(self:Gallery) -> dict: # name -> number of references, sorted by name
     "Who is in the gallery"
     return dict(self._rows("SELECT name, count(refs.id) FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name"))
 
-# %% ../nbs/parts/gallery.ipynb #c0025
+@patch
+def sources(self:Gallery,
+    name:str, # the person; an unknown one has none
+) -> set: # what `add` was told
+    "Where the references of a person came from"
+    return {s for s, in self._rows("SELECT source FROM refs JOIN people ON people.id=person WHERE name=?", clean_name(name))}
+
+# %% ../nbs/parts/gallery.ipynb #c0026
 class Match(NamedTuple):
     "One line of a ranked answer"
     name: str # the person
@@ -163,7 +175,7 @@ def search(self:Gallery,
         answers.append([Match(names[p], float(best[p]), sources[first[p] + row[first[p]:ends[p]].argmax()]) for p in top])
     return answers
 
-# %% ../nbs/parts/gallery.ipynb #c0035
+# %% ../nbs/parts/gallery.ipynb #c0036
 @patch
 def remove(self:Gallery,
     name:str, # the person
@@ -188,7 +200,7 @@ def rename(self:Gallery,
             self.db.execute("UPDATE refs SET person=(SELECT id FROM people WHERE name=?) WHERE person=(SELECT id FROM people WHERE name=?)", (new, clean_name(old)))
             self.db.execute("DELETE FROM people WHERE name=?", (clean_name(old),))
 
-# %% ../nbs/parts/gallery.ipynb #c0040
+# %% ../nbs/parts/gallery.ipynb #c0041
 @patch
 def save(self:Gallery,
     path, # the file to write
