@@ -49,6 +49,7 @@ class _Stack(nn.Module):
         super().__init__()
         self.body = nn.Sequential(Hourglass(depth, channels), Residual(channels, channels), nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
         self.head = nn.Conv2d(channels, n_points, 1)
+        nn.init.normal_(self.head.weight, std=0.001); nn.init.zeros_(self.head.bias)
         self.features, self.answer = (None, None) if last else (nn.Conv2d(channels, channels, 1), nn.Conv2d(n_points, channels, 1))
 
     def forward(self, x):
