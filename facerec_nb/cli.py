@@ -229,13 +229,14 @@ def facerec_identify(
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import photos_below
     paths = photos_below(photos) if Path(photos).is_dir() else [Path(photos)]
-    if draw and Path(draw).resolve() in {p.parent.resolve() for p in paths}: raise InputError(f"--draw {draw} would overwrite the photographs: give another folder")
+    targets = [draw and _drawing(draw, photos, p) for p in paths]
+    if draw and {t.resolve() for t in targets} & {p.resolve() for p in paths}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")
     g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector), [], []
-    for path, faces in zip(paths, pipe.stream(paths, progress=_progress())):
+    for path, target, faces in zip(paths, targets, pipe.stream(paths, progress=_progress())):
         if faces.problem: skipped.append(dict(file=str(path), problem=faces.problem)); print(one_line(faces.problem), file=sys.stderr); continue
         answers = pipe.identify(faces, g, threshold, top)
         done.append(dict(file=str(path), faces=[a.as_dict() for a in answers]))
-        if draw: write_image(_drawing(draw, photos, path), pipe.draw(path, answers))
+        if draw: write_image(target, pipe.draw(path, answers))
         for a in () if json else answers:
             box = "" if a.face is None else ",".join(f"{v:.0f}" for v in a.face.box)
             print(one_line(path), a.status, a.name or "", "" if a.similarity is None else f"{a.similarity:.4f}", f"{a.threshold:.4f}", box, sep="\t")

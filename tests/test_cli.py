@@ -1,0 +1,135 @@
+"The commands, as a user types them: help, exit codes, one chain from nothing to a name, and imports that stay quick."
+import configparser
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+settings = configparser.ConfigParser(delimiters=["="])
+settings.read(ROOT/"settings.ini", encoding="utf-8")
+COMMANDS = re.findall(r"(\w+)=", settings["DEFAULT"]["console_scripts"])
+
+
+def run(command, *args, cwd=None):
+    return subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+def good(command, *args, code=0):
+    r = run(command, *args)
+    assert r.returncode == code, (command, args, r.returncode, r.stdout[-2000:], r.stderr[-4000:])
+    return r.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_option_and_is_quick(command):
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        text = good(command, "--help")
+        times.append(time.perf_counter() - start)
+        if times[-1] < 1: break
+    assert min(times) < 1, f"--help takes {min(times):.2f} s"
+    from facerec_nb import cli
+    import inspect
+    options = inspect.signature(getattr(cli, command)).parameters
+    for name, p in options.items():
+        line = re.search(rf"^  (--)?{name}\b.*(?:\n {{6,}}.*)*", text, re.M)
+        assert line and len(line[0].split()) > 2, f"{command} --help does not explain {name}"
+        if p.default not in (None, False, inspect.Parameter.empty): assert f"(default: {p.default})" in " ".join(line[0].split()), line[0]
+
+
+def test_every_command_of_the_design_is_there():
+    design = "demo synth prepare train_landmarks align train_embedder evaluate enroll identify verify"
+    assert {f"facerec_{c}" for c in design.split()} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_errors_are_2(command):
+    r = run(command, "--no_such_option")
+    assert r.returncode == 2 and "usage:" in r.stderr and "Traceback" not in r.stderr
+
+
+@pytest.mark.parametrize("code,limit", [("import facerec_nb", 0.3), ("import facerec_nb.celeba", 0.3), ("import facerec_nb.cli", 0.3)])
+def test_imports_are_light(code, limit):
+    probe = f"import time; t = time.perf_counter(); {code}; t = time.perf_counter() - t; import sys; print(t, *[m for m in ('torch', 'matplotlib', 'sklearn', 'scipy', 'torchvision') if m in sys.modules])"
+    best = float("inf")
+    for _ in range(5):
+        took, *heavy = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+        assert not heavy, f"{code} imports {heavy}"
+        best = min(best, float(took))
+        if best < limit: break
+    assert best < limit, f"{code} takes {best:.2f} s"
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    "Everything once, by commands alone, small: the numbers are poor, the way is complete"
+    home = tmp_path_factory.mktemp("a chain with späces")
+    good("facerec_synth", home/"data", "--ids", 8, "--per_id", 6)
+    good("facerec_prepare", home/"data", home/"dfa", "--ids", 8, "--per_id", 6, "--min_box", 30, "--keep_blurry", "--unseen", 0.25)
+    good("facerec_train_landmarks", home/"dfa", home/"run", "--epochs", 2, "--channels", 16, "--stacks", 1, "--input_size", 64)
+    good("facerec_align", home/"dfa", home/"run", home/"dfr")
+    for head in ("ce", "arcface"): good("facerec_train_embedder", home/"dfr", home/"run", "--head", head, "--epochs", 2, "--emb_dim", 64)
+    sys.path.insert(0, str(ROOT))
+    from facerec_nb.celeba import load_celeba
+    celeba = load_celeba(home/"data")
+    for who, group in celeba.table.groupby("identity"):
+        folder = home/"people"/f"Zoë {who}"; folder.mkdir(parents=True)
+        for image in group.image_id[:2]: shutil.copy(celeba.path(image), folder/f"1 {image}")
+    return home
+
+
+def test_the_chain_leaves_what_the_design_names(chain):
+    for name in ("dfa/selected_images.csv", "dfr/aligned_pred_all.csv", "run/best_stacked_hg.pth", "run/best_ce.pth", "run/best_af.pth", "run/log.jsonl"):
+        assert (chain/name).is_file(), name
+
+
+def test_evaluate(chain):
+    result = json.loads(good("facerec_evaluate", chain/"dfr", chain/"run", "--json"))
+    assert result and "NaN" not in json.dumps(result)
+
+
+def test_enroll_identify_verify(chain):
+    run_ = ["--run", chain/"run"]
+    first = json.loads(good("facerec_enroll", chain/"people", chain/"g.db", *run_, "--json"))
+    assert len(first["people"]) == 8 and first["photographs"]["enrolled"] >= 14 and "Zoë 1" in first["people"]
+    again = json.loads(good("facerec_enroll", chain/"people", chain/"g.db", *run_, "--json"))
+    assert again["people"] == first["people"], "enrolling twice adds nothing"
+    text = good("facerec_identify", chain/"people", "--gallery", chain/"g.db", *run_, "--threshold", 0.999, "--draw", chain/"drawn")
+    rows = [line.split("\t") for line in text.splitlines()]
+    assert len({r[0] for r in rows}) == 16 and {r[1] for r in rows} <= {"known", "unknown", "no_face"} and all(len(r) == 6 for r in rows)
+    right = sum(r[1] == "known" and Path(r[0]).parent.name == r[2] for r in rows)
+    assert right >= 14, "an enrolled photograph finds itself"
+    assert len([p for p in (chain/"drawn").rglob("*") if p.is_file()]) == 16
+    photo = next(Path(r[0]) for r in rows if r[1] == "known")
+    same = json.loads(good("facerec_verify", photo, photo, *run_, "--threshold", 0.9, "--json"))
+    assert same["status"] == "same" and same["similarity"] > 0.999 and same["threshold"] == 0.9
+
+
+def test_verify_answers_by_exit_code(chain):
+    from facerec_nb.files import write_image
+    import numpy as np
+    photo = next((chain/"people").rglob("*.jpg")); other = [p for p in (chain/"people").rglob("*.jpg") if p.parent != photo.parent][0]
+    grey = write_image(chain/"grey wall.png", np.full((300, 400, 3), 120, np.uint8))
+    good("facerec_verify", photo, photo, "--run", chain/"run", "--threshold", 0.9, code=0)
+    assert good("facerec_verify", photo, other, "--run", chain/"run", "--threshold", 0.9999, code=3).startswith("different\t")
+    assert good("facerec_verify", photo, grey, "--run", chain/"run", "--threshold", 0.5, code=4).startswith("no_face\t")
+    r = run("facerec_verify", photo, chain/"nowhere.jpg", "--run", chain/"run")
+    assert r.returncode == 1 and r.stderr.count("\n") == 1 and "nowhere.jpg is not a file" in r.stderr
+
+
+def test_one_bad_photo_does_not_stop_a_folder(chain, tmp_path):
+    photo = next((chain/"people").rglob("*.jpg"))
+    for name in ("good.jpg", "zz good.jpg"): shutil.copy(photo, tmp_path/name)
+    (tmp_path/"bad.jpg").write_text("not a picture")
+    good("facerec_enroll", chain/"people", tmp_path/"g.db", "--run", chain/"run", "--threshold", 0.5)
+    r = run("facerec_identify", tmp_path, "--gallery", tmp_path/"g.db", "--run", chain/"run")
+    assert r.returncode == 0 and {Path(line.split("\t")[0]).name for line in r.stdout.splitlines()} == {"good.jpg", "zz good.jpg"}
+    assert "bad.jpg is not a readable image" in r.stderr and "1 of 3 photographs could not be read" in r.stderr
