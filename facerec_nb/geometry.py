@@ -82,21 +82,14 @@ def crop_matrix(
     "The map `x' = (x - x1 + 0.5) s - 0.5` from a photograph into the crop of a box; raises `InputError` for an empty box"
     b = np.asarray(boxes, float)
     sides = b[..., 2:] - b[..., :2]
-    if not (np.isfinite(b).all() and (sides > 0).all()): raise InputError(f"a box must be finite with x2 > x1 and y2 > y1, not {b[..., :].tolist()}: correct the box")
+    if not (np.isfinite(b).all() and (sides > 0).all()):
+        raise InputError(f"a box must be finite with x2 > x1 and y2 > y1, not {b.tolist()}: correct the box")
     scale = size/sides
     M = np.zeros(b.shape[:-1] + (2, 3)); M[..., 0, 0], M[..., 1, 1] = scale[..., 0], scale[..., 1]
     M[..., 2] = (0.5 - b[..., :2])*scale - 0.5
     return M
 
 # %% ../nbs/parts/geometry.ipynb #c0022
-def _region(M, size, width, height, margin):
-    "The part of the photograph a warp looks at: integer x1, y1, x2, y2"
-    corners = np.array([[-1, -1], [size[0], -1], [-1, size[1]], [size[0], size[1]]], float)
-    seen = apply_matrix(invert(M), corners)
-    low, high = np.floor(seen.min(0) - margin).astype(int), np.ceil(seen.max(0) + margin).astype(int) + 1
-    return max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
-
-# %% ../nbs/parts/geometry.ipynb #c0023
 def warp(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     M:np.ndarray, # `(2, 3)`: photograph -> result
@@ -104,20 +97,17 @@ def warp(
     border:str="black", # what lies outside the photograph: 'black' (the ArcFace convention) or 'replicate'
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "Warp with averaging when it shrinks; raises `InputError` when the result would see nothing of the photograph"
-    size = (size, size) if np.isscalar(size) else tuple(size)
-    scale = np.minimum(np.linalg.norm(M[:, :2], axis=0), 1)
-    x1, y1, x2, y2 = _region(M, size, img.shape[1], img.shape[0], margin=2/scale)
-    if x2 <= x1 or y2 <= y1: raise InputError(f"the face lies outside the photograph of {img.shape[1]}x{img.shape[0]} pixels: check the box or the points")
-    part, M = img[y1:y2, x1:x2], compose(M, np.array([[1., 0, x1], [0, 1, y1]]))
-    small = np.maximum(np.ceil(np.array([x2 - x1, y2 - y1])*scale).astype(int), 1)
-    if (small < part.shape[1::-1]).any():
-        shrink = small/np.array(part.shape[1::-1])
-        part = cv2.resize(part, tuple(small.tolist()), interpolation=cv2.INTER_AREA)
-        M = compose(M, invert(np.column_stack([np.diag(shrink), shrink/2 - 0.5])))
+    size, (height, width) = np.broadcast_to(size, 2), img.shape[:2]
+    seen = apply_matrix(invert(M), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])*size - 0.5)
+    if (seen.max(0) < 0).any() or (seen.min(0) > [width - 1, height - 1]).any():
+        raise InputError(f"the face lies outside the photograph of {width}x{height} pixels: check the box or the points")
+    k = int(np.ceil(1/np.linalg.norm(M[:, :2], axis=0).min() - 1e-6))
     mode = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)[border]
-    return cv2.warpAffine(np.ascontiguousarray(part), M, size, flags=cv2.INTER_LINEAR, borderMode=mode)
+    if k > 1: M = compose(np.array([[k, 0, k/2 - 0.5], [0, k, k/2 - 0.5]]), M)
+    out = cv2.warpAffine(img, M, (size*max(k, 1)).tolist(), flags=cv2.INTER_LINEAR, borderMode=mode)
+    return cv2.resize(out, size.tolist(), interpolation=cv2.INTER_AREA) if k > 1 else out
 
-# %% ../nbs/parts/geometry.ipynb #c0024
+# %% ../nbs/parts/geometry.ipynb #c0023
 def crop_resize(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     box, # x1, y1, x2, y2 in pixels; may be fractional and may reach outside
@@ -126,7 +116,7 @@ def crop_resize(
     "Cut out a box and resize it; `crop_matrix` moves the points"
     return warp(img, crop_matrix(box, size), size)
 
-# %% ../nbs/parts/geometry.ipynb #c0037
+# %% ../nbs/parts/geometry.ipynb #c0036
 def similarity(
     src, # `(..., K, 2)` points, K >= 2
     dst, # `(..., K, 2)` or `(K, 2)` targets
@@ -136,13 +126,14 @@ def similarity(
     mean_src, mean_dst = src.mean(-2, keepdims=True), dst.mean(-2, keepdims=True)
     a, b = src - mean_src, dst - mean_dst
     spread = (a**2).sum((-1, -2))
-    if not (np.isfinite(spread).all() and (spread > 1e-12).all()): raise InputError("the points are not finite or all in one place: a similarity needs two different points")
+    if not (np.isfinite(spread).all() and (spread > 1e-12).all()):
+        raise InputError("the points are not finite or all in one place: a similarity needs two different points")
     U, D, Vt = np.linalg.svd(b.swapaxes(-1, -2) @ a)
     S = np.ones_like(D); S[..., 1] = np.sign(np.linalg.det(U)*np.linalg.det(Vt))
     R = U*S[..., None, :] @ Vt * ((D*S).sum(-1)/spread)[..., None, None]
     return np.concatenate([R, (mean_dst - mean_src @ R.swapaxes(-1, -2)).swapaxes(-1, -2)], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0043
+# %% ../nbs/parts/geometry.ipynb #c0042
 TEMPLATE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 COURSE_TEMPLATE = np.array([[0.30, 0.35], [0.70, 0.35], [0.50, 0.52], [0.35, 0.75], [0.65, 0.75]])
 TEMPLATES = dict(arcface=(TEMPLATE_112 + 0.5)/112, course=COURSE_TEMPLATE)
@@ -155,7 +146,7 @@ def template(
     if name not in TEMPLATES: raise InputError(f"there is no template {name!r}: use one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]*size - 0.5
 
-# %% ../nbs/parts/geometry.ipynb #c0045
+# %% ../nbs/parts/geometry.ipynb #c0044
 def align_matrix(
     points, # `(..., 5, 2)` pixels of the photograph
     size:int=112, # side of the aligned face in pixels
@@ -174,7 +165,7 @@ def align_face(
     "Turn, scale and shift a photograph so that its five points lie on the template"
     return warp(img, align_matrix(points, size, template), size, border)
 
-# %% ../nbs/parts/geometry.ipynb #c0049
+# %% ../nbs/parts/geometry.ipynb #c0048
 FLIP_ORDER = [1, 0, 2, 4, 3]
 
 def flip_points(
@@ -186,7 +177,7 @@ def flip_points(
     flipped[..., 0] = width - 1 - flipped[..., 0]
     return flipped
 
-# %% ../nbs/parts/geometry.ipynb #c0052
+# %% ../nbs/parts/geometry.ipynb #c0051
 def _normalised(width, height, like):
     "Pixels -> the -1..1 coordinates of `grid_sample(align_corners=False)`, as 3x3"
     return like.new_tensor([[2/width, 0, 1/width - 1], [0, 2/height, 1/height - 1], [0, 0, 1]])
@@ -205,7 +196,7 @@ def warp_batch(
     grid = F.affine_grid(theta[:, :2], (len(x), x.shape[1], size, size), align_corners=False)
     return F.grid_sample(x, grid.to(x.dtype), padding_mode=border, align_corners=False)
 
-# %% ../nbs/parts/geometry.ipynb #c0056
+# %% ../nbs/parts/geometry.ipynb #c0055
 def jitter(
     n:int, # how many matrices
     size:int, # side of the picture in pixels
