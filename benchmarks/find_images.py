@@ -1,0 +1,50 @@
+"""Finding the selected photographs: one walk over the tree, against searching the tree once per image as the course project did.
+
+    python benchmarks/find_images.py
+"""
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from facerec_nb.files import find_images, fingerprint
+from facerec_nb.records import metric, record, write_record
+
+N, FOLDERS, SEARCHED, REPEATS = 20_000, 14, 30, 5
+
+
+def tree(root):
+    "Empty files, nested in part folders as in Kaggle's archive"
+    names = [f"{i:06}.jpg" for i in range(1, N + 1)]
+    for k in range(FOLDERS): (root/f"img_celeba.7z/part{k}").mkdir(parents=True)
+    for i, n in enumerate(names): (root/f"img_celeba.7z/part{i % FOLDERS}/{n}").touch()
+    return names
+
+
+def seconds(f):
+    start = time.perf_counter(); f()
+    return time.perf_counter() - start
+
+
+def main():
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as d:
+        names = tree(Path(d))
+        ratios, walks, searches = [], [], []
+        for _ in range(REPEATS):
+            wanted = [names[i] for i in rng.choice(N, SEARCHED, replace=False)]
+            walks.append(seconds(lambda: find_images(d)))
+            searches.append(seconds(lambda w=wanted: [next(Path(d).rglob(n)) for n in w])/SEARCHED*N)
+            ratios.append(searches[-1]/walks[-1])
+    rec = record(f"finding {N:,} photographs in {FOLDERS} folders: a search per image (extrapolated from {SEARCHED} of them) over one walk",
+                 "python benchmarks/find_images.py", dict(name="empty files", fingerprint=fingerprint(N, FOLDERS), n_images=N, n_people=0),
+                 dict(ratio=metric(float(np.median(ratios)), min(ratios), max(ratios), REPEATS, "times"),
+                      walk_s=metric(float(np.median(walks)), min(walks), max(walks), REPEATS, "s"),
+                      search_s=metric(float(np.median(searches)), min(searches), max(searches), REPEATS, "s")), seeds=[0])
+    rec["interval"] = "smallest and largest of the repeats"
+    write_record("results/benchmarks/find_images.json", rec)
+    for k, m in rec["metrics"].items(): print(f"{k:10} {m['value']:10.2f}  [{m['low']:.2f}, {m['high']:.2f}] {m['unit']}")
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,22 @@
+"A small demo runs from a drawn folder to a report, and a second one has nothing to do."
+import json
+
+from facerec_nb.demo import run_demo
+
+
+def test_demo_runs_and_is_skipped_when_nothing_has_changed(tmp_path, capsys):
+    settings = dict(out=tmp_path/"demo", ids=10, per_id=14, landmark_epochs=1, epochs=1)
+    first = run_demo(**settings)
+    report = json.loads((tmp_path/"demo/report.json").read_text())
+    assert {"nme_unseen", "top1_ce", "top1_arcface", "rank1", "false_names", "reference_first"} <= set(report["metrics"])
+    assert all(m["n"] for m in report["metrics"].values()), "a number without its denominator"
+    page = (tmp_path/"demo/report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 3 and "http" not in page.replace("http://www.w3.org", "")
+    for name in ("best_stacked_hg.pth", "best_ce.pth", "best_af.pth", "gallery.db", "log.jsonl", "data-for-alignment/selected_images.csv",
+                 "data-for-recognition/aligned_pred_all.csv"):
+        assert (tmp_path/"demo"/name).exists(), name
+
+    capsys.readouterr()
+    again = run_demo(**settings)
+    assert capsys.readouterr().out.count("unchanged, skipped") == len(first["stages"])
+    assert again["metrics"] == first["metrics"]
