@@ -7,7 +7,7 @@ __all__ = ['head_surface', 'face_params', 'photo_params', 'rotation', 'points_3d
            'sample_faces']
 
 # %% ../nbs/parts/synthetic.ipynb #c0002
-import functools, os, zlib
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,360 +18,535 @@ from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from .files import InputError, atomic_path, thread_map
 
 # %% ../nbs/parts/synthetic.ipynb #c0003
-_AMAX, _KNEE = 2.4, .62   # the sheet reaches 2.4 rad from straight ahead; it is denser in front
-_RHO = np.linspace(0, 1, 2001); _ALPHA = _AMAX*(_KNEE*_RHO + (1-_KNEE)*_RHO**3)
+_RHO = np.linspace(0, 1, 2001); _ALPHA = 2.15*(.66*_RHO + .34*_RHO**3)  # radius on the sheet -> angle from straight ahead
 
-@functools.lru_cache(8)
+@functools.lru_cache(16)
 def _sheet(n):
-    "Unit directions `(n, n, 3)` of a square sheet wrapped round a ball, and which of its corners to keep"
+    "A square sheet wrapped round a ball: directions `(n, n, 3)`, longitude `(n, n)`, and which of it to keep (not the corners)"
     g = (np.arange(n, dtype=np.float32)+.5)*2/n - 1
-    p, q = np.meshgrid(g, g)
-    rho = np.hypot(p, q); a = _AMAX*(_KNEE*rho + (1-_KNEE)*rho**3); k = np.sin(a)/np.maximum(rho, 1e-6)
-    return np.stack([p*k, q*k, np.cos(a)], -1).astype(np.float32), rho <= 1
-
-def _to_sheet(X, Y, n):
-    "Sheet pixels of the directions whose front view is at `(X, Y)` of the unit disc"
-    s = np.hypot(X, Y); rho = np.interp(np.arcsin(np.clip(s, 0, 1)), _ALPHA, _RHO); k = rho/np.maximum(s, 1e-9)
-    return np.stack([X*k, Y*k], -1)*n/2 + (n-1)/2
+    p, q = np.meshgrid(g, g); rho = np.hypot(p, q)
+    a = 2.15*(.66*rho + .34*rho**3); k = np.sin(a)/np.maximum(rho, 1e-6)
+    d = np.stack([p*k, q*k, np.cos(a)], -1).astype(np.float32)
+    return d, np.arctan2(d[..., 0], d[..., 2]), rho <= 1
 
 # %% ../nbs/parts/synthetic.ipynb #c0004
+def _to_sheet(X, Y, n):
+    "Sheet pixels of the directions that a viewer in front sees at `(X, Y)` of the unit disc"
+    s = np.hypot(X, Y); rho = np.interp(np.arcsin(np.clip(s, 0, 1)), _ALPHA, _RHO)
+    return np.stack([X, Y], -1)*(rho/np.maximum(s, 1e-9))[..., None]*n/2 + (n-1)/2
+
+# %% ../nbs/parts/synthetic.ipynb #c0005
 def _bump(x, y, cx, cy, sx, sy): return np.exp(-((x-cx)/sx)**2 - ((y-cy)/sy)**2)
+
 def _smooth(x, lo, hi):
+    "0 below `lo`, 1 above `hi`, an S between"
     t = np.clip((x-lo)/(hi-lo), 0, 1)
     return t*t*(3-2*t)
 
+# %% ../nbs/parts/synthetic.ipynb #c0006
 def _skull(f, e, d):
-    "The smooth head below skin and hair: directions `(..., 3)` to points, x right, y down, z to the viewer"
+    "The smooth head: directions `(..., 3)` to points, x right, y down, z to the viewer, half a head high"
     X, Y, Z = d[..., 0], d[..., 1], d[..., 2]
-    r = np.minimum(np.hypot(X, Y), 1)
-    z = f.depth*np.where(Z > 0, np.sqrt(np.maximum(1-r**2.7, 0)), Z)
-    low = np.maximum(Y, 0)
-    wide = 1 - f.taper*low**1.6 + f.jaw*np.exp(-((Y-.62)/.2)**2) + f.cheek*np.exp(-((Y-.12)/.22)**2)
-    y = Y*np.where(Y > 0, f.chin_long, 1.) + .1*e.open*_smooth(Y, .55, .9)*(Z > 0)
+    z = f.depth*np.where(Z > 0, np.sqrt(np.maximum(1-np.minimum(np.hypot(X, Y), 1)**2.7, 0)), Z)
+    wide = 1 - f.taper*np.maximum(Y, 0)**1.6 + f.jaw*np.exp(-((Y-.62)/.22)**2) + f.cheek*np.exp(-((Y-.15)/.22)**2) + .14*np.minimum(Y, 0)**2
+    y = Y*np.where(Y > 0, f.chin_long, 1) + .09*e.open*_smooth(Y, .55, .9)*(Z > 0)
     return np.stack([f.width*X*wide, y, z], -1)
 
-def head_surface(f, e, d):
-    "The face: skull plus nose, brow, sockets, cheeks, lips, chin and ears"
-    p = _skull(f, e, d); X, Y, Z = d[..., 0]*f.width, d[..., 1], d[..., 2]
-    aX = np.abs(X); front = _smooth(Z, 0, .35)
-    t = np.clip((Y-f.eye_y+.12)/(f.nose_y-f.eye_y+.12), 0, 1.35)
-    ridge = np.where(t < 1, t**1.5*.85+.15, np.exp(-((t-1)/.14)**2))
-    bumps = f.nose_h*ridge*np.exp(-(X/(f.nose_w*(.45+.4*np.minimum(t, 1))))**2)*_smooth(Y, f.eye_y-.32, f.eye_y)
-    bumps = bumps + .45*f.nose_h*_bump(aX, Y, f.nose_w*.85, f.nose_y+.05, f.nose_w*.5, .055)
-    bumps = bumps - .07*_bump(aX, Y, f.eye_x, f.eye_y-.02, .17, .11) + .035*_bump(aX, Y, f.eye_x, f.eye_y, .11, .07)
-    bumps = bumps + f.brow_ridge*_bump(aX, Y, f.eye_x*.9, f.brow_y+.02, .2, .07)
-    bumps = bumps + (.05+.05*e.smile)*_bump(aX, Y, .40, .30-.04*e.smile, .17, .16)
-    bumps = bumps + f.lip*(.5*_bump(X, Y, 0, f.mouth_y-.05, .2, .05)+.6*_bump(X, Y, 0, f.mouth_y+.06, .16, .05)) - .02*_bump(X, Y, 0, f.mouth_y, .2, .025)
-    bumps = bumps + f.chin*_bump(X, Y, 0, .87, .2, .12) - .03*_bump(X, Y, 0, .74, .2, .05)
-    p[..., 2] += front*bumps
-    ear = f.ear*_bump(Z, Y, -.14, .1, .11, .2)*(np.abs(d[..., 0]) > .6)
-    p[..., 0] += np.sign(X)*ear*.8; p[..., 2] -= ear*.5
+# %% ../nbs/parts/synthetic.ipynb #c0007
+def _nose(f, x, y):
+    "How far the nose stands out: a ridge that rises to the tip, and two wings"
+    length = f.nose_y-f.eye_y+.1; t = np.clip((y-f.nose_y+length)/length, 0, 1.6)
+    ridge = np.where(t < 1, .12+.88*t**1.7, np.exp(-((t-1)/.2)**2))*_smooth(y, f.eye_y-.3, f.eye_y+.1)
+    wings = _bump(np.abs(x), y, f.nose_w*.8, f.nose_y+.045, f.nose_w*.5, .055)
+    return f.nose_h*(ridge*np.exp(-(x/(f.nose_w*(.62+.25*np.minimum(t, 1))))**2) + .45*wings)
+
+# %% ../nbs/parts/synthetic.ipynb #c0008
+def _relief(f, e, x, y):
+    "Everything else that stands out of a face or lies in it"
+    a = np.abs(x)
+    eyes = .035*_bump(a, y, f.eye_x, f.eye_y, .11, .07) - .06*_bump(a, y, f.eye_x*.95, f.eye_y-.03, .17, .11)
+    cheeks = (f.cheek_out+.05*e.smile)*_bump(a, y, .4, .3-.04*e.smile, .17, .16) + f.brow_ridge*_bump(a, y, f.eye_x*.9, f.brow_y+.02, .2, .07)
+    lips = f.lip*(.5*_bump(x, y, 0, f.mouth_y-.05, .2, .05)+.6*_bump(x, y, 0, f.mouth_y+.06, .16, .05)) - .02*_bump(x, y, 0, f.mouth_y, .2, .025)
+    chin = f.chin*_bump(x, y, 0, .87, .2, .12) - .03*_bump(x, y, 0, .75, .2, .05) - .05*f.double_chin*_bump(x, y, 0, .97, .4, .02)
+    return eyes + cheeks + lips + chin
+
+# %% ../nbs/parts/synthetic.ipynb #c0009
+def head_surface(
+    f, # a person, from `face_params`
+    e, # a moment, from `photo_params`
+    d:np.ndarray, # unit directions `(..., 3)`
+) -> np.ndarray: # points `(..., 3)`: x right, y down, z to the viewer, in half heads
+    "Where the skin is in each direction from the middle of the head"
+    p = _skull(f, e, d); x, y, z = d[..., 0]*f.width, d[..., 1], d[..., 2]
+    p[..., 2] += _smooth(z, 0, .35)*(_nose(f, x, y) + _relief(f, e, x, y))
+    ear = f.ear*np.exp(-((z+.13)/.095)**2 - ((y-.1)/.2)**4)*(np.abs(x) > .5)
+    p[..., 0] += np.sign(x)*ear*.75; p[..., 2] -= ear*.6
     return p
 
-# %% ../nbs/parts/synthetic.ipynb #c0005
+# %% ../nbs/parts/synthetic.ipynb #c0010
+_SKINS = np.array([[.95, .79, .70], [.93, .74, .62], [.84, .62, .47], [.66, .45, .32], [.46, .30, .22]])
+_HAIRS = dict(black=(.085, .07, .065), brown=(.26, .165, .10), light_brown=(.42, .28, .17), blond=(.78, .61, .37), red=(.52, .23, .10), gray=(.66, .65, .64))
+_IRIS = np.array([[.28, .17, .10], [.42, .27, .13], [.35, .44, .26], [.30, .48, .66], [.45, .54, .58]])
+
+def _colours(f, g):
+    "Skin, hair, lips and eyes of a person, from one melanin value and chance"
+    m = f.melanin; ramp = np.array([np.interp(m*4, range(5), c) for c in _SKINS.T])
+    f.skin = ramp*g.uniform(.97, 1.03, 3); f.lips = f.skin*np.array([.88, .62, .60])
+    w = np.array([.25+m, .3, .22*(1-m), .4*(1-m)**2, .12*(1-m), 1.6*max(f.age-.5, 0)])
+    f.hair_kind = str(g.choice(list(_HAIRS), p=w/w.sum())); f.hair = np.array(_HAIRS[f.hair_kind])*g.uniform(.85, 1.15)
+    w = np.array([1+2*m, .6, .4*(1-m), .7*(1-m), .35*(1-m)]); f.iris = _IRIS[g.choice(5, p=w/w.sum())]*g.uniform(.85, 1.15)
+    f.brow_color = f.hair*.75 if f.hair_kind != "gray" else f.hair*.6
+
+# %% ../nbs/parts/synthetic.ipynb #c0011
+_STYLES = dict(  # length, thickness, height on top, curl
+    bald=(0, 0, 0, 0), fringe=(0, .06, 0, 0), buzz=(0, .03, .0, 0), crop=(0, .08, .06, 0), quiff=(0, .08, .17, .3), curly=(0, .15, .1, 1), afro=(.1, .27, .06, 1),
+    bob=(.55, .13, .05, 0), wavy_bob=(.6, .17, .06, .6), long=(1.5, .12, .05, 0), wavy=(1.35, .17, .07, .7), bun=(0, .07, .05, 0))
+
+def _hair_style(f, g):
+    "A hair style that fits sex, age and melanin"
+    male = dict(bald=.04+.1*f.age, fringe=.12*max(f.age-.4, 0)*3, buzz=.14+.15*f.melanin, crop=.34, quiff=.24, curly=.12, afro=.12*f.melanin, bob=.04, wavy_bob=.03)
+    female = dict(crop=.05, curly=.05, afro=.25*f.melanin, bob=.17, wavy_bob=.15, long=.28, wavy=.28, bun=.14)
+    w = male if f.male else female; p = np.array(list(w.values())); f.style = str(g.choice(list(w), p=p/p.sum()))
+    f.hair_len, f.volume, f.top, f.wave = _STYLES[f.style]
+    f.hair_len *= g.uniform(.8, 1.2); f.volume *= g.uniform(.8, 1.25); f.part = float(g.uniform(-1, 1))
+    f.bangs = bool(f.style in ("bob", "wavy_bob", "long", "wavy", "crop") and g.random() < .3)
+    f.recede = float(f.male)*max(float(g.normal(f.age-.45, .25)), 0); f.hairline = -.60-.1*f.recede+float(g.normal(0, .035))
+
+# %% ../nbs/parts/synthetic.ipynb #c0012
+def _shape(f, n):
+    "The lengths of a face, in half heads"
+    s = float(f.male)
+    f.width, f.depth = n(.745+.015*s, .03)+.03*f.fat, n(.88, .03)
+    f.taper, f.jaw, f.cheek, f.chin_long = n(.19-.05*s, .05), n(.035*s, .025)+.05*f.fat, n(.02, .025), n(1., .04)
+    f.eye_x, f.eye_y, f.eye_w, f.eye_h, f.eye_tilt = n(.30, .02), n(.02, .035), n(.15, .013), n(.075-.008*s, .011), n(.014, .014)
+    f.brow_y = f.eye_y-n(.215-.02*s, .022); f.brow_thick, f.brow_arch, f.brow_tilt = n(.034+.014*s, .008), n(.06-.028*s, .016), n(-.012, .018)
+    f.nose_y, f.nose_w, f.nose_h = f.eye_y+n(.35, .032), n(.105+.012*s, .016)+.03*f.melanin, n(.17+.02*s, .03)
+    f.mouth_y, f.mouth_w, f.lip, f.lip_h = f.nose_y+n(.225, .02), n(.21, .022), n(.05, .012), n(.055-.008*s, .011)+.015*f.melanin
+    f.chin, f.ear, f.cheek_out, f.brow_ridge = n(.09+.02*s, .03), n(.14+.02*s, .025), n(.055, .015)+.03*f.fat, n(.02+.025*s, .01)
+
+# %% ../nbs/parts/synthetic.ipynb #c0013
 def face_params(
     identity:int, # any whole number from 0
     seed:int=0, # another seed is another population
-) -> SimpleNamespace: # lengths in half heads, colours RGB 0..1
-    "Everything that makes a person this person"
-    g = np.random.default_rng([seed, identity, 1]); u = g.uniform
-    n = lambda m, s: float(m+s*np.clip(g.normal(), -2, 2))
-    male = bool(g.random() < .48); age = float(g.beta(1.6, 2.2)); dark = float(g.beta(1.1, 1.6))
-    f = SimpleNamespace(identity=identity, male=male, age=age, melanin=dark)
-    f.width, f.depth = n(.75+.015*male, .035), n(.88, .03)
-    f.taper, f.jaw, f.cheek, f.chin_long = n(.12-.05*male, .05), n(.0+.03*male, .03), n(.02, .025), n(1., .04)
-    f.eye_x, f.eye_y, f.eye_w, f.eye_h, f.eye_tilt = n(.305, .02), n(.0, .03), n(.145, .015), n(.068-.01*male, .01), n(.02, .02)
-    f.brow_y = f.eye_y-n(.2-.02*male, .02); f.brow_thick, f.brow_arch, f.brow_tilt = n(.035+.014*male, .009), n(.045-.02*male, .015), n(0, .02)
-    f.brow_ridge = n(.02+.03*male, .01)
-    f.nose_y, f.nose_w, f.nose_h = f.eye_y+n(.37, .03), n(.1+.01*male, .015), n(.19+.02*male, .03)
-    f.mouth_y, f.mouth_w, f.lip, f.lip_h = f.nose_y+n(.235, .02), n(.2, .022), n(.05, .012), n(.055-.008*male, .012)
-    f.chin, f.ear = n(.09+.02*male, .03), n(.13+.02*male, .03)
-    ramp = np.array([[.99, .85, .77], [.95, .77, .65], [.86, .65, .5], [.68, .46, .33], [.45, .29, .21]])
-    f.skin = np.array([np.interp(dark*4, range(5), c) for c in ramp.T])*u(.97, 1.03, 3)
-    kinds = dict(black=(.09, .075, .07), brown=(.3, .19, .11), light_brown=(.45, .3, .18), blond=(.82, .66, .4), red=(.58, .25, .1), gray=(.68, .67, .66))
-    w = np.array([.3+dark, .3, .22*(1-dark), .35*(1-dark)**2, .1*(1-dark), .1+1.2*max(age-.55, 0)])
-    f.hair_kind = str(g.choice(list(kinds), p=w/w.sum())); f.hair = np.array(kinds[f.hair_kind])*u(.85, 1.15)
-    f.lips = f.skin*np.array([.86, .62, .62])
-    f.iris = np.array([[.3, .18, .1], [.42, .28, .13], [.35, .45, .25], [.3, .5, .7], [.45, .55, .6]])[g.choice(5, p=np.array([1+2*dark, .6, .3*(1-dark)+.01, .6*(1-dark)+.01, .3*(1-dark)+.01])/(1+2*dark+.6+1.2*(1-dark)+.03))]
-    f.hair_len = float(g.choice([0, .7, 1.3, 1.9], p=[.88, .07, .04, .01] if male else [.14, .26, .32, .28])); f.bangs = bool(g.random() < (.12 if male else .28))
-    f.volume = n(.12, .035); f.wave = float(g.choice([0, .5, 1.])); f.hairline = n(-.58-.06*(male*age), .05)
-    f.bald = bool(male and g.random() < .05+.15*age); f.part = n(0, .3)
-    f.beard = str(g.choice(["none", "shadow", "full", "goatee", "mustache"], p=[.5, .18, .16, .09, .07])) if male else "none"
-    f.glasses = float(g.choice([0, .1, .9], p=[.55, .35, .1])); f.moles = [(u(-.45, .45), u(-.1, .8)) for _ in range(g.poisson(.7))]; f.freckles = bool(dark < .35 and g.random() < .2)
+) -> SimpleNamespace: # shape in half heads, colours RGB 0..1, hair style, habits
+    "Everything that makes a person this person: the same numbers give the same person, whoever else is drawn"
+    g = np.random.default_rng([seed, identity, 1]); n = lambda m, s: float(m+s*np.clip(g.normal(), -2, 2))
+    f = SimpleNamespace(identity=identity, male=bool(g.random() < .48), age=float(g.beta(1.6, 2.4)), melanin=float(g.beta(1., 1.7)), fat=float(g.beta(1.2, 3)))
+    f.double_chin = float(f.fat > .6); _shape(f, n); _colours(f, g); _hair_style(f, g)
+    f.beard = str(g.choice(["none", "shadow", "full", "goatee", "mustache"], p=[.5, .16, .17, .09, .08])) if f.male else "none"
+    f.sideburns = bool(f.male and (f.beard == "full" or g.random() < .2)); f.rosy = float(g.beta(1.2, 2.5)); f.makeup = float(0 if f.male else g.random())
+    f.glasses = float(g.choice([.02, .25, .9], p=[.62, .28, .1])); f.frame = g.uniform(.03, .35, 3)*g.choice([.3, 1.]); f.earrings = float(not f.male)*float(g.choice([.05, .7]))
+    f.moles = [(g.uniform(-.45, .45), g.uniform(.05, .85)) for _ in range(g.poisson(.6))]
+    f.freckles = [(g.normal(0, .24), g.normal(.22, .09)) for _ in range(45)] if f.melanin < .35 and g.random() < .25 else []
     return f
 
-# %% ../nbs/parts/synthetic.ipynb #c0006
-def photo_params(f, rng):
+# %% ../nbs/parts/synthetic.ipynb #c0014
+def photo_params(
+    f, # a person, from `face_params`
+    rng, # a numpy Generator
+) -> SimpleNamespace: # angles in degrees, expression 0..1, light, things worn, camera
     "Everything that differs between two photographs of one person"
     u, n = rng.uniform, lambda m, s: float(m+s*np.clip(rng.normal(), -2, 2))
-    e = SimpleNamespace(yaw=n(0, 15), pitch=n(0, 8), roll=n(0, 8), smile=float(np.clip(n(.35, .4), -.2, 1)), blink=float(u() < .02))
-    e.open = float(np.clip(n(-.1, .35)+.3*(e.smile > .5), 0, 1)); e.gaze = (n(-e.yaw/60, .15), n(0, .1))
-    e.glasses = bool(u() < f.glasses); e.hat = bool(u() < .05); e.blurry = bool(u() < .05)
-    e.light = np.array([n(0, .6), n(-.35, .3), 1.]); e.light /= np.linalg.norm(e.light)
-    e.diffuse, e.ambient = u(.45, .8), u(.35, .55)
-    warm = n(0, .08); e.tint = np.array([1+warm, 1, 1-warm]); e.quality = int(u(60, 96)); e.lipstick = bool(not f.male and u() < .5)
-    e.cloth = u(.1, .9, 3); e.seed = int(rng.integers(2**31))
+    e = SimpleNamespace(yaw=n(0, 16), pitch=n(0, 8), roll=n(0, 8), smile=float(np.clip(n(.5, .38), -.15, 1)), blink=float(u() < .015))
+    e.open = float(np.clip(n(-.1, .3)+.3*(e.smile > .6), 0, 1)); e.gaze = n(-e.yaw/50, .15), n(0, .12)
+    _light(e, u, n)
+    e.glasses, e.sunglasses, e.hat = bool(u() < f.glasses), bool(u() < .15), str(rng.choice(["", "cap", "beanie", "brim"], p=[.945, .02, .02, .015]))
+    e.lipstick = bool(u() < f.makeup); e.makeup = bool(e.lipstick and u() < .6); e.earrings, e.necklace = bool(u() < f.earrings), bool(not f.male and u() < .18)
+    e.cloth = _cloth_colour(rng); e.collar = str(rng.choice(["crew", "vneck", "shirt"], p=[.5, .25, .25])); e.tie = bool(f.male and e.collar == "shirt" and u() < .55)
+    e.tie_color, e.hat_color = _cloth_colour(rng), _cloth_colour(rng)
+    e.blurry, e.quality, e.mic, e.noise = bool(u() < .05), int(u(55, 96)), bool(u() < .02), float(u(.004, .02))
     return e
 
-# %% ../nbs/parts/synthetic.ipynb #c0007
-def rotation(yaw, pitch, roll):
-    "Degrees to a 3x3 matrix; positive yaw turns the nose to the right of the picture, pitch down, roll clockwise"
-    y, p, r = np.radians([yaw, pitch, roll]); c, s = np.cos, np.sin
-    Ry = np.array([[c(y), 0, s(y)], [0, 1, 0], [-s(y), 0, c(y)]]); Rx = np.array([[1, 0, 0], [0, c(p), s(p)], [0, -s(p), c(p)]])
-    Rz = np.array([[c(r), -s(r), 0], [s(r), c(r), 0], [0, 0, 1]])
-    return Rz@Rx@Ry
+def _cloth_colour(rng):
+    "A muted colour, as clothes and walls have"
+    h, s, v = rng.uniform(0, 360), rng.uniform(.05, .6), rng.uniform(.12, .85)
+    return cv2.cvtColor(np.float32([[[h, s, v]]]), cv2.COLOR_HSV2RGB)[0, 0]
 
+def _light(e, u, n):
+    "One lamp somewhere in front, a sky all round, and the colour of both"
+    l = np.array([n(0, .65), n(-.35, .35), 1.]); e.light = (l/np.linalg.norm(l)).astype(np.float32)
+    e.diffuse, e.ambient = float(u(.35, .75)), float(u(.34, .5)); warm, green = n(0, .07), n(0, .02)
+    e.tint = np.float32([1+warm, 1+green, 1-warm])
+
+# %% ../nbs/parts/synthetic.ipynb #c0015
+def rotation(
+    yaw:float, # degrees, positive turns the nose to the right of the picture
+    pitch:float, # degrees, positive looks down
+    roll:float, # degrees, positive tilts clockwise as seen
+) -> np.ndarray: # 3x3, columns are the turned axes
+    "The rotation of a head: first yaw, then pitch, then roll"
+    (cy, cp, cr), (sy, sp, sr) = np.cos(np.radians([yaw, pitch, roll])), np.sin(np.radians([yaw, pitch, roll]))
+    Ry, Rx = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]), np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    return (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])@Rx@Ry).astype(np.float32)
+
+# %% ../nbs/parts/synthetic.ipynb #c0016
 def _front(f, x, y):
-    "Directions of the ball whose front view is `(x, y)` in half heads"
-    X = np.asarray(x)/f.width; Y = np.asarray(y, float)
+    "Directions of the skin that a viewer in front sees at `(x, y)` half heads"
+    X, Y = np.asarray(x)/f.width, np.asarray(y, float)
     return np.stack([X, Y, np.sqrt(np.maximum(1-X*X-Y*Y, 0))], -1)
 
-def _mouth_corner(f, e): return f.mouth_w*(1+.18*e.smile-.1*e.open), f.mouth_y-.05*e.smile
+def _mouth_corner(f, e): return f.mouth_w*(1+.18*max(e.smile, 0)-.08*e.open), f.mouth_y-.045*e.smile
 
-def points_3d(f, e):
-    "The five points on the head's surface, `(5, 3)` in half heads"
+def points_3d(
+    f, # a person
+    e, # a moment
+) -> np.ndarray: # `(5, 3)` in half heads
+    "The five points on the skin: eye centres, nose tip, corners of the mouth"
     mx, my = _mouth_corner(f, e)
-    x = np.array([-f.eye_x, f.eye_x, 0, -mx, mx]); y = np.array([f.eye_y, f.eye_y, f.nose_y, my, my])
-    return head_surface(f, e, _front(f, x, y))
+    return head_surface(f, e, _front(f, np.array([-f.eye_x, f.eye_x, 0, -mx, mx]), np.array([f.eye_y, f.eye_y, f.nose_y, my, my])))
 
-# %% ../nbs/parts/synthetic.ipynb #c0008
+# %% ../nbs/parts/synthetic.ipynb #c0017
 def _poly(tex, f, pts, color, alpha=1., soft=0., clip=None):
-    "Paint a closed outline, given in the front view, on the sheet; returns its mask window"
-    n = tex.shape[0]; pts = np.asarray(pts, float)
-    q = _to_sheet(pts[:, 0]/f.width, pts[:, 1], n); m = int(3*soft*n)+2
+    "Paint a closed outline, given as seen from the front, on the sheet; `soft` is the blur in sheets, `clip` another outline"
+    n = tex.shape[0]; q = _to_sheet(pts[:, 0]/f.width, pts[:, 1], n); m = int(3*soft*n)+2
     x0, y0 = np.maximum(np.floor(q.min(0)).astype(int)-m, 0); x1, y1 = np.minimum(np.ceil(q.max(0)).astype(int)+m+1, n)
-    mask = np.zeros((y1-y0, x1-x0), np.uint8)
-    cv2.fillPoly(mask, [np.round((q-[x0, y0])*16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    mask = mask.astype(np.float32)*(alpha/255)
-    if soft: mask = cv2.GaussianBlur(mask, (0, 0), soft*n)
-    if clip is not None: mask = mask*clip[y0:y1, x0:x1]
+    def fill(q):
+        mask = np.zeros((y1-y0, x1-x0), np.uint8)
+        cv2.fillPoly(mask, [np.round((q-[x0, y0])*16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        return mask.astype(np.float32)/255
+    mask = fill(q)*alpha
+    if soft: mask = cv2.GaussianBlur(mask, (0, 0), max(soft*n, .3))
+    if clip is not None: mask *= fill(_to_sheet(clip[:, 0]/f.width, clip[:, 1], n))
     w = tex[y0:y1, x0:x1]; w += mask[..., None]*(np.asarray(color, np.float32)-w)
-
-def _mask(tex, f, pts, soft=0.):
-    m = np.zeros((*tex.shape[:2], 1), np.float32); _poly(m, f, pts, [1.], soft=soft)
-    return m[..., 0]
 
 def _ellipse(cx, cy, rx, ry, n=24):
     t = np.linspace(0, 2*np.pi, n, endpoint=False)
     return np.stack([cx+rx*np.cos(t), cy+ry*np.sin(t)], -1)
 
-def _stroke(x, y, w):
-    "A tapered stroke along a curve as an outline"
-    return np.concatenate([np.stack([x, y-w], -1), np.stack([x, y+w], -1)[::-1]])
+def _band(x, upper, lower): return np.concatenate([np.stack([x, upper+0*x], -1), np.stack([x, lower+0*x], -1)[::-1]])
 
-# %% ../nbs/parts/synthetic.ipynb #c0009
+# %% ../nbs/parts/synthetic.ipynb #c0018
+def _eye_outline(f, e, side):
+    "x, upper lid, lower lid of one eye"
+    s = np.linspace(-1, 1, 19); h = f.eye_h*(1-.22*max(e.smile, 0))*(1-.93*e.blink); y = f.eye_y-f.eye_tilt*s*side
+    return f.eye_x*side+f.eye_w*s, y-h*1.2*(1-np.abs(s)**2.3)**.8, y+h*.8*(1-np.abs(s)**2.2)
+
+def _paint_iris(tex, f, e, side, clip):
+    "Iris, pupil and the reflected lamp"
+    x, y, r = side*f.eye_x+e.gaze[0]*.06, f.eye_y+e.gaze[1]*.03-.006, .078
+    _poly(tex, f, _ellipse(x, y, r, r), f.iris*.4, clip=clip); _poly(tex, f, _ellipse(x, y, r*.86, r*.86), f.iris, clip=clip)
+    _poly(tex, f, _ellipse(x, y+.03, r*.6, r*.45), f.iris*1.7, .6, .004, clip)
+    _poly(tex, f, _ellipse(x, y, r*.45, r*.45), [.03]*3, clip=clip)
+    _poly(tex, f, _ellipse(x+.03*np.sign(e.light[0]), y-.03, .019, .02), [1.15]*3, .95, clip=clip)
+
 def _paint_eye(tex, f, e, side):
-    s = np.linspace(-1, 1, 17); arch = (1-s**2)**.75
-    h = f.eye_h*(1-.25*max(e.smile, 0))*(1-.92*e.blink); cx, cy = side*f.eye_x, f.eye_y
-    x = cx+f.eye_w*s; tilt = -f.eye_tilt*s*side; up, lo = cy+tilt-h*1.15*arch, cy+tilt+h*.8*(1-s**2)
-    _poly(tex, f, _ellipse(cx, cy-.02, f.eye_w*1.25, f.eye_h*2), f.skin*.78, .45, .02)
-    out = np.concatenate([np.stack([x, up], -1), np.stack([x, lo], -1)[::-1]]); clip = _mask(tex, f, out)
-    _poly(tex, f, out, [.96, .95, .94])
-    ix, iy, r = cx+e.gaze[0]*.06, cy+e.gaze[1]*.03-.004, .072
-    for k, c in ((1.05, f.iris*.45), (.92, f.iris)): _poly(tex, f, _ellipse(ix, iy, r*k, r*k), c, clip=clip)
-    _poly(tex, f, _ellipse(ix, iy+.025, r*.6, r*.5), f.iris*1.6, .5, .004, clip=clip)
-    _poly(tex, f, _ellipse(ix, iy, r*.45, r*.45), [.03, .03, .03], clip=clip)
-    _poly(tex, f, _stroke(x, up+.01, .02+0*x), f.skin*.3, .5, .006, clip=clip)
-    _poly(tex, f, _ellipse(ix-.025, iy-.028, .016, .018), [1, 1, 1], .95, clip=clip)
-    _poly(tex, f, _stroke(x, up, (.007 if f.male else .012)*(.4+.6*(s*side+1)/2)), [.08, .05, .04], .95)
-    _poly(tex, f, _stroke(x, up-.035, .006*arch), f.skin*.55, .6, .002)
-    _poly(tex, f, _stroke(x, lo+.004, .004+0*x), f.skin*.5, .5, .001)
+    "One eye with its lids, lashes and what is put on them"
+    x, up, lo = _eye_outline(f, e, side); out = _band(x, up, lo); s = (x/side-f.eye_x)/f.eye_w
+    shadow = f.skin*(.84, .78, .78) if not e.makeup else f.skin*.6+np.array([.12, .06, .1])
+    _poly(tex, f, _ellipse(side*f.eye_x, f.eye_y-.035, f.eye_w*1.15, f.eye_h*1.6), shadow, .55+.2*e.makeup, .018)
+    _poly(tex, f, _band(x, lo+.05, lo+.085+.03*f.age), f.skin*(.86, .78, .78), .9*_smooth(f.age, .35, .8), .006)
+    _poly(tex, f, out, [.93, .91, .90]); _paint_iris(tex, f, e, side, out)
+    _poly(tex, f, _band(x, up-.01, up+.035), f.skin*.35, .5, .006, out)
+    lash = (.009 if f.male else .013)*(.45+.55*(s+1)/2); wing = 0 if f.male else .012*_smooth(s, .5, 1)
+    _poly(tex, f, _band(x, up-lash-wing, up+lash*.6), [.09, .06, .05], .95)
+    _poly(tex, f, _band(x, up-.042, up-.042+.011*(1-s**2)), f.skin*.58, .7, .002)
+    _poly(tex, f, _band(x, lo-.003, lo+.007), f.skin*(.62, .45, .42), .6, .0015)
 
-def _paint_brow(tex, f, side):
-    s = np.linspace(0, 1, 15); x = side*(f.eye_x+f.eye_w*(-1.05+2.25*s)); y = f.brow_y+.02-f.brow_arch*np.sin(np.pi*s**1.2)*1.4-f.brow_tilt*s
-    _poly(tex, f, _stroke(x, y, f.brow_thick*(1-.75*s**2)*np.minimum(1, .6+3*s)*.8), f.hair*.7, .85, .003)
+# %% ../nbs/parts/synthetic.ipynb #c0019
+def _paint_brow(tex, f, e, side, rng):
+    "A tapered arch of short hairs"
+    s = np.linspace(0, 1, 17); x = side*(f.eye_x+f.eye_w*(-1.05+2.3*s)); w = f.brow_thick*np.minimum(1, .65+3*s)*(1-.8*s**2.2)*.8
+    y = f.brow_y-f.brow_arch*np.sin(np.pi*s**1.15)+f.brow_tilt*(s-.5)-.02*max(e.smile-.5, 0)
+    _poly(tex, f, _band(x, y-w, y+w), f.brow_color, .82, .003)
+    for k in rng.uniform(.02, .9, 14):
+        i = int(k*16); a, b = np.array([x[i], y[i]+w[i]*.7]), np.array([x[i]+side*.045, y[i]-w[i]*.9-.004])
+        _poly(tex, f, np.array([a, b, a+[side*.012, 0]]), f.brow_color*.7, .5, .001)
+
+# %% ../nbs/parts/synthetic.ipynb #c0020
+def _lip_curves(f, e):
+    "x, and the four curves of a mouth from top to bottom"
+    mx, my = _mouth_corner(f, e); s = np.linspace(-1, 1, 25); a = 1-s**2; x = mx*s
+    mid = my+(.016+.06*max(e.smile, -.3))*a*(1-.35*e.open); gap = .09*e.open*a**.7
+    top = mid-gap*.35-f.lip_h*a**.75*(1-.28*np.exp(-(s/.16)**2)); low = mid+gap+f.lip_h*1.3*a**.85
+    return x, top, mid-gap*.35, mid+gap, low
 
 def _paint_mouth(tex, f, e):
-    mx, my = _mouth_corner(f, e); s = np.linspace(-1, 1, 21); a = 1-s**2; x = mx*s
-    mid = my+.055*max(e.smile, -.5)*a*(1-.3*e.open)
-    gap = .085*e.open*a**.7; up, lo = mid-gap*.3, mid+gap
-    bow = 1-.22*np.exp(-(s/.14)**2)
-    lips = f.lips if not e.lipstick else np.array([.72, .12, .18])*.5+f.lips*.45
-    _poly(tex, f, np.concatenate([np.stack([x, up], -1), np.stack([x, lo], -1)[::-1]]), [.25, .06, .06])
-    if e.open > .12: _poly(tex, f, np.concatenate([np.stack([x*.9, up], -1), np.stack([x*.9, np.minimum(up+.055, lo)], -1)[::-1]]), [.96, .95, .92], soft=.001)
-    _poly(tex, f, np.concatenate([np.stack([x, up-f.lip_h*a**.8*bow], -1), np.stack([x, up], -1)[::-1]]), lips*.9, .9, .0015)
-    _poly(tex, f, np.concatenate([np.stack([x*.97, lo], -1), np.stack([x*.97, lo+f.lip_h*1.25*a**.9], -1)[::-1]]), lips, .9, .0015)
-    _poly(tex, f, _stroke(x, (up+lo)/2 if e.open < .1 else up, .006+0*x), f.lips*.4, .8, .001)
-    for sgn in (-1, 1): _poly(tex, f, _ellipse(sgn*mx*1.03, my, .02, .02), f.skin*.6, .5, .004)
+    "Lips, teeth and the line between"
+    x, a, b, c, d = _lip_curves(f, e); mx, my = _mouth_corner(f, e)
+    lips = f.lips if not e.lipstick else f.lips*.4+np.array([.66, .13, .18])*.6
+    _poly(tex, f, _band(x*.8, d, d+.03), f.skin*.72, .6, .008)
+    if e.open > .05: _poly(tex, f, _band(x, b, c), [.22, .06, .06])
+    if e.open > .12: _poly(tex, f, _band(x*.9, b, np.minimum(b+.062, c)), [.93, .92, .89], soft=.001)
+    _poly(tex, f, _band(x, a, b), lips*.86, .92, .0018); _poly(tex, f, _band(x*.96, c, d), lips, .92, .0018)
+    _poly(tex, f, _ellipse(0, (c[12]+d[12])/2+.004, mx*.3, f.lip_h*.28), np.minimum(lips*1.3, 1), .45, .004)
+    if e.open <= .12: _poly(tex, f, _band(x, b-.005, c+.005), lips*.4, .85, .0012)
+    for k in (-1, 1): _poly(tex, f, _ellipse(k*mx*1.02, my, .018, .016), f.skin*.58, .55, .004)
 
-# %% ../nbs/parts/synthetic.ipynb #c0010
-def _texture(f, e, n):
-    "Albedo of the face on the sheet"
-    tex = np.empty((n, n, 3), np.float32); tex[:] = f.skin
-    rng = np.random.default_rng([f.identity, 5])
-    blot = cv2.resize(rng.normal(0, 1, (24, 24)).astype(np.float32), (n, n), interpolation=cv2.INTER_CUBIC); tex *= (1+.012*blot)[..., None]
-    for s in (-1, 1):
-        _poly(tex, f, _ellipse(s*.4, .3, .16, .13), f.skin*[1.03, .82, .8], .5, .03)
-        _poly(tex, f, _ellipse(s*f.nose_w*.55, f.nose_y+.085, .03, .018), f.skin*.25, .8, .003)
-    if f.beard != "none": _paint_beard(tex, f, rng)
-    if f.freckles:
-        for _ in range(40): _poly(tex, f, _ellipse(rng.normal(0, .25), rng.normal(.2, .09), .008, .008, 8), f.skin*.75, .6, .001)
-    for x, y in f.moles: _poly(tex, f, _ellipse(x, y, .016, .016, 10), f.skin*.35, .9)
-    for s in (-1, 1): _paint_eye(tex, f, e, s); _paint_brow(tex, f, s)
-    _paint_mouth(tex, f, e)
-    return tex
+# %% ../nbs/parts/synthetic.ipynb #c0021
+def _paint_skin(tex, f, e, rng):
+    "Cheeks, nostrils, folds, freckles and moles"
+    rosy = .35+.5*f.rosy+.15*e.makeup
+    for k in (-1, 1):
+        _poly(tex, f, _ellipse(k*.42, .31-.03*e.smile, .16, .12), f.skin*(1.03, .80, .78), rosy*.6, .035)
+        _poly(tex, f, _ellipse(k*f.nose_w*.52, f.nose_y+.075, .032, .017), f.skin*.32, .75, .004)
+        t = np.linspace(0, 1, 9); y = f.nose_y+.03+t*.24; x = k*(f.nose_w+.035+.16*t**1.3*(1+.2*e.smile))
+        fold = np.stack([np.concatenate([x-.010, (x+.010)[::-1]]), np.concatenate([y, y[::-1]])], -1)
+        _poly(tex, f, fold, f.skin*(.76, .66, .64), .12+.5*max(e.smile, 0)*.6+.4*_smooth(f.age, .3, .9), .006)
+    if f.age > .55:
+        x = np.linspace(-.3, .3, 15)
+        for y in (-.36, -.44): _poly(tex, f, _band(x, y+.02*np.cos(x*9), y+.012+.02*np.cos(x*9)), f.skin*.78, 1.2*(f.age-.5), .004)
+    for x, y in f.freckles: _poly(tex, f, _ellipse(x, y, .008, .008, 8), f.skin*(.8, .68, .6), .65, .001)
+    for x, y in f.moles: _poly(tex, f, _ellipse(x, y, .016, .016, 10), f.skin*.38, .9, .001)
 
+# %% ../nbs/parts/synthetic.ipynb #c0022
 def _paint_beard(tex, f, rng):
-    n = tex.shape[0]; d = _sheet(n)[0]; X, Y, Z = d[..., 0]*f.width, d[..., 1], d[..., 2]
-    jaw = _smooth(Y-.1*np.abs(X)/.4, .36, .62)*_smooth(Y+1.1*np.abs(X), .55, .75)*(Z > -.1)
-    must = _bump(X, Y, 0, (f.nose_y+f.mouth_y)/2+.03, .2, .05)*1.4; chin = _bump(X, Y, 0, .8, .17, .16)*1.5
-    m = dict(shadow=.4*np.maximum(jaw, must), full=.95*np.maximum(jaw, must), goatee=np.maximum(chin, must*.7), mustache=must)[f.beard]
-    m = np.clip(m, 0, 1)*(.85+.15*rng.normal(size=(n, n)))*(1-.9*_bump(X, Y, 0, f.mouth_y, .19, .05))
-    tex += np.clip(m, 0, 1)[..., None].astype(np.float32)*(f.hair*.8-tex)
+    "Where hair grows on a chin, how densely, with some grain"
+    n = tex.shape[0]; d, _, keep = _sheet(n); X, Y, Z = d[..., 0]*f.width, d[..., 1], d[..., 2]; aX = np.abs(X)
+    jaw = _smooth(Y-.35*aX, .28, .46)*_smooth(Y+1.2*aX, .72, .9)*_smooth(Z, -.25, -.05)
+    side = f.sideburns*_bump(aX, Y, f.width*.93, .05, .05, .3)*(Z > 0)
+    must = 1.5*_bump(X, Y, 0, (f.nose_y+f.mouth_y)/2+.035, .19, .045); chin = 1.6*_bump(X, Y, 0, .82, .16, .15)
+    m = dict(shadow=.35*np.maximum(jaw, must), full=np.maximum(jaw, must), goatee=np.maximum(chin, must), mustache=must, none=0*must)[f.beard]
+    lips = _bump(X, Y, 0, f.mouth_y+.01, f.mouth_w*.95, .06)
+    m = np.clip(np.maximum(m*(1-lips*(f.beard != "mustache")), side), 0, .92)*(.85+.2*rng.standard_normal((n, n), np.float32))
+    tex += np.clip(m, 0, 1)[..., None].astype(np.float32)*(f.brow_color.astype(np.float32)-tex)
 
-# %% ../nbs/parts/synthetic.ipynb #c0011
-@functools.lru_cache(4)
-def _strands(kind):
-    g = np.random.default_rng(kind); a = g.normal(size=(64, 512)).astype(np.float32)
-    a = cv2.GaussianBlur(a, (0, 0), sigmaX=1.2, sigmaY=6); return a/a.std()
+# %% ../nbs/parts/synthetic.ipynb #c0023
+@functools.lru_cache(8)
+def _strands(kind, curl):
+    "Hair as noise `(128, 512)`: long streaks down the second axis, or curls"
+    g = np.random.default_rng(kind); a = g.standard_normal((128, 512), np.float32)
+    a = cv2.GaussianBlur(a, (0, 0), sigmaX=1.3, sigmaY=12) if not curl else cv2.GaussianBlur(a, (0, 0), sigmaX=5, sigmaY=2.2)
+    b = cv2.GaussianBlur(a, (0, 0), sigmaX=6, sigmaY=12); a = a/a.std()+.7*b/b.std()
+    return a/a.std()
 
-def _hairline(f, lon):
-    deg = np.degrees(np.abs(lon+.0))
-    low = .25 if f.hair_len == 0 else 1.2
-    top = f.hairline+.28*f.bangs
-    return np.interp(deg, [0, 30, 48, 62, 74, 84, 100, 130, 180], [top, top-.01, top+.05, f.hairline+.25, -.05+.1*(f.hair_len > 0)*3, -.12 if f.hair_len == 0 else .6, low, low+.3, low+.3])
+def _hair_edge(f, n):
+    "Above the hairline (positive) or below it, for every direction of the sheet"
+    d, lon, _ = _sheet(n); deg = np.degrees(np.abs(lon)); h, r = f.hairline, f.recede
+    if f.style == "bald": return d[..., 2]*0-1
+    front = h+.3*f.bangs; side = .18 if f.hair_len or f.sideburns else .06
+    low = .35 if f.style != "fringe" else .3
+    y = [front, front-.05*r, front+.04-.2*r*(not f.bangs), h+.2, -.2, side, -.08, low, low+.15]
+    if f.style == "fringe": y[:5] = [-1.2, -1.2, -1.2, -1., -.5]
+    edge = np.interp(deg, [0, 22, 40, 54, 66, 75, 88, 108, 180], y)
+    edge += np.where(deg < 50, .1*f.part*np.sin(lon)*(1+f.bangs), 0)
+    return cv2.GaussianBlur((edge-d[..., 1]).astype(np.float32), (0, 0), .012*n)
 
-def _hair(f, e, n, m):
-    "Hair shell: points `(m, m, 3)`, colours `(n, n, 3)` and mask `(n, n)`"
-    d = _sheet(m)[0]; lon = np.arctan2(d[..., 0], d[..., 2]); edge = _hairline(f, lon)-d[..., 1]
-    t = .015+f.volume*_smooth(edge, 0, .4)+.03*f.wave*np.sin(9*lon+7*d[..., 1])*_smooth(edge, 0, .3)
-    p = _skull(f, e, d)*(1+t[..., None])
-    d, keep = _sheet(n); lon = np.arctan2(d[..., 0], d[..., 2]); wave = f.wave*.12*np.sin(8*d[..., 1]+3*lon)
-    s = cv2.remap(_strands(f.identity % 4), ((lon+wave+np.pi)/(2*np.pi)*511).astype(np.float32), ((d[..., 1]+1)*31).astype(np.float32), cv2.INTER_LINEAR)
-    mask = keep & (_hairline(f, lon)-d[..., 1] > .03*s)
-    return p, (f.hair*(1+.22*s[..., None])).astype(np.float32), mask
+def _flow(f, n):
+    "The strand noise on the sheet, combed from the parting down"
+    d, lon, _ = _sheet(n); bend = .12*f.wave*np.sin(9*d[..., 1]+4*lon)
+    u = (lon+bend+.5*f.part*(1+d[..., 1])+np.pi)/(2*np.pi)*511
+    return cv2.remap(_strands(f.identity % 4, f.wave == 1), (u % 511).astype(np.float32), ((d[..., 1]+1)*63).astype(np.float32), cv2.INTER_LINEAR)
+
+# %% ../nbs/parts/synthetic.ipynb #c0024
+def _hair_shell(f, e, n, m, edge, flow):
+    "Hair on the head: points `(m, m, 3)`, colours and mask `(n, n)`"
+    d, lon, _ = _sheet(m); edge_m, rough = cv2.resize(edge, (m, m)), cv2.resize(flow, (m, m), interpolation=cv2.INTER_AREA)
+    inner = _smooth(edge_m, 0, .42); Y = d[..., 1]
+    t = .012+f.volume*inner + f.top*_smooth(-Y, .25, .95)*inner*(1+.5*f.part*np.sin(lon)) + .16*min(f.volume, .17)*f.wave*rough*inner
+    if e.hat: t = np.minimum(t, .06)
+    p = _skull(f, e, d)*(1+t[..., None]); shade = .62+.38*_smooth(edge, -.02, .25)
+    mask = _sheet(n)[2] & (edge > .035*flow)
+    if f.style in ("buzz", "fringe"): shade = .85+0*shade
+    return p, (f.hair*(shade*(1+.2*flow))[..., None]).astype(np.float32), mask
 
 def _curtain(f, n):
-    "Long hair that falls behind and beside the face"
-    lon = np.radians(np.linspace(52, 308, n))[None]; v = np.linspace(0, 1, n)[:, None]
-    y = -.35+v*(.6+f.hair_len); R = f.width+f.volume+.08*v+.02*f.wave*np.sin(12*v+6*lon)
-    p = np.stack([R*np.sin(lon)*(1-.1*v), y+0*lon, (f.depth*.9)*np.cos(lon)-.05+0*v], -1)
-    s = cv2.remap(_strands(f.identity % 4), (np.broadcast_to(lon/(2*np.pi)*511, (n, n))+6*f.wave*np.sin(9*v)).astype(np.float32), np.broadcast_to(v*60, (n, n)).astype(np.float32), cv2.INTER_LINEAR)
-    return p.astype(np.float32), (f.hair*(.9+.22*s[..., None])).astype(np.float32), np.broadcast_to(v, (n, n)) < .93+.05*s
+    "Long hair that falls behind and beside the face: points, colours, mask"
+    lon = np.radians(np.linspace(60, 300, n, dtype=np.float32))[None]; v = np.linspace(0, 1, n, dtype=np.float32)[:, None]
+    y = -.45+v*(.75+f.hair_len); R = f.width+f.volume*(1.05+.35*np.sin(np.pi*v))+.03*f.wave*np.sin(14*v+7*lon)-.25*_smooth(v, .6, 1)*(f.hair_len < 1)
+    p = np.stack([R*np.sin(lon)*np.sqrt(np.clip(1-np.minimum(y, 0)**2, 0, 1)), y+0*lon, f.depth*np.cos(lon)-.12+0*v], -1)
+    s = cv2.remap(_strands(f.identity % 4, False), (lon/(2*np.pi)*500+5*f.wave*np.sin(9*v)+8).astype(np.float32), np.broadcast_to(v*110, (n, n)).astype(np.float32), cv2.INTER_LINEAR)
+    fade = .95-.2*_smooth(v, .2, .7)
+    return p, (f.hair*(fade*(1+.2*s))[..., None]).astype(np.float32), np.broadcast_to(v, (n, n)) < .92+.04*s+.05*np.abs(np.sin(lon))
 
-# %% ../nbs/parts/synthetic.ipynb #c0012
+# %% ../nbs/parts/synthetic.ipynb #c0025
+def _torso(f, e, n):
+    "Neck, shoulders and what is worn on them: points, colours, mask"
+    lon = np.radians(np.linspace(-95, 95, n, dtype=np.float32))[None]; y = np.linspace(.45, 2.8, int(n*.8), dtype=np.float32)[:, None]
+    neck = .37+.04*f.male+.06*f.fat; g = np.clip((y-1.1)/.75, 0, 1); w = neck+(1.5+.22*f.male+.15*f.fat-neck)*np.sin(np.pi/2*g)**1.35
+    p = np.stack([w*np.sin(lon), y+0*lon, (.36+.2*g)*np.cos(lon)-.22], -1); x = p[..., 0]
+    c = np.empty((*x.shape, 3), np.float32); c[:] = f.skin*.93
+    c *= (.62+.38*_smooth(y, .85, 1.25))[..., None]
+    line = dict(crew=1.27-.1*x**2, vneck=1.62-.95*np.abs(x), shirt=1.5-1.0*np.abs(x))[e.collar]; line = np.maximum(line, 1.17+0*x)
+    cloth = y > line; c[cloth] = e.cloth; c[cloth & (y < line+.05)] = e.cloth*.8
+    if e.collar == "shirt": c[cloth & (y < line+.26) & (np.abs(x) < .62)] = np.minimum(e.cloth*1.25+.08, 1)
+    if e.tie: c[(np.abs(x) < .06+.05*np.clip(y-1.45, 0, 2)) & (y > 1.42)] = e.tie_color
+    if e.necklace: c[np.abs(y-(1.42-.55*x**2)) < .022] = [.85, .7, .35]
+    return p.astype(np.float32), c, np.ones(x.shape, bool)
+
+# %% ../nbs/parts/synthetic.ipynb #c0026
+def _hat(f, e, n, m):
+    "Crown and brim of a hat, two sheets of points, colours and mask"
+    d, lon, keep = _sheet(m); D, LON, KEEP = _sheet(n); line = -.42-.08*np.cos(LON)
+    t = .10+max(f.volume*.3, .02)+.05*_smooth(-d[..., 1], .3, .9)*(e.hat != "cap"); rib = .5+.5*np.sin(LON*60) if e.hat == "beanie" else 0*LON
+    c = e.hat_color*(.92+.12*rib*(D[..., 1] > line-.18))[..., None]
+    band = (D[..., 1] > line-.16) & (e.hat == "brim"); c[band] = e.hat_color*.45
+    crown = _skull(f, e, d)*(1+t)[..., None]*[1, 1.04, 1], c.astype(np.float32), KEEP & (D[..., 1] < line)
+    if e.hat == "beanie": return [crown]
+    full = e.hat == "brim"; a = np.radians(np.linspace(-180 if full else -58, 180 if full else 58, m))[None]; r = np.linspace(0, 1, m)[:, None]
+    out = .55 if full else .5*np.cos(a*1.5)**.6
+    x, z = (f.width*.93*(1+t.max())+out*r*.8)*np.sin(a), (f.depth*.95*(1+t.max())+out*r)*np.cos(a)
+    brim = np.stack([x, -.5-.09*np.cos(a)+.12*r*np.cos(a)*(not full)+.1*r*np.abs(np.sin(a))*full, z], -1)
+    return [crown, (brim.astype(np.float32), np.broadcast_to(e.hat_color*.85, (n, n, 3)).astype(np.float32), np.ones((n, n), bool))]
+
+# %% ../nbs/parts/synthetic.ipynb #c0027
+def _texture(f, e, n, edge, flow):
+    "The colour of the skin for every direction of the sheet"
+    tex = np.empty((n, n, 3), np.float32); tex[:] = f.skin; rng = np.random.default_rng([f.identity, 5])
+    blot = cv2.resize(rng.standard_normal((24, 24), np.float32), (n, n), interpolation=cv2.INTER_CUBIC); tex *= (1+.012*blot)[..., None]
+    _paint_skin(tex, f, e, rng)
+    if f.beard != "none" or f.sideburns: _paint_beard(tex, f, rng)
+    for side in (-1, 1): _paint_eye(tex, f, e, side); _paint_brow(tex, f, e, side, rng)
+    _paint_mouth(tex, f, e)
+    if f.style != "bald": tex *= (1-.28*_smooth(edge, -.16, .02))[..., None]; tex += (.55*_smooth(edge+.012*flow, -.05, .03))[..., None]*(f.hair.astype(np.float32)*.7-tex)
+    return tex
+
+# %% ../nbs/parts/synthetic.ipynb #c0028
 def _normals(p):
-    n = np.cross(np.gradient(p, axis=1), np.gradient(p, axis=0)); n /= np.linalg.norm(n, axis=-1, keepdims=True)+1e-9
-    return n
+    "Unit normals of a sheet of points `(h, w, 3)`, outwards"
+    a, b = np.gradient(p, axis=1), np.gradient(p, axis=0)
+    n = np.stack([a[..., 1]*b[..., 2]-a[..., 2]*b[..., 1], a[..., 2]*b[..., 0]-a[..., 0]*b[..., 2], a[..., 0]*b[..., 1]-a[..., 1]*b[..., 0]], -1)
+    return n/(np.sqrt(n[..., 0]**2+n[..., 1]**2+n[..., 2]**2)+1e-9)[..., None]
+
+_WRAP = np.float32([.5, .36, .32])
 
 def _shade(albedo, N, e, gloss):
-    "Wrapped Lambert light plus a soft highlight; red wraps further, as in skin"
-    dot = N@e.light; wrap = np.array([.45, .32, .28], np.float32)
-    lit = np.clip((dot[:, None]+wrap)/(1+wrap), 0, None)**1.3
-    half = e.light+[0, 0, 1]; half /= np.linalg.norm(half)
-    spec = gloss*np.clip(N@half, 0, 1)**24
-    sky = e.ambient*(1-.25*N[:, 1:2])
-    return albedo*(sky+e.diffuse*lit*e.tint)+spec[:, None]
+    "Lambert's light, wrapped round the edge as skin does (red most), under a sky, with a soft highlight"
+    lit = np.maximum(((N@e.light)[:, None]+_WRAP)/(1+_WRAP), 0)
+    half = e.light+np.float32([0, 0, 1]); half /= np.linalg.norm(half)
+    spec = np.float32(gloss)*np.maximum(N@half, 0)**16
+    return albedo*(np.float32(e.ambient)*(1-.25*N[:, 1:2])+np.float32(e.diffuse)*lit*e.tint)+spec[:, None]
 
 def _layer(p, albedo, mask, R, e, gloss, two_sided=False):
-    "Turn, shade and thin out one sheet: points `(k, 3)` and colours `(k, 3)`"
-    n = albedo.shape[0]; N = _normals(p)@R.T; p = p@R.T
-    big = cv2.resize(np.concatenate([p, N], -1).astype(np.float32), (n, n), interpolation=cv2.INTER_LINEAR)
-    p, N = big[..., :3], big[..., 3:]
-    keep = mask & ((N[..., 2] > -.02) | two_sided)
-    p, N, c = p[keep], N[keep], albedo[keep]
-    if two_sided: back = N[:, 2] < 0; N = np.where(back[:, None], -N, N); c = np.where(back[:, None], c*.45, c)
-    return p, _shade(c, N, e, gloss)
+    "Turn, shade and thin out one sheet: what is seen of it as points `(k, 3)` and colours `(k, 3)`"
+    h, w = mask.shape; p = p.astype(np.float32); N = _normals(p)@R.T; p = p@R.T
+    big = cv2.resize(np.concatenate([p, N], -1), (w, h), interpolation=cv2.INTER_LINEAR).reshape(-1, 6)
+    keep = np.flatnonzero(mask.ravel() if two_sided else mask.ravel() & (big[:, 5] > -.02)); big = big[keep]; c = albedo.reshape(-1, 3)[keep]
+    N = big[:, 3:]
+    if two_sided: back = N[:, 2:3] < 0; N = np.where(back, -N, N); c = np.where(back, c*.5, c)
+    return big[:, :3], _shade(c, N, e, gloss)
 
-def _splat(layers, size, scale, centre, ss=2):
-    "Draw points far to near on a canvas `ss` times as fine, then average: colours `(h, w, 3)` and cover `(h, w)`"
-    w, h = size; p = np.concatenate([l[0] for l in layers]); c = np.concatenate([l[1] for l in layers])
-    xy = np.floor((p[:, :2]*scale+centre+.5)*ss-.5).astype(np.int32)
-    ok = ((xy >= 0) & (xy < [w*ss-1, h*ss-1])).all(1); p, c, xy = p[ok], c[ok], xy[ok]
-    order = np.argsort(p[:, 2]); idx = (xy[:, 1]*(w*ss)+xy[:, 0])[order]
-    buf = np.full(w*ss*h*ss, -1, np.int32)
-    buf[(idx[:, None]+[0, 1, w*ss, w*ss+1]).ravel()] = np.repeat(order, 4)
-    cover = (buf >= 0).astype(np.float32); img = c[buf].astype(np.float32)*cover[:, None]
-    rgba = np.concatenate([img, cover[:, None]], -1).reshape(h*ss, w*ss, 4)
-    return cv2.resize(rgba, (w, h), interpolation=cv2.INTER_AREA)
+# %% ../nbs/parts/synthetic.ipynb #c0029
+def _splat(p, c, size, ss=2):
+    "Draw points (pixels and depth) from far to near, `ss` times as fine, then average: uint8 `(h, w, 4)`, colours times cover and cover"
+    w, h = size; W = w*ss; xy = np.floor((p[:, :2]+.5)*ss-.5).astype(np.int32)
+    ok = np.flatnonzero((xy[:, 0] >= 0) & (xy[:, 0] < W-1) & (xy[:, 1] >= 0) & (xy[:, 1] < h*ss-1))
+    order = ok[np.argsort(p[ok, 2])]; idx = xy[order, 1]*W+xy[order, 0]
+    rgba = np.full((len(order), 4), 255, np.uint8); rgba[:, :3] = np.clip(c[order], 0, 1)*255
+    buf = np.zeros(W*h*ss, np.uint32); buf[idx[:, None]+np.int32([0, 1, W, W+1])] = rgba.view(np.uint32)
+    return cv2.resize(cv2.medianBlur(buf.view(np.uint8).reshape(h*ss, W, 4), 3), (w, h), interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/parts/synthetic.ipynb #c0013
+# %% ../nbs/parts/synthetic.ipynb #c0030
+def _sheets(f, e, n, m):
+    "Everything of a person that is a sheet, turned and shaded: list of (points, colours)"
+    R, S = rotation(e.yaw, e.pitch, e.roll), rotation(e.yaw*.4, 0, e.roll*.25); edge, flow = _hair_edge(f, n), _flow(f, n); hat = bool(e.hat)
+    out = [_layer(head_surface(f, e, _sheet(m)[0]), _texture(f, e, n, edge, flow), _sheet(n)[2], R, e, .07), _layer(*_torso(f, e, n), S, e, .01)]
+    if f.style != "bald": out.append(_layer(*_hair_shell(f, e, n, m, edge, flow), R, e, .1*(f.wave < 1)+.02))
+    if f.hair_len: out.append(_layer(*_curtain(f, n), R, e, .07, True))
+    if f.style == "bun" and not hat: out.append(_layer(_sheet(m//2)[0]*.3+[0, -1.02, -.42], f.hair*(1+.2*flow[::2, ::2, None]).astype(np.float32), _sheet(n)[2][::2, ::2], R, e, .1))
+    if hat: out += [_layer(*s, R, e, .02, True) for s in _hat(f, e, n, m)]
+    if e.earrings: out += [_layer(_sheet(24)[0]*.04+[k*(f.width*1.04+f.ear*.45), .33, -.12], np.full((24, 24, 3), [.9, .75, .4], np.float32), _sheet(24)[2], R, e, .8) for k in (-1, 1)]
+    return out
+
+# %% ../nbs/parts/synthetic.ipynb #c0031
 def _draw_glasses(img, f, e, R, scale, centre):
-    cv = lambda q: np.round(((q@R.T)[:, :2]*scale+centre)*16).astype(np.int32)
-    z = head_surface(f, e, _front(f, f.eye_x, f.eye_y))[2]+.12
-    for s in (-1, 1):
-        o = _ellipse(s*f.eye_x, f.eye_y+.03, .21, .17, 40); q = np.column_stack([o, np.full(40, z)-.12*np.abs(o[:, 0]-s*.1)])
-        cv2.polylines(img, [cv(q)], True, (.08, .07, .07), max(1, int(scale*.028)), cv2.LINE_AA, 4)
-        arm = np.array([[s*(f.eye_x+.2), f.eye_y-.02, z-.06], [s*f.width*1.04, f.eye_y-.04, -.1]])
-        if s*e.yaw < -4: cv2.polylines(img, [cv(arm)], False, (.08, .07, .07), max(1, int(scale*.028)), cv2.LINE_AA, 4)
-    b = np.array([[-f.eye_x+.2, f.eye_y-.01, z], [0, f.eye_y-.035, z+.05], [f.eye_x-.2, f.eye_y-.01, z]])
-    cv2.polylines(img, [cv(b)], False, (.08, .07, .07), max(1, int(scale*.028)), cv2.LINE_AA, 4)
+    "Two rims, a bridge and the near arm, in front of the eyes; dark lenses for sunglasses"
+    px = lambda q: np.round(((q@R.T)[:, :2]*scale+centre)*16).astype(np.int32)
+    z = head_surface(f, e, _front(f, f.eye_x, f.eye_y))[2]+.1; y = f.eye_y+.035; color = tuple(map(float, f.frame)); w = max(1, round(scale*.03))
+    rims = [np.column_stack([o := _ellipse(k*f.eye_x*1.02, y, .225, .18, 40), z-.3*np.maximum(np.abs(o[:, 0])-.2, 0)]) for k in (-1, 1)]
+    lens = img.copy(); cv2.fillPoly(lens, [px(r) for r in rims], (.05, .05, .06) if e.sunglasses else (.9, .95, 1.), cv2.LINE_AA, 4)
+    cv2.addWeighted(lens, .85 if e.sunglasses else .1, img, .15 if e.sunglasses else .9, 0, dst=img)
+    bridge = np.array([[-f.eye_x+.2, y-.05, z], [0, y-.075, z+.04], [f.eye_x-.2, y-.05, z]])
+    lines = [(r, True) for r in rims]+[(bridge, False)]
+    if abs(e.yaw) > 3: k = -np.sign(e.yaw); lines.append((np.array([[k*(f.eye_x+.22), y-.05, z-.1], [k*f.width*1.05, y-.07, -.05]]), False))
+    for q, closed in lines: cv2.polylines(img, [px(q)], closed, color, w, cv2.LINE_AA, 4)
 
-def _draw_body(img, f, e, R, scale, centre):
-    cv = lambda q: np.round((np.asarray(q)*scale+centre)*16).astype(np.int32)
-    lit = .75+.3*e.diffuse
-    neck = np.array([[-.4, .5], [.4, .5], [.42, 1.2], [.6, 1.5], [-.6, 1.5], [-.42, 1.2]])
-    cv2.fillPoly(img, [cv(neck)], tuple(map(float, f.skin*.72*lit)), cv2.LINE_AA, 4)
-    t = np.linspace(-1, 1, 31); top = 1.28+.5*np.abs(t)**2.2; body = np.concatenate([np.stack([1.75*t, top], -1), [[1.95, 4], [-1.95, 4]]])
-    body[13:18, 1] += .18*np.array([.4, .8, 1, .8, .4])
-    cv2.fillPoly(img, [cv(body)], tuple(map(float, e.cloth*lit*.8)), cv2.LINE_AA, 4)
+def _draw_mic(img, f, e, scale, centre):
+    "A microphone held below the mouth"
+    px = lambda x, y: tuple(int(v) for v in np.round((np.array([x, y])*scale+centre)*16))
+    cv2.line(img, px(.25, 1.1), px(.6, 2.4), (.1, .1, .11), max(1, round(scale*.17)), cv2.LINE_AA, 4)
+    for r, c in ((.24, .13), (.2, .2), (.12, .3)): cv2.circle(img, px(.2-.05*(.24-r), 1.0-.3*(.24-r)), int(r*scale*16), (c, c, c*1.05), -1, cv2.LINE_AA, 4)
+
+# %% ../nbs/parts/synthetic.ipynb #c0032
+def _span(v, size):
+    "The whole pixels that values `v` cover, at least one, inside `0..size`"
+    a = int(np.clip(v.min()-2, 0, size-1))
+    return a, int(np.clip(v.max()+3, a+1, size))
 
 def _render(img, f, e, scale, centre):
-    "Draw one person into a float image in place; returns the five points in pixels and the face's box"
-    R = rotation(e.yaw, e.pitch, e.roll); n, m = int(np.clip(7.2*scale, 200, 800)), 150
-    _draw_body(img, f, e, R, scale, centre)
-    face = head_surface(f, e, _sheet(m)[0])
-    layers = [_layer(face, _texture(f, e, n), _sheet(n)[1], R, e, .08)]
-    if not f.bald: layers.append(_layer(*_hair(f, e, n, m), R, e, .12))
-    if f.hair_len and not f.bald: layers.append(_layer(*_curtain(f, n), R, e, .1, True))
-    q = np.concatenate([l[0] for l in layers])[:, :2]*scale+centre
-    x0, y0 = np.maximum(np.floor(q.min(0)).astype(int)-2, 0); x1, y1 = np.minimum(np.ceil(q.max(0)).astype(int)+3, img.shape[1::-1])
-    rgba = _splat(layers, (x1-x0, y1-y0), scale, centre-[x0, y0])
+    "Draw one person into a float picture in place; `scale` is pixels a half head; returns the five points and the face's hull in pixels"
+    R = rotation(e.yaw, e.pitch, e.roll); m = 128; n = int(np.clip(48*np.ceil(4.4*scale/48), 144, 480))
+    layers = _sheets(f, e, n, m); p = np.concatenate([l[0] for l in layers])*np.float32(scale); p[:, :2] += centre.astype(np.float32)
+    H, W = img.shape[:2]; x0, x1 = _span(p[:, 0], W); y0, y1 = _span(p[:, 1], H)
+    p[:, :2] -= [x0, y0]; rgba = _splat(p, np.concatenate([l[1] for l in layers]), (x1-x0, y1-y0)).astype(np.float32)/255
     w = img[y0:y1, x0:x1]; w *= 1-rgba[..., 3:]; w += rgba[..., :3]
     if e.glasses: _draw_glasses(img, f, e, R, scale, centre)
-    skin = (face@R.T)[_sheet(m)[1] & (_sheet(m)[0][..., 1] > -.62) & (_sheet(m)[0][..., 2] > .2)][:, :2]*scale+centre
-    return points_3d(f, e)@R.T[:, :2]*scale+centre, skin
+    if e.mic: _draw_mic(img, f, e, scale, centre)
+    d, _, keep = _sheet(m); face = head_surface(f, e, d[keep & (d[..., 1] > -.62) & (d[..., 2] > .2)])
+    return points_3d(f, e)@R.T[:, :2]*scale+centre, face@R.T[:, :2]*scale+centre
 
-# %% ../nbs/parts/synthetic.ipynb #c0014
+# %% ../nbs/parts/synthetic.ipynb #c0033
 def _background(w, h, rng):
-    c = rng.uniform(.15, .85, (6, 6, 3)).astype(np.float32); img = np.ascontiguousarray(np.clip(cv2.resize(c, (w, h), interpolation=cv2.INTER_CUBIC), 0, 1))
-    for _ in range(rng.integers(4, 14)):
-        c = tuple(rng.uniform(.05, .95, 3)); x, y = int(rng.integers(w)), int(rng.integers(h)); s = int(rng.uniform(.05, .3)*max(w, h))
-        if rng.random() < .5: cv2.rectangle(img, (x, y), (x+s, y+int(s*rng.uniform(.4, 3))), c, -1)
-        else: cv2.circle(img, (x, y), s//2, c, -1, cv2.LINE_AA)
-    return cv2.GaussianBlur(img, (0, 0), rng.uniform(.5, .03*max(w, h)))
+    "A blurred room, street or garden: a wall, things on it, lights"
+    a, b = _cloth_colour(rng), _cloth_colour(rng); t = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
+    img = np.ascontiguousarray(np.broadcast_to(a*(1-t)+b*t, (h, w, 3)), np.float32); s = max(w, h)
+    for _ in range(rng.integers(5, 22)):
+        c, (x, y), r = tuple(map(float, _cloth_colour(rng))), rng.integers(0, [w, h]), rng.uniform(.03, .25)*s; kind = rng.integers(4)
+        if kind == 0: cv2.rectangle(img, (int(x), int(y)), (int(x+r), int(y+r*rng.uniform(.5, 4))), c, -1)
+        elif kind == 1: cv2.circle(img, (int(x), int(y)), int(r/2), c, -1, cv2.LINE_AA)
+        elif kind == 2: cv2.fillPoly(img, [(np.array([x, y])+rng.normal(0, r, (6, 2))).astype(np.int32)], c, cv2.LINE_AA)
+        else:
+            for k in range(int(rng.integers(3, 9))): cv2.line(img, (int(x+k*r*.3), 0), (int(x+k*r*.3+r*rng.normal(0, .2)), h), c, max(1, int(r*.06)), cv2.LINE_AA)
+    img = cv2.GaussianBlur(img, (0, 0), rng.uniform(.004, .02)*s)
+    glow = np.zeros_like(img)
+    for _ in range(rng.integers(0, 12)): cv2.circle(glow, tuple(int(v) for v in rng.integers(0, [w, h])), int(rng.uniform(.01, .04)*s), tuple(float(v) for v in rng.uniform(.1, .4)*np.array([1, .9, .7])), -1, cv2.LINE_AA)
+    return img*rng.uniform(.55, 1)+cv2.GaussianBlur(glow, (0, 0), .004*s)
 
-def draw_photo(f, e, rng, stranger=None):
-    "One photograph: RGB uint8, box `(x_1, y_1, width, height)`, five points `(5, 2)`"
-    bw = float(np.exp(rng.uniform(np.log(75), np.log(260)))); bh = 1.385*bw; share = rng.uniform(.3, .62)
-    H = int(np.clip(bh/share, 160, 900)); W = int(np.clip(H*rng.uniform(.65, 1.4), 160, 900)); bw = min(bw, .62*W, .62*H/1.385)
-    scale = bw/(2.02*f.width); shrink = max(1., scale/105); w, h = int(np.ceil(W/shrink)), int(np.ceil(H/shrink)); scale = scale*w/W
-    box_w, box_h = bw*w/W, bw*1.385*w/W
-    centre = np.array([rng.uniform(.55*box_w, max(w-.55*box_w, .56*box_w)), rng.uniform(.55*box_h, max(h-.6*box_h, .56*box_h))])
-    img = _background(w, h, rng)
-    if stranger is not None:
-        g, ge = stranger; _render(img, g, ge, scale*rng.uniform(.35, .6), np.array([rng.uniform(.1, .9)*w, rng.uniform(.2, .5)*h]))
+# %% ../nbs/parts/synthetic.ipynb #c0034
+def _frame(f, rng):
+    "Photo size, drawing size, pixels a half head, and where the head is"
+    bw = np.exp(rng.uniform(np.log(78), np.log(250))); H = int(np.clip(1.385*bw/rng.uniform(.3, .62), 160, 900)); W = int(np.clip(H*rng.uniform(.65, 1.4), 160, 900))
+    bw = min(bw, .62*W, .45*H); scale = bw/(2.02*f.width); shrink = max(1., scale/84)
+    w, h = int(np.ceil(W/shrink)), int(np.ceil(H/shrink)); scale *= w/W; bw *= w/W; bh = 1.385*bw
+    cx, cy = (rng.uniform(.56*b, max(s-.56*b, .57*b)) for b, s in ((bw, w), (bh, h)))
+    return (W, H), (w, h), scale, np.array([cx, max(cy-.15*bh, .5*bh)])
+
+def _box(skin, size):
+    "CelebA's kind of box round a face: a bit wider, 1.385 times as high, inside the photo"
+    lo, hi = skin.min(0), skin.max(0); half = np.array([1, 1.385])*.52*(hi[0]-lo[0]); mid = (lo+hi)/2+[0, .06*half[1]]
+    a, b = np.maximum(np.round(mid-half), 0).astype(int), np.minimum(np.round(mid+half), size).astype(int)
+    return np.concatenate([a, b-a])
+
+def draw_photo(
+    f, # a person, from `face_params`
+    e, # a moment, from `photo_params`
+    rng, # a numpy Generator: framing, background, grain
+    stranger=None, # another (person, moment), drawn smaller and behind, not annotated
+) -> tuple: # RGB uint8 `(H, W, 3)`, box `x_1, y_1, width, height`, points `(5, 2)`
+    "One photograph and its truth"
+    (W, H), (w, h), scale, centre = _frame(f, rng); img = _background(w, h, rng)
+    if stranger: _render(img, *stranger, scale*rng.uniform(.35, .6), np.array([rng.choice([.12, .88])*w, rng.uniform(.2, .5)*h]))
     pts, skin = _render(img, f, e, scale, centre)
-    k = np.array([W/w, H/h]); img = np.clip(img, 0, 1)**.95
-    img = cv2.resize(img, (W, H), interpolation=cv2.INTER_CUBIC) if (W, H) != (w, h) else img
-    pts, skin = (pts+.5)*k-.5, (skin+.5)*k-.5
-    if e.blurry: img = cv2.GaussianBlur(img, (0, 0), bw*.03)
-    img = img+np.resize(rng.normal(0, .012, 65537), img.shape[:2])[..., None]
-    lo, hi = skin.min(0), skin.max(0); cx, bw = (lo[0]+hi[0])/2, 1.04*(hi[0]-lo[0]); bh = 1.385*bw; cy = (lo[1]+hi[1])/2+.03*bh
-    x0, y0 = max(round(cx-bw/2), 0), max(round(cy-bh/2), 0)
-    box = np.array([x0, y0, min(round(cx+bw/2), W)-x0, min(round(cy+bh/2), H)-y0])
+    img = np.clip(img, 0, 1)
+    if (W, H) != (w, h): k = np.array([W/w, H/h]); img = cv2.resize(img, (W, H), interpolation=cv2.INTER_CUBIC); pts, skin = (pts+.5)*k-.5, (skin+.5)*k-.5
+    box = _box(skin, (W, H))
+    if e.blurry: img = cv2.GaussianBlur(img, (0, 0), max(box[2]*.022, 1.5))
+    img = img+np.resize(rng.standard_normal(65537, np.float32), (H, W))[..., None]*np.float32(e.noise)
     return (np.clip(img, 0, 1)*255+.5).astype(np.uint8), box, pts
 
-# %% ../nbs/parts/synthetic.ipynb #c0015
+# %% ../nbs/parts/synthetic.ipynb #c0035
 def _truth(f, e):
-    "The 40 attributes of one photograph"
-    hair = not f.bald; a = dict.fromkeys(ATTRIBUTES, False)
-    a.update({"5_o_Clock_Shadow": f.beard == "shadow", "Arched_Eyebrows": f.brow_arch > .045, "Attractive": f.age < .4, "Bald": f.bald, "Bangs": hair and f.bangs,
-        "Big_Lips": f.lip_h > .06, "Big_Nose": f.nose_w > .112, "Black_Hair": hair and f.hair_kind == "black", "Blond_Hair": hair and f.hair_kind == "blond",
-        "Blurry": e.blurry, "Brown_Hair": hair and "brown" in f.hair_kind, "Bushy_Eyebrows": f.brow_thick > .048, "Chubby": f.jaw > .05, "Eyeglasses": e.glasses,
-        "Goatee": f.beard == "goatee", "Gray_Hair": hair and f.hair_kind == "gray", "High_Cheekbones": f.cheek > .03, "Male": f.male,
-        "Mouth_Slightly_Open": e.open > .12, "Mustache": f.beard in ("mustache", "full", "goatee"), "Narrow_Eyes": f.eye_h < .055, "No_Beard": f.beard in ("none", "mustache"),
-        "Oval_Face": f.jaw < .01, "Pale_Skin": f.melanin < .1, "Pointy_Nose": f.nose_h > .21, "Receding_Hairline": hair and f.hairline < -.65, "Smiling": e.smile > .3,
-        "Straight_Hair": hair and f.wave == 0, "Wavy_Hair": hair and f.wave == 1, "Wearing_Lipstick": e.lipstick, "Young": f.age < .5})
-    return {k: bool(v) for k, v in a.items()}
+    "The 40 attributes of one photograph, read off what was drawn"
+    hair = f.style not in ("bald",) and not (e.hat and f.hair_len == 0); color = {f.hair_kind} if hair else set(); b = f.beard
+    true = {"5_o_Clock_Shadow": b == "shadow", "Arched_Eyebrows": f.brow_arch > .055, "Attractive": f.age < .45 and f.fat < .4 and abs(f.eye_y-.02) < .05,
+        "Bags_Under_Eyes": f.age > .55, "Bald": f.style in ("bald", "fringe"), "Bangs": f.bangs and not e.hat, "Big_Lips": f.lip_h > .062, "Big_Nose": f.nose_w > .128,
+        "Black_Hair": "black" in color, "Blond_Hair": "blond" in color, "Blurry": e.blurry, "Brown_Hair": bool(color & {"brown", "light_brown"}),
+        "Bushy_Eyebrows": f.brow_thick > .05, "Chubby": f.fat > .5, "Double_Chin": f.double_chin > 0, "Eyeglasses": e.glasses, "Goatee": b == "goatee",
+        "Gray_Hair": "gray" in color, "Heavy_Makeup": e.makeup, "High_Cheekbones": f.cheek_out+.05*e.smile > .085, "Male": f.male,
+        "Mouth_Slightly_Open": e.open > .12, "Mustache": b in ("mustache", "goatee", "full"), "Narrow_Eyes": f.eye_h*(1-.22*max(e.smile, 0))*(1-e.blink) < .055,
+        "No_Beard": b in ("none", "mustache"), "Oval_Face": f.jaw < .02 and f.taper > .12, "Pale_Skin": f.melanin < .05, "Pointy_Nose": f.nose_h > .2 and f.nose_w < .12,
+        "Receding_Hairline": hair and f.recede > .2 and not f.bangs, "Rosy_Cheeks": f.rosy+.3*e.makeup > .6, "Sideburns": f.sideburns, "Smiling": e.smile > .35,
+        "Straight_Hair": hair and f.wave == 0, "Wavy_Hair": hair and f.wave >= .6, "Wearing_Earrings": e.earrings and f.hair_len == 0, "Wearing_Hat": bool(e.hat),
+        "Wearing_Lipstick": e.lipstick, "Wearing_Necklace": e.necklace, "Wearing_Necktie": e.tie, "Young": f.age < .5}
+    return {k: bool(true.get(k)) for k in ATTRIBUTES}
 
+# %% ../nbs/parts/synthetic.ipynb #c0036
 def _photo(identity, k, seed):
-    "Photograph number `k` of a person: image, box, points, attributes, JPEG quality"
+    "Photograph `k` of a person: picture, box, points, attributes, JPEG quality; depends on nothing but its three numbers"
     rng = np.random.default_rng([seed, identity, 2, k]); f = face_params(identity, seed); e = photo_params(f, rng); s = None
     if rng.random() < .12: g = face_params(10**6+int(rng.integers(10**6)), seed); s = g, photo_params(g, rng)
     return *draw_photo(f, e, rng, s), _truth(f, e), e.quality
 
-# %% ../nbs/parts/synthetic.ipynb #c0016
+# %% ../nbs/parts/synthetic.ipynb #c0037
 def _write_table(path, names, columns, values, fmt):
     "One annotation file as Kaggle (`csv`) or the original release (`txt`) has it"
     with atomic_path(path) as temp, open(temp, "w", newline="\n") as o:
@@ -387,7 +562,7 @@ def _write_tables(out, names, identity, box, points, attrs, fmt):
                           ("list_landmarks_celeba", POINT_COLUMNS, np.round(points).astype(int).reshape(len(names), 10)), ("identity_CelebA", ["identity"], identity[:, None])):
         _write_table(Path(out)/f"{name}.{fmt}", names, cols, np.asarray(v), fmt)
 
-# %% ../nbs/parts/synthetic.ipynb #c0017
+# %% ../nbs/parts/synthetic.ipynb #c0038
 def synthesise(
     out, # folder to write
     ids:int=60, # people
@@ -411,7 +586,7 @@ def synthesise(
     _write_tables(out, [j[0] for j in jobs], who, np.array(box), np.array(pts), np.array(a), fmt)
     return out
 
-# %% ../nbs/parts/synthetic.ipynb #c0018
+# %% ../nbs/parts/synthetic.ipynb #c0039
 def tiny_celeba(
     out, # folder to write
     ids:int=6, # people
