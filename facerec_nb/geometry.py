@@ -143,6 +143,7 @@ def template(
     name:str="arcface", # a key of `TEMPLATES`
 ) -> np.ndarray: # `(5, 2)` pixels: left eye, right eye, nose, left mouth, right mouth (left in the image)
     "The five target points for a size"
+    if size < 1: raise InputError(f"size={size}: an aligned face needs at least one pixel, 112 is usual")
     if name not in TEMPLATES: raise InputError(f"there is no template {name!r}: use one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]*size - 0.5
 

@@ -1,0 +1,79 @@
+"Alignment with bad input: a damaged photograph is skipped and listed, a stranger's name or file stops with one sentence"
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from facerec_nb.alignment import LandmarkModel, align, read_aligned, train_landmarks
+from facerec_nb.celeba import load_celeba
+from facerec_nb.checkpoint import save_checkpoint
+from facerec_nb.files import InputError, write_image
+from facerec_nb.preparation import Usable, prepare, read_selected
+from facerec_nb.synthetic import tiny_celeba
+
+torch.set_num_threads(1)
+SMALL = dict(epochs=1, stacks=1, channels=8, depth=2, input_size=64, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A prepared folder with one photograph damaged afterwards, and a run trained on it"
+    here = tmp_path_factory.mktemp("alignment")
+    prepare(load_celeba(tiny_celeba(here/"raw", ids=3, per_id=4, seed=1)), Usable(min_box=0, drop_blurry=False), here/"data", split=(3, 1, 0), unseen=0.3)
+    rows = read_selected(here/"data")
+    hurt = rows[(rows.people == "seen") & (rows.split == "train")].image_id.iloc[0]
+    (here/"data"/"images"/hurt).write_bytes(b"\xff\xd8 not a photograph")
+    return here, rows, hurt, train_landmarks(here/"data", here/"run", **SMALL)
+
+
+def test_training_lists_the_damaged_photograph(trained):
+    _, rows, hurt, result = trained
+    assert [s["image_id"] for s in result["skipped"]] == [hurt] and "not a readable image" in result["skipped"][0]["reason"]
+    assert result["n_train"] == ((rows.people == "seen") & (rows.split == "train")).sum() - 1
+    assert result["unseen"]["n_people"] == 1
+
+
+def test_align_lists_the_damaged_photograph(trained):
+    here, rows, hurt, _ = trained
+    table = align(here/"data", here/"run", here/"out", batch_size=5)
+    skipped = pd.read_csv(here/"out"/"skipped.csv")
+    assert list(skipped.image_id) == [hurt] and len(table) == len(rows) - 1 and hurt not in set(table.image_id)
+    again, faces = read_aligned(here/"out")
+    assert faces.shape == (len(rows) - 1, 112, 112, 3) and faces.dtype == np.uint8 and again.equals(table)
+    assert sorted(p.name for p in (here/"out").iterdir()) == ["aligned.json", "aligned_pred_all.csv", "faces_aligned", "skipped.csv"]
+
+
+def test_killed_between_batches_ends_with_the_same_bytes(trained, monkeypatch):
+    import facerec_nb.alignment as alignment
+    here = trained[0]
+    align(here/"data", here/"run", here/"whole", batch_size=3)
+    batch, calls = alignment._align_batch, []
+    def dies(*args):
+        calls.append(1)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return batch(*args)
+    monkeypatch.setattr(alignment, "_align_batch", dies)
+    with pytest.raises(KeyboardInterrupt): align(here/"data", here/"run", here/"killed", batch_size=3)
+    align(here/"data", here/"run", here/"killed", batch_size=3)
+    files = [{p.relative_to(here/d): p.read_bytes() for p in sorted((here/d).rglob("*")) if p.is_file()} for d in ("whole", "killed")]
+    assert files[0] == files[1] and len(calls) == 5
+
+
+def test_a_missing_face_is_named(trained):
+    here = trained[0]
+    table = align(here/"data", here/"run", here/"gap")
+    lost = here/"gap"/"faces_aligned"/table.image_id[0]
+    lost.unlink()
+    with pytest.raises(InputError, match=table.image_id[0]): read_aligned(here/"gap")
+    write_image(lost, np.zeros((50, 50, 3), np.uint8))
+    with pytest.raises(InputError, match="another size"): read_aligned(here/"gap")
+
+
+def test_wrong_files_and_settings_are_refused(trained, tmp_path):
+    here = trained[0]
+    with pytest.raises(InputError, match="no face could be aligned"): align(here/"data", here/"run", tmp_path/"none", min_confidence=2.)
+    with pytest.raises(InputError, match="use one of arcface, course"): align(here/"data", here/"run", tmp_path/"no", template="cubist")
+    with pytest.raises(InputError, match="does not exist"): LandmarkModel.load(tmp_path)
+    save_checkpoint(tmp_path/"other.pth", "embedder", {}, {}, {})
+    with pytest.raises(InputError, match="'embedder'"): LandmarkModel.load(tmp_path/"other.pth")
+    with pytest.raises(InputError, match="no setting epoch"): train_landmarks(here/"data", tmp_path, epoch=3)
