@@ -47,7 +47,8 @@ class _Stack(nn.Module):
     "One hourglass with its answer, and what it hands on"
     def __init__(self, depth, channels, n_points, last):
         super().__init__()
-        self.body = nn.Sequential(Hourglass(depth, channels), Residual(channels, channels), nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        mix = [nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(Hourglass(depth, channels), Residual(channels, channels), *mix)
         self.head = nn.Conv2d(channels, n_points, 1)
         nn.init.normal_(self.head.weight, std=0.001); nn.init.zeros_(self.head.bias)
         self.features, self.answer = (None, None) if last else (nn.Conv2d(channels, channels, 1), nn.Conv2d(n_points, channels, 1))
@@ -67,8 +68,10 @@ class StackedHourglass(nn.Module):
         n_points:int=5, # heatmaps
     ):
         super().__init__()
-        if min(stacks, channels//4, depth, n_points) < 1: raise InputError(f"stacks={stacks}, channels={channels}, depth={depth}, n_points={n_points}: all must be at least 1 and channels at least 4")
-        if input_size % (4*2**depth): raise InputError(f"input_size={input_size} must be a multiple of {4*2**depth} (4 for the stem times 2 for each of depth={depth}): change one of them")
+        if min(stacks, channels//4, depth, n_points) < 1:
+            raise InputError(f"stacks={stacks}, channels={channels}, depth={depth}, n_points={n_points}: all must be at least 1 and channels at least 4")
+        if input_size % (4*2**depth):
+            raise InputError(f"input_size={input_size} must be a multiple of {4*2**depth} (4 for the stem times 2 for each of depth={depth}): change one of them")
         self.arch = dict(stacks=stacks, channels=channels, depth=depth, input_size=input_size, n_points=n_points)
         quarter, half = max(channels//4, 4), max(channels//2, 4)
         self.stem = nn.Sequential(nn.Conv2d(3, quarter, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(quarter), nn.ReLU(inplace=True),
@@ -147,7 +150,7 @@ def decode(
     "The top of the Gaussian through the 3x3 pixels around the brightest one: exact on exact heatmaps"
     h = h.float(); peak, x, y = _peaks(h)
     x, y = x.clamp(1, h.shape[3] - 2), y.clamp(1, h.shape[2] - 2)  # a peak on the rim is seen from one pixel further in
-    n, k, d = torch.arange(len(h), device=h.device)[:, None, None, None], torch.arange(h.shape[1], device=h.device)[:, None, None], torch.arange(-1, 2, device=h.device)
+    n, k, d = torch.arange(len(h))[:, None, None, None], torch.arange(h.shape[1])[:, None, None], torch.arange(-1, 2, device=h.device)
     patch = h[n, k, y[..., None, None] + d[:, None], x[..., None, None] + d]
     patch = torch.maximum(patch, 0.01*peak.clamp(min=1e-6)[..., None, None])
     centre = torch.stack([x + _top(patch.sum(-2)), y + _top(patch.sum(-1))], -1)
