@@ -30,8 +30,11 @@ _WORDS = dict(attributes="attr", boxes="bbox", points="landmark", identity="iden
 def _scan(root):
     "One walk: annotation files, and photographs by name, original (`False`) and aligned (`True`) apart"
     if not Path(root).is_dir(): raise InputError(f"{root} is not a folder: give the one that holds CelebA's files")
-    tables, photos = [], {False: {}, True: {}}
-    for folder, dirs, names in os.walk(root):
+    tables, photos, seen = [], {False: {}, True: {}}, set()
+    for folder, dirs, names in os.walk(root, followlinks=True): # img_celeba often is a link to a larger disk
+        real = os.path.realpath(folder)
+        if real in seen: dirs[:] = []; continue
+        seen.add(real)
         dirs[:] = sorted(d for d in dirs if not d.startswith((".", "__MACOSX")))
         found = photos["align" in os.path.relpath(folder, root).lower()]
         for n in sorted(names):
@@ -122,7 +125,7 @@ def _yes_no(df, file, problems):
     if len(zero): problems.add("zero_one", "", file, "attributes are written as 0/1 instead of -1/1", "0 read as no")
     return df.assign(**{a: v[:, i] == 1 for i, a in enumerate(ATTRIBUTES)})
 
-# %% ../nbs/00_data_analysis.ipynb #c0032
+# %% ../nbs/00_data_analysis.ipynb #c0033
 def _read_role(role, files, problems, parsed):
     "The columns of one role, from the one or several files that claim to hold them"
     tables = []
@@ -139,7 +142,7 @@ def _read_role(role, files, problems, parsed):
         problems.add("second_file", "", f.name, f"holds the same as {files[0].name}", "ignored")
     return tables[0]
 
-# %% ../nbs/00_data_analysis.ipynb #c0035
+# %% ../nbs/00_data_analysis.ipynb #c0037
 def _join(parts, files, problems):
     "Rows that every needed file has, by image id; the others are listed"
     import pandas as pd
@@ -151,7 +154,7 @@ def _join(parts, files, problems):
     if extra is not None: table = table.assign(partition=extra.partition.reindex(table.index).fillna(-1).astype("int64"))
     return table.rename_axis("image_id").reset_index()
 
-# %% ../nbs/00_data_analysis.ipynb #c0038
+# %% ../nbs/00_data_analysis.ipynb #c0040
 ALIGNED_SIZE = (178, 218)
 _KIND = {False: "original (wild) photographs", True: "aligned 178x218 images"}
 
@@ -160,14 +163,14 @@ def _measure(path, decode=False):
     try: return read_image(path).shape[1::-1] if decode else image_size(path)
     except InputError as e: return str(e)
 
-# %% ../nbs/00_data_analysis.ipynb #c0040
+# %% ../nbs/00_data_analysis.ipynb #c0042
 def _looks_aligned(points):
     "Do these `(N, 10)` points come from the aligned images, where everybody's eyes share one place? `None`: too few to tell"
     if len(points) < 10: return None
     low, high = np.percentile(points[:, :4], [25, 75], axis=0)
     return bool((high - low).max() < 10 and (high < ALIGNED_SIZE*2).all())
 
-# %% ../nbs/00_data_analysis.ipynb #c0042
+# %% ../nbs/00_data_analysis.ipynb #c0044
 def _choose(tables, photos, root, points=True):
     "Original or aligned? Returns the kind and its landmark files; photographs and points of different kinds are refused"
     files = [t for t in tables if _WORDS["points"] in t.name.lower()]
@@ -181,7 +184,7 @@ def _choose(tables, photos, root, points=True):
                                    f"add {'list_landmarks_align_celeba.txt' if k else 'list_landmarks_celeba.txt'}")
     return k, []
 
-# %% ../nbs/00_data_analysis.ipynb #c0045
+# %% ../nbs/00_data_analysis.ipynb #c0047
 def _attach(table, photos, root, problems):
     "A `path` column relative to `root`"
     stems = {os.path.splitext(n)[0]: p for n, p in photos.items()}
@@ -194,7 +197,7 @@ def _attach(table, photos, root, problems):
     problems.add("photo_without_row", [n for n in photos if n not in used], "", "no row in the annotation files", "photograph ignored")
     return table[table.path != ""].reset_index(drop=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0047
+# %% ../nbs/00_data_analysis.ipynb #c0049
 def _sizes(table, root, check, problems, n_workers, progress):
     "Rows with a readable photograph, and width and height of each, `(N, 2)`"
     got = thread_map(lambda p: _measure(Path(root)/p, check == "decode"), table.path, n_workers, "photographs", progress)
@@ -202,7 +205,7 @@ def _sizes(table, root, check, problems, n_workers, progress):
     problems.add("unreadable_photo", table.image_id[bad], "", [g.replace(f"{root}{os.sep}", "") for g in got if isinstance(g, str)], "row dropped")
     return table[~bad].reset_index(drop=True), np.array([g for g in got if not isinstance(g, str)], int).reshape(-1, 2)
 
-# %% ../nbs/00_data_analysis.ipynb #c0050
+# %% ../nbs/00_data_analysis.ipynb #c0053
 def place_in_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N, 5, 2)`: 0 is the left or upper side of the box, 1 the right or lower one
@@ -210,7 +213,7 @@ def place_in_box(
     box, points = table[BOX_COLUMNS].to_numpy(float), table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
     return (points - box[:, None, :2])/np.maximum(box[:, None, 2:], 1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0051
+# %% ../nbs/00_data_analysis.ipynb #c0054
 def outside_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N,)` distance of the farthest point outside the box, in sides of the box; 0 when all five are inside
@@ -218,7 +221,7 @@ def outside_box(
     place = place_in_box(table)
     return np.maximum(np.maximum(-place, place - 1), 0).max((1, 2))
 
-# %% ../nbs/00_data_analysis.ipynb #c0054
+# %% ../nbs/00_data_analysis.ipynb #c0057
 def _clip_boxes(table, sizes, problems):
     "Boxes cut at the edge of the photograph; without area, or with less than half of it inside, the row is dropped"
     box = table[BOX_COLUMNS].to_numpy()
@@ -233,7 +236,7 @@ def _clip_boxes(table, sizes, problems):
     table = table.assign(**dict(zip(BOX_COLUMNS, np.hstack([low, high - low]).T)))
     return table[~lost], None if sizes is None else sizes[~lost]
 
-# %% ../nbs/00_data_analysis.ipynb #c0056
+# %% ../nbs/00_data_analysis.ipynb #c0059
 def _check_points(table, sizes, problems):
     "Points outside the photograph drop the row; points outside the box are listed and kept"
     p = table[POINT_COLUMNS].to_numpy().reshape(-1, 5, 2)
@@ -244,7 +247,7 @@ def _check_points(table, sizes, problems):
     problems.add("point_outside_box", table.image_id[far > 0], "", [f"{d:.2f} sides outside the box" for d in far[far > 0]], "kept; recipes drop more than half a side")
     return table
 
-# %% ../nbs/00_data_analysis.ipynb #c0058
+# %% ../nbs/00_data_analysis.ipynb #c0061
 def _geometry(table, sizes, aligned, root, problems):
     "Boxes and points against each other and against the photographs"
     n = len(table)
@@ -258,7 +261,7 @@ def _geometry(table, sizes, aligned, root, problems):
         raise InputError(f"{n - len(table)} of {n} boxes or points lie outside the photographs in {root}: these are resized or other photographs, use those that belong to the annotations")
     return table.reset_index(drop=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0061
+# %% ../nbs/00_data_analysis.ipynb #c0065
 class CelebA:
     "A CelebA folder that was read and checked: `.table`, `.problems`, `.root`, `.aligned`"
     def __init__(self,
@@ -280,7 +283,7 @@ class CelebA:
         "How often each kind of finding occurred, and what was done"
         return self.problems.groupby(["kind", "action"], sort=True).size().rename("n").reset_index()[["kind", "n", "action"]]
 
-# %% ../nbs/00_data_analysis.ipynb #c0062
+# %% ../nbs/00_data_analysis.ipynb #c0066
 def _path(self:CelebA,
     image_id:str, # as in the table
 ) -> Path: # where the photograph lies
@@ -289,7 +292,7 @@ def _path(self:CelebA,
     if not len(hit) or not hit.iloc[0]: raise InputError(f"{image_id} has no photograph in {self.root}: see .problems")
     return self.root/hit.iloc[0]
 
-# %% ../nbs/00_data_analysis.ipynb #c0063
+# %% ../nbs/00_data_analysis.ipynb #c0067
 def _fingerprint(self:CelebA):
     "16 hexadecimal characters that change with any value of the table"
     numbers = self.table.drop(columns=["image_id", "path"]).astype("int64")
@@ -297,7 +300,7 @@ def _fingerprint(self:CelebA):
 
 CelebA.path, CelebA.fingerprint = _path, property(_fingerprint)
 
-# %% ../nbs/00_data_analysis.ipynb #c0064
+# %% ../nbs/00_data_analysis.ipynb #c0068
 def load_celeba(
     root, # a folder with CelebA's annotation files and photographs, in any of the usual layouts
     images:bool=True, # look for the photographs; `False` reads annotations alone
@@ -321,7 +324,7 @@ def load_celeba(
     order = [c for c in ("image_id", "path", "identity", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "partition") if c in table]
     return CelebA(table[order], problems.table(), root, aligned)
 
-# %% ../nbs/00_data_analysis.ipynb #c0065
+# %% ../nbs/00_data_analysis.ipynb #c0069
 def _read_roles(root, tables, landmarks, aligned, need):
     "Every needed role read and cleaned: tables by role, files by role, findings"
     problems, parsed, parts = _Problems(), {}, {}
@@ -334,7 +337,7 @@ def _read_roles(root, tables, landmarks, aligned, need):
         raise InputError(f"{landmarks[0]} holds points of the {_KIND[not aligned]}, whatever its name says, and the {_KIND[aligned]} were expected: use the right file")
     return parts, files, problems
 
-# %% ../nbs/00_data_analysis.ipynb #c0083
+# %% ../nbs/00_data_analysis.ipynb #c0090
 def wilson(
     k, # how many, number or array
     n, # of how many
@@ -345,7 +348,7 @@ def wilson(
     centre, half = (k + z*z/2)/(n + z*z), z*np.sqrt(k*(n - k)/n + z*z/4)/(n + z*z)
     return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0084
+# %% ../nbs/00_data_analysis.ipynb #c0091
 def attribute_shares(
     table, # DataFrame with `ATTRIBUTES`
 ): # DataFrame: attribute, share, low, high, n; most common first
@@ -355,7 +358,7 @@ def attribute_shares(
     low, high = wilson(k, n)
     return pd.DataFrame(dict(attribute=ATTRIBUTES, share=k/n, low=low, high=high, n=n)).sort_values("share", ascending=False, ignore_index=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0093
+# %% ../nbs/00_data_analysis.ipynb #c0100
 def people_left(
     table, # DataFrame with identity and `BOX_COLUMNS`
     per_id=(5, 10, 15, 20, 25, 30), # images a person, at least
@@ -367,7 +370,7 @@ def people_left(
     counts = np.array([np.bincount(person[side >= b], minlength=person.max() + 1) for b in min_box])
     return pd.DataFrame((counts[..., None] >= np.asarray(per_id)).sum(1), index=pd.Index(min_box, name="min_box"), columns=pd.Index(per_id, name="per_id"))
 
-# %% ../nbs/00_data_analysis.ipynb #c0095
+# %% ../nbs/00_data_analysis.ipynb #c0102
 def blur_cost(
     table, # DataFrame with identity and the attribute Blurry
     per_id=tuple(range(1, 36)), # images a person, at least
@@ -379,7 +382,7 @@ def blur_cost(
     people, sharp = (n[..., None] >= np.asarray(per_id)).sum(1)
     return pd.DataFrame(dict(per_id=per_id, people=people, people_sharp=sharp, lost=1 - sharp/np.maximum(people, 1)))
 
-# %% ../nbs/00_data_analysis.ipynb #c0106
+# %% ../nbs/00_data_analysis.ipynb #c0113
 def points_kept(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
     share:float=0.05, # by how much the sides of the box get shorter; 0.05 is 5 %
@@ -389,7 +392,7 @@ def points_kept(
     box, points = shrink_box(xywh_to_xyxy(table[BOX_COLUMNS]), share)[:, None], table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
     return ((points >= box[..., :2]) & (points <= box[..., 2:])).all(-1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0116
+# %% ../nbs/00_data_analysis.ipynb #c0123
 def constant_errors(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N, 5)` distances in units of the distance between the eyes
@@ -398,7 +401,7 @@ def constant_errors(
     miss = (place - np.median(place, axis=0))*table[BOX_COLUMNS].to_numpy(float)[:, None, 2:]
     return np.linalg.norm(miss, axis=-1)/np.maximum(np.linalg.norm(points[:, 0] - points[:, 1], axis=-1), 1)[:, None]
 
-# %% ../nbs/00_data_analysis.ipynb #c0118
+# %% ../nbs/00_data_analysis.ipynb #c0125
 def annotation_metrics(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -420,7 +423,7 @@ def annotation_metrics(
         out[name] = metric(yes.mean(), low, high, k, "share")
     return out
 
-# %% ../nbs/00_data_analysis.ipynb #c0120
+# %% ../nbs/00_data_analysis.ipynb #c0127
 def annotation_curves(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -438,7 +441,7 @@ def annotation_curves(
                 shrink=shrink, points_kept=dict(zip(["left eye", "right eye", "nose", "left mouth", "right mouth"], kept.T)),
                 place_percentiles=np.percentile(place_in_box(boxed), [5, 50, 95], axis=0).round(4))
 
-# %% ../nbs/00_data_analysis.ipynb #c0122
+# %% ../nbs/00_data_analysis.ipynb #c0129
 def record_annotations(
     folder="../shared/data/celeba-annotations", # CelebA's annotations: attributes and identities of all images, boxes and points of all or some
     out="results/annotations", # where summary.json goes

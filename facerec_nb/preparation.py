@@ -145,6 +145,8 @@ def target_band(
     recipe, # with `.attributes` and `.target`
 ) -> tuple: # lowest and highest wanted share of each attribute, two arrays
     "The target as a band for each attribute; raises `InputError` for a target that is no share"
+    unknown = {*recipe.attributes} - {*ATTRIBUTES} or isinstance(recipe.target, dict) and {*recipe.attributes} ^ {*recipe.target}
+    if unknown: raise InputError(f"{min(unknown)!r} is no attribute of CelebA, or has no target: name the same attributes in attributes and target")
     if isinstance(recipe.target, dict): low = high = np.array([recipe.target[a] for a in recipe.attributes], float)
     else: low, high = (np.full(len(recipe.attributes), v) for v in (recipe.target, 1 - recipe.target))
     if (low < 0).any() or (high > 1).any() or (low > high).any(): raise InputError(f"target={recipe.target} is no share: use a number from 0 to 0.5, or a dict of shares")
@@ -258,11 +260,8 @@ def add_splits(
 SELECTED_COLUMNS = ["image_id", "identity", "class_id", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "split", "people"]
 
 # %% ../nbs/01_data_preparation.ipynb #c0064
-def check_selected(
-    rows, # a table with `SELECTED_COLUMNS`
-    name="the selection", # how to call it in a message
-):
-    "Raise `InputError` unless ids are unique, classes are 0..n-1, and no person is both seen and unseen"
+def _check_values(rows, name):
+    "Columns, rows, unique ids, known words"
     lacking = [c for c in SELECTED_COLUMNS if c not in rows]
     if lacking: raise InputError(f"{name} has no column {lacking[0]!r}: make it again with facerec_prepare")
     if not len(rows): raise InputError(f"{name} has no rows: choose a recipe that leaves some")
@@ -271,19 +270,27 @@ def check_selected(
     for column, known in dict(split={"train", "val", "test"}, people={"seen", "unseen"}).items():
         odd = rows.image_id[~rows[column].isin(known)]
         if len(odd): raise InputError(f"{name} has {rows[column][odd.index[0]]!r} as {column} of {odd.iloc[0]}: use one of {', '.join(sorted(known))}")
+
+# %% ../nbs/01_data_preparation.ipynb #c0065
+def check_selected(
+    rows, # a table with `SELECTED_COLUMNS`
+    name="the selection", # how to call it in a message
+):
+    "Raise `InputError` unless ids are unique, classes are 0..n-1, and no person is both seen and unseen"
+    _check_values(rows, name)
     both = rows.groupby("identity").people.nunique()
     if (both > 1).any(): raise InputError(f"{name} has person {both.index[both > 1][0]} both seen and unseen: a person may be in one only")
     pairs = rows[["identity", "class_id"]].drop_duplicates()
     if len(pairs) != rows.identity.nunique() or set(pairs.class_id) != set(range(len(pairs))):
         raise InputError(f"{name} does not number its {rows.identity.nunique()} people 0 to {rows.identity.nunique() - 1} one by one: make it again with facerec_prepare")
 
-# %% ../nbs/01_data_preparation.ipynb #c0068
+# %% ../nbs/01_data_preparation.ipynb #c0069
 def _same(a, b):
     "Is the finished copy `a` (a file) still that of `b`? Size and time tell, reading both would take as long as copying"
     a, b = os.stat(a), os.stat(b)
     return (a.st_size, int(a.st_mtime)) == (b.st_size, int(b.st_mtime))
 
-# %% ../nbs/01_data_preparation.ipynb #c0069
+# %% ../nbs/01_data_preparation.ipynb #c0070
 def _place(source, target, decode=True):
     "Hard link (or copy) one photograph; returns why it was skipped, or an empty string. Done before: nothing to do"
     try:
@@ -297,7 +304,7 @@ def _place(source, target, decode=True):
     temp.unlink(missing_ok=True) # two links to one file are not moved by a rename
     return ""
 
-# %% ../nbs/01_data_preparation.ipynb #c0072
+# %% ../nbs/01_data_preparation.ipynb #c0073
 def _claim(out, plan, root):
     "Make `out` ours: go on with the same plan, clear what another plan left, refuse a folder that is not ours"
     marker = out/"prepare.json"
@@ -309,12 +316,12 @@ def _claim(out, plan, root):
     (out/"images").mkdir(parents=True, exist_ok=True)
     write_json(marker, plan)
 
-# %% ../nbs/01_data_preparation.ipynb #c0076
+# %% ../nbs/01_data_preparation.ipynb #c0077
 def _write_csv(path, table):
     "The same table always gives the same bytes"
     with atomic_path(path) as temp: table.to_csv(temp, index=False, lineterminator="\n")
 
-# %% ../nbs/01_data_preparation.ipynb #c0078
+# %% ../nbs/01_data_preparation.ipynb #c0079
 def _write_zip(path, folder, names):
     "A zip without times, so that equal content gives equal bytes; photographs are stored, they are compressed already"
     with atomic_path(path) as temp, zipfile.ZipFile(temp, "w") as z:
@@ -322,7 +329,7 @@ def _write_zip(path, folder, names):
             kind = zipfile.ZIP_STORED if n.startswith("images/") else zipfile.ZIP_DEFLATED
             z.writestr(zipfile.ZipInfo(f"{folder.name}/{n}"), (folder/n).read_bytes(), compress_type=kind)
 
-# %% ../nbs/01_data_preparation.ipynb #c0080
+# %% ../nbs/01_data_preparation.ipynb #c0081
 def _finish(out, rows, skipped, zip):
     "Remove what was left over, write the tables, the main one last"
     keep = set(rows.image_id)
@@ -335,7 +342,7 @@ def _finish(out, rows, skipped, zip):
     names = ["selected_images.csv", "selected_image_ids.txt", "selected_images_with_classes.csv", "skipped.csv", *(f"images/{i}" for i in rows.image_id)]
     if zip: _write_zip(out.with_name(out.name + ".zip"), out, names)
 
-# %% ../nbs/01_data_preparation.ipynb #c0082
+# %% ../nbs/01_data_preparation.ipynb #c0083
 def _chosen(recipe, celeba):
     "What the recipe selects, checked: a recipe may be anybody's"
     rows = recipe.select(celeba.table)
@@ -345,7 +352,7 @@ def _chosen(recipe, celeba):
     if (rows.path == "").any(): raise InputError(f"the annotations of {celeba.root} were read without photographs: load_celeba(..., images=True)")
     return rows.sort_values("image_id").reset_index(drop=True)
 
-# %% ../nbs/01_data_preparation.ipynb #c0085
+# %% ../nbs/01_data_preparation.ipynb #c0086
 def prepare(
     celeba:CelebA, # what `load_celeba` returned
     recipe, # anything with `.select(table)`: `BalancedIdentities()`, `AttributeRich()`, your own
@@ -374,7 +381,7 @@ def prepare(
     _finish(out, rows, skipped, zip)
     return rows
 
-# %% ../nbs/01_data_preparation.ipynb #c0095
+# %% ../nbs/01_data_preparation.ipynb #c0096
 def read_selected(
     folder, # what `prepare` wrote
 ): # DataFrame with `SELECTED_COLUMNS`; attributes are 0/1
@@ -390,12 +397,12 @@ def read_selected(
     if len(lacking): raise InputError(f"{len(lacking)} of {len(rows)} photographs are not in {path.parent/'images'}, for example {lacking.iloc[0]}: run facerec_prepare again")
     return rows
 
-# %% ../nbs/01_data_preparation.ipynb #c0098
+# %% ../nbs/01_data_preparation.ipynb #c0099
 def _rarest(rows):
     "Share of the rarest informative attribute"
     return float(rows[INFORMATIVE].mean().min())
 
-# %% ../nbs/01_data_preparation.ipynb #c0099
+# %% ../nbs/01_data_preparation.ipynb #c0100
 def selection_curves(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -415,7 +422,7 @@ def selection_curves(
     curves = {name: compare_attributes(before, after).drop(columns="attribute").round(5).to_dict("list") for name, before, after in (("balanced", boxed, a), ("rich", full, b))}
     return metrics, dict(**curves, trace=trace, targets=targets, target_rarest=rarest)
 
-# %% ../nbs/01_data_preparation.ipynb #c0101
+# %% ../nbs/01_data_preparation.ipynb #c0102
 def record_selection(
     folder="../shared/data/celeba-annotations", # CelebA's annotations: attributes and identities of all images, boxes and points of all or some
     out="results/annotations", # where selection.json goes

@@ -108,6 +108,13 @@ def test_subset_and_other_suffix(folder):
     assert kinds(data) == dict(missing_photo=[photos[0].name], other_suffix=[photos[1].name]) and len(data) == 11
 
 
+def test_links(folder, tmp_path):
+    good = load_celeba(folder)
+    shutil.move(folder/"img_celeba", tmp_path/"disk"); (folder/"img_celeba").symlink_to(tmp_path/"disk"); (tmp_path/"disk/loop").symlink_to(folder)
+    data = load_celeba(folder)
+    assert data.fingerprint == good.fingerprint and data.path(data.table.image_id[0]).is_file() and not len(data.problems)
+
+
 def test_partition_is_optional(folder):
     t = load_celeba(folder).table.assign(partition=1)
     write(t.iloc[1:], ["partition"], folder/"list_eval_partition.csv")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facerec_nb.celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA, load_celeba
+from facerec_nb.celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA
 from facerec_nb.files import InputError, read_json, write_image
 from facerec_nb.preparation import (INFORMATIVE, AttributeRich, BalancedIdentities, Chain, Having, Usable, add_splits, check_selected, compare_attributes, prepare,
                                     read_selected, split_counts)
