@@ -101,6 +101,8 @@ def warp(
     seen = apply_matrix(invert(M), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])*size - 0.5)
     if (seen.max(0) < 0).any() or (seen.min(0) > [width - 1, height - 1]).any():
         raise InputError(f"the face lies outside the photograph of {width}x{height} pixels: check the box or the points")
+    if np.ptp(seen, axis=0).max() > 10*max(width, height):
+        raise InputError(f"the face would be over ten times larger than the photograph of {width}x{height} pixels: check the points")
     k = int(np.ceil(1/np.linalg.norm(M[:, :2], axis=0).min() - 1e-6))
     mode = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)[border]
     if k > 1: M = compose(np.array([[k, 0, k/2 - 0.5], [0, k, k/2 - 0.5]]), M)
