@@ -54,7 +54,7 @@ def lr_at(
     if cfg.schedule == "constant": return cfg.lr
     return cfg.lr*0.5*(1 + math.cos(math.pi*(step - warm)/max(1, total - warm)))
 
-# %% ../nbs/parts/training.ipynb #c0013
+# %% ../nbs/parts/training.ipynb #c0014
 def amp_dtype(
     device, # 'cpu', 'cuda', a `torch.device`
 ) -> torch.dtype: # bfloat16, float16, or float32 for no mixed precision
@@ -64,7 +64,7 @@ def amp_dtype(
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.bfloat16 if kind == "cpu" and has and has() else torch.float32
 
-# %% ../nbs/parts/training.ipynb #c0016
+# %% ../nbs/parts/training.ipynb #c0017
 def _tensor(a):
     "Rows of an array as tensor: pictures to (N, 3, H, W), whole numbers to int64, floats to float32"
     t = torch.from_numpy(np.ascontiguousarray(a))
@@ -87,7 +87,7 @@ class ArrayData(torch.utils.data.Dataset):
     def __getitem__(self, i): return {k: v[0] for k, v in self.__getitems__([i]).items()}
     def __repr__(self): return f"ArrayData({', '.join(f'{k}: {v.dtype} {v.shape}' for k, v in self.arrays.items())})"
 
-# %% ../nbs/parts/training.ipynb #c0020
+# %% ../nbs/parts/training.ipynb #c0021
 class _Order(torch.utils.data.Sampler):
     "Row numbers in an order that depends on seed and epoch only"
     def __init__(self, n, shuffle, seed): self.n, self.shuffle, self.seed, self.epoch = n, shuffle, seed, 0
@@ -111,7 +111,7 @@ def batches(
     return torch.utils.data.DataLoader(data, cfg.batch_size, sampler=_Order(len(data), shuffle, seed), num_workers=0, collate_fn=lambda batch: batch,
                                        drop_last=shuffle and len(data) >= cfg.batch_size)
 
-# %% ../nbs/parts/training.ipynb #c0023
+# %% ../nbs/parts/training.ipynb #c0024
 class _Step(nn.Module):
     "`forward(batch)` is the loss and a dict of further numbers"
     def __init__(self, model, loss):
@@ -127,14 +127,14 @@ def _groups(module, decay):
     ps = [p for p in module.parameters() if p.requires_grad]
     return [dict(params=[p for p in ps if p.ndim > 1], weight_decay=decay), dict(params=[p for p in ps if p.ndim < 2], weight_decay=0.0)]
 
-# %% ../nbs/parts/training.ipynb #c0025
+# %% ../nbs/parts/training.ipynb #c0026
 def seed_everything(
     seed:int, # any whole number from 0
 ):
     "Seed python, numpy and torch (all devices)"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/parts/training.ipynb #c0028
+# %% ../nbs/parts/training.ipynb #c0029
 def _accelerator(cfg):
     "Accelerate for one run: device, precision, accumulation; `batch_size` is over all processes"
     from accelerate import Accelerator, DataLoaderConfiguration, PartialState
@@ -144,14 +144,14 @@ def _accelerator(cfg):
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision, gradient_accumulation_steps=cfg.accumulate, dataloader_config=DataLoaderConfiguration(split_batches=True))
 
-# %% ../nbs/parts/training.ipynb #c0030
+# %% ../nbs/parts/training.ipynb #c0031
 def _stop_unless_finite(value, what, name, epoch, i, lr, norm, said):
     "Raise `FloatingPointError` with the circumstances when `value` is not finite"
     if math.isfinite(value): return
     more = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in said.items())
     raise FloatingPointError(f"{name}: the {what} is {value} in epoch {epoch + 1}, batch {i + 1} (learning rate {lr:.3g}, gradient norm {norm:.3g}{more}): lower the learning rate, or look at this batch's data")
 
-# %% ../nbs/parts/training.ipynb #c0032
+# %% ../nbs/parts/training.ipynb #c0033
 def _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress):
     "Train for one epoch; returns the log row"
     from tqdm.auto import tqdm
@@ -178,7 +178,7 @@ def _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress):
     total = dict(zip([*sums, "n"], acc.reduce(torch.tensor([*sums.values(), n], dtype=torch.float64, device=acc.device)).tolist()))
     return dict(model=name, epoch=epoch + 1, lr=lr, **{k: total[k]/total["n"] for k in sums}, seconds=seconds, images_per_s=total["n"]/seconds)
 
-# %% ../nbs/parts/training.ipynb #c0034
+# %% ../nbs/parts/training.ipynb #c0035
 def _write_log(path, name, log):
     "The rows of one model as JSON lines beside those of the others"
     others = [l for l in path.read_text().splitlines() if json.loads(l)["model"] != name] if path.exists() else []
@@ -195,7 +195,7 @@ def read_log(
     log = pd.DataFrame([json.loads(l) for l in path.read_text().splitlines()])
     return log if name is None else log[log.model == name].dropna(axis=1, how="all").reset_index(drop=True)
 
-# %% ../nbs/parts/training.ipynb #c0037
+# %% ../nbs/parts/training.ipynb #c0038
 def _parts(model): return dict(model.items()) if isinstance(model, nn.ModuleDict) else {"model": model}
 
 def _is_best(log, monitor, mode):
@@ -224,7 +224,7 @@ def _resume(path, model, opt, acc, training):
     if acc.scaler: acc.scaler.load_state_dict(ck["scaler"])
     return ck["log"]
 
-# %% ../nbs/parts/training.ipynb #c0039
+# %% ../nbs/parts/training.ipynb #c0040
 def fit(
     model:nn.Module, # everything that learns; a `ModuleDict` of backbone and head is saved part by part
     loss, # `loss(model, batch)` -> scalar tensor, or `(scalar, {name: number})` with numbers for the log
