@@ -92,7 +92,7 @@ def plot_log(
     "One number over the epochs, one line a model"
     if column not in log: raise InputError(f"the log has no column {column!r}: choose one of {', '.join(log.columns)}")
     rows = log.dropna(subset=[column])
-    ax = _axis(ax, title or column, "epoch", ylabel or column)
+    ax = _axis(ax, title or column, "epoch", ylabel or column); ax.xaxis.get_major_locator().set_params(integer=True)
     for name, r in rows.groupby("model", sort=False): ax.plot(r["epoch"], r[column], marker="." if len(r) < 40 else None, label=name, **line)
     ax.legend()
     return ax
