@@ -185,13 +185,14 @@ def plot_tsne(
     ax=None, # axis to draw on
 ): # the axis
     "Embeddings in the plane, one colour and mark a person"
-    from sklearn.manifold import TSNE
     import matplotlib.pyplot as plt
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
     emb, ids = np.asarray(emb), np.asarray(ids)
     people, count = np.unique(ids, return_counts=True); people = people[count > 1]
     people = np.sort(np.random.default_rng(seed).permutation(people)[:n_ids]); keep = np.isin(ids, people)
     if keep.sum() < 5: raise InputError(f"t-SNE needs at least 5 faces of people with two or more, there are {keep.sum()}: give more")
-    xy = TSNE(init="pca", perplexity=min(30, (keep.sum() - 1)/3), metric="cosine", random_state=seed).fit_transform(emb[keep])
+    with threadpool_limits(1): xy = TSNE(init="pca", perplexity=min(30, (keep.sum() - 1)/3), metric="cosine", random_state=seed).fit_transform(emb[keep])
     ax = _axis(ax, f"{title} (n = {keep.sum():,} faces, {len(people)} people)", None, None, figsize=(4.6, 4.6))
     for i, p in enumerate(people):
         at = ids[keep] == p
