@@ -60,7 +60,7 @@ if __name__ == "__main__":
     data = run/"data-for-alignment"
     celeba = load_celeba(args.data)
     prepare(celeba, Usable(min_box=0, drop_blurry=False), data, unseen=0.2, seed=21)
-    result = read_json(run/"landmarks.json") if (run/"landmarks.json").exists() else train_landmarks(data, run, seed=21)
+    result = read_json(run/"landmarks.json") if (run/"landmarks.json").exists() else train_landmarks(data, run)
 
     model, rows, log = LandmarkModel.load(run), read_selected(data), read_log(run, "stacked_hg")
     seen, unseen = rows[(rows.people == "seen") & (rows.split == "train")], rows[rows.people == "unseen"].reset_index(drop=True)
@@ -82,11 +82,14 @@ if __name__ == "__main__":
     numbers = dict(
         nme_unseen=mean(errors.nme, ids), failure_rate_10=mean(errors.nme > 0.10, ids, "share"),
         nme_val=metric(val["nme"], val["low"], val["high"], n=val["n_images"], unit="NME"),
+        nme_median=metric(float(errors.nme.median()), n=len(errors), unit="NME"),
+        worst_two=metric(float(errors.nme.nlargest(2).sum()/errors.nme.sum()), n=len(errors), unit="share of the summed NME"),
+        nme_kept_95=metric(float(risk_coverage(errors)[1][round(0.95*len(errors)) - 1]), n=round(0.95*len(errors)), unit="NME of the 95 % most confident"),
         nme_guess=mean(guess, ids), nme_argmax=mean(rounded.nme, ids), nme_no_flip_test=mean(once.nme, ids),
         **{f"nme_{p}": mean(errors[f"error_{i}"], ids) for i, p in enumerate(POINTS)},
         eye_rms_px=rms(apply_matrix(M, true)[:, :2] - target), found_eye_rms_px=rms(apply_matrix(M, found)[:, :2] - target),
         sharpness_before=detail(before), sharpness_after=detail(faces[mine]), parameters=metric(result["parameters"], unit="weights"),
-        train_images=metric(result["n_train"], unit="photographs"), train_seconds=metric(result["seconds"], unit="s"))
+        train_images=metric(result["n_train"], unit="photographs"), train_seconds=metric(result["seconds"], unit="s of wall time, beside other jobs"))
     kept, risk = risk_coverage(errors)
     step = slice(len(kept)//20 - 1, None, max(len(kept)//60, 1))
     curves = dict(
