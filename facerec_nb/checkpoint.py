@@ -32,7 +32,7 @@ def _plain(o, where="checkpoint"):
 SCHEMA = 1 # raised when the layout of a checkpoint changes
 LICENCE = "Apache-2.0 for the code; weights may be used only as the licence of their training data allows"
 
-# %% ../nbs/parts/checkpoint.ipynb #c0010
+# %% ../nbs/parts/checkpoint.ipynb #c0011
 def save_checkpoint(
     path, # the `.pth` to write
     kind:str, # what the model is for, e.g. 'landmarks' or 'embedder'
@@ -55,7 +55,7 @@ def save_checkpoint(
     with atomic_path(path) as temp: torch.save(ck, temp)
     return Path(path)
 
-# %% ../nbs/parts/checkpoint.ipynb #c0016
+# %% ../nbs/parts/checkpoint.ipynb #c0017
 def _torch_load(path):
     "The dict in a `.pth`, read without running code; raises `InputError`"
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: train the model first or check the path")
@@ -64,7 +64,7 @@ def _torch_load(path):
     except pickle.UnpicklingError: raise InputError(f"{path} holds Python objects that could run code, so it was not opened: ask for a file with weights only") from None
     except Exception as e: raise InputError(f"{path} is damaged ({type(e).__name__}): get the file again") from None
 
-# %% ../nbs/parts/checkpoint.ipynb #c0017
+# %% ../nbs/parts/checkpoint.ipynb #c0018
 def load_checkpoint(
     path, # a `.pth` written by `save_checkpoint`
     kind:str=None, # the kind that is needed; `None` takes any
@@ -77,7 +77,7 @@ def load_checkpoint(
     if kind and ck["kind"] != kind: raise InputError(f"{path} is a checkpoint of kind {ck['kind']!r}, needed is {kind!r}: give the right file")
     return ck
 
-# %% ../nbs/parts/checkpoint.ipynb #c0024
+# %% ../nbs/parts/checkpoint.ipynb #c0025
 def load_weights(
     module:torch.nn.Module, # the model, built with the checkpoint's `arch`
     state:dict, # one entry of the checkpoint's `weights`

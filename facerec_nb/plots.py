@@ -14,7 +14,7 @@ from .files import InputError
 # %% ../nbs/parts/plots.ipynb #c0006
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#4D4D4D", "#F0E442"] # Okabe-Ito
 
-# %% ../nbs/parts/plots.ipynb #c0007
+# %% ../nbs/parts/plots.ipynb #c0008
 def style():
     "Set matplotlib to the project's style, for this process"
     import matplotlib as mpl
@@ -25,7 +25,7 @@ def style():
         "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.8, "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 9,
         "image.cmap": "cividis", "image.interpolation": "nearest"})
 
-# %% ../nbs/parts/plots.ipynb #c0008
+# %% ../nbs/parts/plots.ipynb #c0010
 def _axis(ax, title, x, y, **figure):
     "The axis given, or that of a new figure, with title and axis names"
     import matplotlib.pyplot as plt
@@ -33,14 +33,14 @@ def _axis(ax, title, x, y, **figure):
     ax.set(title=title, xlabel=x, ylabel=y)
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0015
+# %% ../nbs/parts/plots.ipynb #c0017
 def _picture(img):
     "RGB uint8 `(H, W, 3)` or grey; refuses channels-first"
     img = np.asarray(img)
     if img.ndim == 3 and img.shape[2] not in (3, 4): raise InputError(f"a picture to show must be (H, W, 3) or (H, W), this one is {img.shape}: move the channels last")
     return img
 
-# %% ../nbs/parts/plots.ipynb #c0016
+# %% ../nbs/parts/plots.ipynb #c0019
 def show_images(
     imgs, # RGB uint8 arrays `(H, W, 3)`, sizes may differ
     titles=None, # one short text a picture
@@ -62,7 +62,7 @@ def show_images(
     if title: fig.suptitle(title, x=0.01, ha="left", fontsize=11)
     return fig
 
-# %% ../nbs/parts/plots.ipynb #c0023
+# %% ../nbs/parts/plots.ipynb #c0026
 def draw_face(
     img, # RGB uint8 `(H, W, 3)`
     box=None, # one box `x1, y1, x2, y2` or several `(F, 4)`, pixels
@@ -83,7 +83,7 @@ def draw_face(
     ax.set_xlim(-0.5, w - 0.5); ax.set_ylim(h - 0.5, -0.5)
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0028
+# %% ../nbs/parts/plots.ipynb #c0031
 def plot_log(
     log, # data frame with columns `model`, `epoch` and the wanted one (`training.read_log`)
     column:str="loss", # what to draw
@@ -100,7 +100,7 @@ def plot_log(
     ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0033
+# %% ../nbs/parts/plots.ipynb #c0036
 def plot_cdf(
     values, # `(N,)`, or name -> `(N,)`
     title:str="", # what was measured
@@ -119,7 +119,7 @@ def plot_cdf(
     ax.set(xlim=(0, xmax or np.percentile(np.concatenate([np.ravel(v) for v in values.values()]), 99)), ylim=(0, 1.02)); ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0038
+# %% ../nbs/parts/plots.ipynb #c0041
 def plot_hist(
     genuine, # similarities of pairs of one person
     impostor, # similarities of pairs of two people
@@ -138,7 +138,7 @@ def plot_hist(
     ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0043
+# %% ../nbs/parts/plots.ipynb #c0046
 def plot_roc(
     curves, # name -> `(fpr, tpr)` or `(fpr, tpr, thresholds)`
     title:str="Verification", # what was compared, with n
@@ -158,7 +158,7 @@ def plot_roc(
     ax.plot(x, x, c="#888888", ls=":", lw=1, label="chance"); ax.set(xlim=(lo, 1), ylim=(0, 1.02)); ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0048
+# %% ../nbs/parts/plots.ipynb #c0051
 def plot_lines(
     x, # shared x values
     ys, # name -> y values
@@ -178,7 +178,7 @@ def plot_lines(
     if len(ys) > 1: ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0053
+# %% ../nbs/parts/plots.ipynb #c0056
 def plot_tsne(
     emb, # `(N, D)` embeddings
     ids, # `(N,)` person of each
@@ -203,7 +203,7 @@ def plot_tsne(
     ax.set(xticks=[], yticks=[]); ax.grid(False)
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0058
+# %% ../nbs/parts/plots.ipynb #c0061
 def plot_heat(
     table, # data frame or 2-d array
     title:str="", # what the numbers are, with n
