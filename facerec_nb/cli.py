@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['command', 'as_json', 'one_line', 'facerec_demo', 'facerec_synth', 'facerec_prepare', 'facerec_train_landmarks',
-           'facerec_align', 'facerec_train_embedder', 'facerec_enroll', 'facerec_identify', 'facerec_verify']
+           'facerec_align', 'facerec_train_embedder', 'facerec_evaluate', 'facerec_enroll', 'facerec_identify',
+           'facerec_verify']
 
 # %% ../nbs/parts/cli.ipynb #c0003
-import functools, json as _json, math, sys
+import functools, math, sys
+import json as _json
 from pathlib import Path
 
 from fastcore.script import call_parse
@@ -178,7 +180,24 @@ def facerec_train_embedder(
     result = train_embedder(data, run, head=head, backbone=backbone, epochs=epochs, batch_size=batch_size, lr=lr, emb_dim=emb_dim, seed=seed, resume=resume, progress=_progress())
     _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
-# %% ../nbs/parts/cli.ipynb #c0023
+# %% ../nbs/parts/cli.ipynb #c0022
+@command
+def facerec_evaluate(
+    data:str, # folder written by facerec_align
+    run:str, # folder of the run; report.html and report.json are written there
+    names:str="ce,af", # which checkpoints (best_NAME.pth), separated by commas
+    seed:int=0, # of the roles of people and of the bootstrap
+    json:bool=False, # print JSON
+):
+    "Measure the embedders of a run on photographs and people they were not trained on, with 95-percent intervals"
+    from facerec_nb.recognition import evaluate, report
+    from facerec_nb.records import show_metric
+    wanted = tuple(n.strip() for n in names.split(",") if n.strip())
+    result = evaluate(data, run, wanted, seed=seed)
+    report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)
+    _say(json, result, "\n".join(f"{k:32s} {show_metric(m)}" for k, m in result["metrics"].items()) + f"\n{run}/report.html")
+
+# %% ../nbs/parts/cli.ipynb #c0024
 def _load(run, detector):
     "The pipeline of a run"
     from facerec_nb.pipeline import FacePipeline
@@ -206,7 +225,7 @@ def facerec_enroll(
     _say(json, dict(gallery=gallery, people=g.people(), photographs=n, rows=rows),
          f"{n.get('enrolled', 0)} photographs enrolled, {n.get('already', 0)} were there, {n.get('no_face', 0)} without a face, {n.get('unreadable', 0)} unreadable; {len(g)} people in {gallery}")
 
-# %% ../nbs/parts/cli.ipynb #c0024
+# %% ../nbs/parts/cli.ipynb #c0025
 def _drawing(out, photos, path):
     "Where the drawing of a photograph goes: the same place below `out`, as JPEG"
     from facerec_nb.files import inside
@@ -233,6 +252,7 @@ def facerec_identify(
     if draw and {t.resolve() for t in targets} & {p.resolve() for p in paths}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")
     g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector), [], []
     for path, target, faces in zip(paths, targets, pipe.stream(paths, progress=_progress())):
+        if faces.problem and len(paths) == 1: raise InputError(faces.problem)
         if faces.problem: skipped.append(dict(file=str(path), problem=faces.problem)); print(one_line(faces.problem), file=sys.stderr); continue
         answers = pipe.identify(faces, g, threshold, top)
         done.append(dict(file=str(path), faces=[a.as_dict() for a in answers]))
@@ -244,11 +264,11 @@ def facerec_identify(
     if skipped: print(f"{len(skipped)} of {len(paths)} photographs could not be read", file=sys.stderr)
     return int(not done)
 
-# %% ../nbs/parts/cli.ipynb #c0025
+# %% ../nbs/parts/cli.ipynb #c0026
 @command
 def facerec_verify(
     a:str, # a photograph
-    b:str, # another
+    b:str, # another photograph
     run:str="runs/demo", # folder of the run with the two networks
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces

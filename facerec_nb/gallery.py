@@ -6,8 +6,7 @@
 __all__ = ['VERSION', 'Gallery', 'clean_name', 'Match']
 
 # %% ../nbs/parts/gallery.ipynb #c0003
-import sqlite3, unicodedata
-from datetime import datetime, timezone
+import sqlite3, time, unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,33 +54,49 @@ class Gallery:
         self.db = _connect(path, create=new)
         if new: self._set("model", model)
         if model: self.check_model(model)
-    def _get(self, key):
-        rows = self._rows("SELECT value FROM meta WHERE key=?", key)
-        return rows[0][0] if rows else None
-    def _rows(self, sql, *args):
-        try: return self.db.execute(sql, args).fetchall()
-        except sqlite3.DatabaseError as e: raise InputError(f"the gallery {self.path or ''} is damaged ({e}): take a copy of it, or enrol again into a new file") from None
-    def _set(self, key, value):
-        with self.db: self.db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, str(value)))
-    @property
-    def model(self): return self._get("model")
-    @property
-    def threshold(self):
-        "Cosine at or above which a face is known, or `None`"
-        return None if self._get("threshold") is None else float(self._get("threshold"))
-    @threshold.setter
-    def threshold(self, value): self._set("threshold", float(value))
-    def check_model(self,
-        model:str, # fingerprint of the model that is about to be used
-    ):
-        "Raise `InputError` that names both models when they differ"
-        if model != self.model:
-            raise InputError(f"the gallery {self.path or ''} holds embeddings of model {self.model}, not of {model}: use that model, or enrol again into a new gallery")
     def close(self):
         "Close the file"
         self.db.close()
 
-# %% ../nbs/parts/gallery.ipynb #c0016
+# %% ../nbs/parts/gallery.ipynb #c0011
+@patch
+def _rows(self:Gallery, sql, *args):
+    "What a query finds; raises InputError for a damaged file"
+    try: return self.db.execute(sql, args).fetchall()
+    except sqlite3.DatabaseError as e: raise InputError(f"the gallery {self.path or ''} is damaged ({e}): take a copy of it, or enrol again into a new file") from None
+
+@patch
+def _get(self:Gallery, key):
+    rows = self._rows("SELECT value FROM meta WHERE key=?", key)
+    return rows[0][0] if rows else None
+
+@patch
+def _set(self:Gallery, key, value):
+    with self.db: self.db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, str(value)))
+
+# %% ../nbs/parts/gallery.ipynb #c0013
+@patch(as_prop=True)
+def model(self:Gallery) -> str: # as `FacePipeline.model`
+    "Fingerprint of the model that made the embeddings"
+    return self._get("model")
+
+@patch
+def check_model(self:Gallery,
+    model:str, # fingerprint of the model that is about to be used
+):
+    "Raise `InputError` that names both models when they differ"
+    if model != self.model:
+        raise InputError(f"the gallery {self.path or ''} holds embeddings of model {self.model}, not of {model}: use that model, or enrol again into a new gallery")
+
+# %% ../nbs/parts/gallery.ipynb #c0014
+def _threshold(self):
+    "Cosine at or above which a face is known, -1..1, or `None`"
+    value = self._get("threshold")
+    return None if value is None else float(value)
+
+Gallery.threshold = property(_threshold, lambda self, value: self._set("threshold", float(value)))
+
+# %% ../nbs/parts/gallery.ipynb #c0020
 def clean_name(
     name, # as written by a person, a folder or a table
 ) -> str: # Unicode NFC, spaces trimmed
@@ -90,7 +105,7 @@ def clean_name(
     if not text or any(unicodedata.category(c) in ("Cc", "Cs") for c in text): raise InputError(f"{str(name)!r} cannot be a person's name: use printable text")
     return text
 
-# %% ../nbs/parts/gallery.ipynb #c0018
+# %% ../nbs/parts/gallery.ipynb #c0022
 def _text(s):
     "A file name as text that can be stored, whatever its bytes are"
     return str(s).encode("utf-8", "backslashreplace").decode()
@@ -104,6 +119,7 @@ def _checked(embeddings, dim):
     if not (np.abs(length - 1) < 1e-3).all(): raise InputError(f"an embedding has length {length[np.argmax(~(np.abs(length - 1) < 1e-3))]:.3g}, not 1: normalise it first")
     return e
 
+# %% ../nbs/parts/gallery.ipynb #c0023
 @patch
 def add(self:Gallery,
     name:str, # the person; references are added when the name is there already
@@ -114,14 +130,14 @@ def add(self:Gallery,
     name, e = clean_name(name), _checked(embeddings, self.dim)
     sources = [sources]*len(e) if isinstance(sources, (str, Path)) else list(sources)
     if len(sources) != len(e): raise InputError(f"{len(sources)} sources for {len(e)} embeddings of {name}: give one each")
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with self.db:
         self.db.execute("INSERT OR IGNORE INTO people(name) VALUES(?)", (name,))
         person = self.db.execute("SELECT id FROM people WHERE name=?", (name,)).fetchone()[0]
         self.db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), now, v.tobytes()) for s, v in zip(sources, e)])
     return self.db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
 
-# %% ../nbs/parts/gallery.ipynb #c0019
+# %% ../nbs/parts/gallery.ipynb #c0024
 @patch(as_prop=True)
 def dim(self:Gallery) -> int: # numbers in an embedding, `None` when the gallery is empty
     "Length of the embeddings"
@@ -140,13 +156,14 @@ def sources(self:Gallery,
     "Where the references of a person came from"
     return {s for s, in self._rows("SELECT source FROM refs JOIN people ON people.id=person WHERE name=?", clean_name(name))}
 
-# %% ../nbs/parts/gallery.ipynb #c0026
+# %% ../nbs/parts/gallery.ipynb #c0031
 class Match(NamedTuple):
     "One line of a ranked answer"
     name: str # the person
     similarity: float # cosine with the nearest reference, -1..1
     source: str # where that reference came from
 
+# %% ../nbs/parts/gallery.ipynb #c0032
 @patch
 def _matrix(self:Gallery):
     "Names, first row of each person, sources, embeddings (R, D); read again after a change"
@@ -160,6 +177,7 @@ def _matrix(self:Gallery):
         self._cache = state, (names[first], first, [r[1] for r in rows], np.frombuffer(b"".join(r[2] for r in rows), np.float32).reshape(len(rows), -1))
     return self._cache[1]
 
+# %% ../nbs/parts/gallery.ipynb #c0033
 @patch
 def search(self:Gallery,
     embeddings, # `(N, D)` or `(D,)`, L2-normalised
@@ -175,7 +193,7 @@ def search(self:Gallery,
         answers.append([Match(names[p], float(best[p]), sources[first[p] + row[first[p]:ends[p]].argmax()]) for p in top])
     return answers
 
-# %% ../nbs/parts/gallery.ipynb #c0036
+# %% ../nbs/parts/gallery.ipynb #c0043
 @patch
 def remove(self:Gallery,
     name:str, # the person
@@ -184,6 +202,7 @@ def remove(self:Gallery,
     with self.db: gone = self.db.execute("DELETE FROM people WHERE name=?", (clean_name(name),)).rowcount
     if not gone: raise InputError(f"there is nobody called {name!r} in the gallery {self.path or ''}: see people()")
 
+# %% ../nbs/parts/gallery.ipynb #c0044
 @patch
 def rename(self:Gallery,
     old:str, # the name now
@@ -200,7 +219,7 @@ def rename(self:Gallery,
             self.db.execute("UPDATE refs SET person=(SELECT id FROM people WHERE name=?) WHERE person=(SELECT id FROM people WHERE name=?)", (new, clean_name(old)))
             self.db.execute("DELETE FROM people WHERE name=?", (clean_name(old),))
 
-# %% ../nbs/parts/gallery.ipynb #c0041
+# %% ../nbs/parts/gallery.ipynb #c0049
 @patch
 def save(self:Gallery,
     path, # the file to write
@@ -213,6 +232,7 @@ def save(self:Gallery,
         finally: copy.close()
     return Path(path)
 
+# %% ../nbs/parts/gallery.ipynb #c0050
 @patch(cls_method=True)
 def load(cls:Gallery,
     path, # a gallery file
@@ -222,6 +242,7 @@ def load(cls:Gallery,
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: enrol people first, or check the path")
     return cls(path, model)
 
+# %% ../nbs/parts/gallery.ipynb #c0051
 @patch
 def __len__(self:Gallery): return self.db.execute("SELECT count(*) FROM people").fetchone()[0]
 

@@ -1,14 +1,19 @@
 "The commands, as a user types them: help, exit codes, one chain from nothing to a name, and imports that stay quick."
 import configparser
+import inspect
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from facerec_nb import cli
+from facerec_nb.files import write_image
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -27,17 +32,21 @@ def good(command, *args, code=0):
     return r.stdout
 
 
+def processor_time():
+    "Of the processes started so far: other jobs on the machine do not count"
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_every_option_and_is_quick(command):
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = processor_time()
         text = good(command, "--help")
-        times.append(time.perf_counter() - start)
+        times.append(processor_time() - start)
         if times[-1] < 1: break
-    assert min(times) < 1, f"--help takes {min(times):.2f} s"
-    from facerec_nb import cli
-    import inspect
+    assert min(times) < 1, f"--help takes {min(times):.2f} s of processor time"
     options = inspect.signature(getattr(cli, command)).parameters
     for name, p in options.items():
         line = re.search(rf"^  (--)?{name}\b.*(?:\n {{6,}}.*)*", text, re.M)
@@ -58,26 +67,25 @@ def test_usage_errors_are_2(command):
 
 @pytest.mark.parametrize("code,limit", [("import facerec_nb", 0.3), ("import facerec_nb.celeba", 0.3), ("import facerec_nb.cli", 0.3)])
 def test_imports_are_light(code, limit):
-    probe = f"import time; t = time.perf_counter(); {code}; t = time.perf_counter() - t; import sys; print(t, *[m for m in ('torch', 'matplotlib', 'sklearn', 'scipy', 'torchvision') if m in sys.modules])"
+    probe = f"import time; t = time.process_time(); {code}; t = time.process_time() - t; import sys; print(t, *[m for m in ('torch', 'matplotlib', 'sklearn', 'scipy', 'torchvision') if m in sys.modules])"
     best = float("inf")
     for _ in range(5):
         took, *heavy = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
         assert not heavy, f"{code} imports {heavy}"
         best = min(best, float(took))
         if best < limit: break
-    assert best < limit, f"{code} takes {best:.2f} s"
+    assert best < limit, f"{code} takes {best:.2f} s of processor time"
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     "Everything once, by commands alone, small: the numbers are poor, the way is complete"
     home = tmp_path_factory.mktemp("a chain with späces")
-    good("facerec_synth", home/"data", "--ids", 8, "--per_id", 6)
-    good("facerec_prepare", home/"data", home/"dfa", "--ids", 8, "--per_id", 6, "--min_box", 30, "--keep_blurry", "--unseen", 0.25)
+    good("facerec_synth", home/"data", "--ids", 6, "--per_id", 10)
+    good("facerec_prepare", home/"data", home/"dfa", "--ids", 6, "--per_id", 10, "--min_box", 30, "--keep_blurry", "--unseen", 0.34)
     good("facerec_train_landmarks", home/"dfa", home/"run", "--epochs", 2, "--channels", 16, "--stacks", 1, "--input_size", 64)
     good("facerec_align", home/"dfa", home/"run", home/"dfr")
     for head in ("ce", "arcface"): good("facerec_train_embedder", home/"dfr", home/"run", "--head", head, "--epochs", 2, "--emb_dim", 64)
-    sys.path.insert(0, str(ROOT))
     from facerec_nb.celeba import load_celeba
     celeba = load_celeba(home/"data")
     for who, group in celeba.table.groupby("identity"):
@@ -93,29 +101,28 @@ def test_the_chain_leaves_what_the_design_names(chain):
 
 def test_evaluate(chain):
     result = json.loads(good("facerec_evaluate", chain/"dfr", chain/"run", "--json"))
-    assert result and "NaN" not in json.dumps(result)
+    assert result["metrics"]["top1_ce"]["n"] > 0 and (chain/"run"/"report.html").is_file()
+    assert "NaN" not in json.dumps(result)
 
 
 def test_enroll_identify_verify(chain):
     run_ = ["--run", chain/"run"]
     first = json.loads(good("facerec_enroll", chain/"people", chain/"g.db", *run_, "--json"))
-    assert len(first["people"]) == 8 and first["photographs"]["enrolled"] >= 14 and "Zoë 1" in first["people"]
+    assert len(first["people"]) == 6 and first["photographs"]["enrolled"] >= 10 and "Zoë 1" in first["people"]
     again = json.loads(good("facerec_enroll", chain/"people", chain/"g.db", *run_, "--json"))
     assert again["people"] == first["people"], "enrolling twice adds nothing"
     text = good("facerec_identify", chain/"people", "--gallery", chain/"g.db", *run_, "--threshold", 0.999, "--draw", chain/"drawn")
     rows = [line.split("\t") for line in text.splitlines()]
-    assert len({r[0] for r in rows}) == 16 and {r[1] for r in rows} <= {"known", "unknown", "no_face"} and all(len(r) == 6 for r in rows)
+    assert len({r[0] for r in rows}) == 12 and {r[1] for r in rows} <= {"known", "unknown", "no_face"} and all(len(r) == 6 for r in rows)
     right = sum(r[1] == "known" and Path(r[0]).parent.name == r[2] for r in rows)
-    assert right >= 14, "an enrolled photograph finds itself"
-    assert len([p for p in (chain/"drawn").rglob("*") if p.is_file()]) == 16
+    assert right >= 10, "an enrolled photograph finds itself"
+    assert len([p for p in (chain/"drawn").rglob("*") if p.is_file()]) == 12
     photo = next(Path(r[0]) for r in rows if r[1] == "known")
     same = json.loads(good("facerec_verify", photo, photo, *run_, "--threshold", 0.9, "--json"))
     assert same["status"] == "same" and same["similarity"] > 0.999 and same["threshold"] == 0.9
 
 
 def test_verify_answers_by_exit_code(chain):
-    from facerec_nb.files import write_image
-    import numpy as np
     photo = next((chain/"people").rglob("*.jpg")); other = [p for p in (chain/"people").rglob("*.jpg") if p.parent != photo.parent][0]
     grey = write_image(chain/"grey wall.png", np.full((300, 400, 3), 120, np.uint8))
     good("facerec_verify", photo, photo, "--run", chain/"run", "--threshold", 0.9, code=0)
