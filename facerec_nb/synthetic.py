@@ -93,7 +93,7 @@ def _colours(f, g):
     "Skin, hair, lips and eyes of a person, from one melanin value and chance"
     m = f.melanin; ramp = np.array([np.interp(m*4, range(5), c) for c in _SKINS.T])
     f.skin = ramp*g.uniform(.97, 1.03, 3); f.lips = f.skin*np.array([.88, .62, .60])
-    w = np.array([.25+m, .3, .22*(1-m), .4*(1-m)**2, .12*(1-m), 1.6*max(f.age-.5, 0)])
+    w = np.array([.25+m, .3, .22*(1-m), .7*(1-m)**2, .14*(1-m), 1.6*max(f.age-.5, 0)])
     f.hair_kind = str(g.choice(list(_HAIRS), p=w/w.sum())); f.hair = np.array(_HAIRS[f.hair_kind])*g.uniform(.85, 1.15)
     w = np.array([1+2*m, .6, .4*(1-m), .7*(1-m), .35*(1-m)]); f.iris = _IRIS[g.choice(5, p=w/w.sum())]*g.uniform(.85, 1.15)
     f.brow_color = f.hair*.75 if f.hair_kind != "gray" else f.hair*.6
@@ -399,8 +399,8 @@ def _hat(f, e, n, m):
     if e.hat == "beanie": return [crown]
     full = e.hat == "brim"; a = np.radians(np.linspace(-180 if full else -58, 180 if full else 58, m))[None]; r = np.linspace(0, 1, m)[:, None]
     out = .55 if full else .5*np.cos(a*1.5)**.6
-    x, z = (f.width*.93*(1+t.max())+out*r*.8)*np.sin(a), (f.depth*.95*(1+t.max())+out*r)*np.cos(a)
-    brim = np.stack([x, -.5-.09*np.cos(a)+.12*r*np.cos(a)*(not full)+.1*r*np.abs(np.sin(a))*full, z], -1)
+    x, z = (f.width*.86*(1+t.max())+out*r*.8)*np.sin(a), (f.depth*.88*(1+t.max())+out*r)*np.cos(a)
+    brim = np.stack([x, -.5-.09*np.cos(a)+.26*r*np.cos(a)*(not full)+.1*r*np.abs(np.sin(a))*full, z], -1)
     return [crown, (brim.astype(np.float32), np.broadcast_to(e.hat_color*.85, (n, n, 3)).astype(np.float32), np.ones((n, n), bool))]
 
 # %% ../nbs/parts/synthetic.ipynb #c0080
