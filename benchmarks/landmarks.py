@@ -76,7 +76,9 @@ if __name__ == "__main__":
     mine = (table.people == "unseen").to_numpy()
     true, found = points_of(rows.set_index("image_id").loc[table.image_id[mine]]), points_of(table[mine])
     M, target = align_matrix(found), template()[:2]
-    before = read_crops([data/"images"/i for i in unseen.image_id], boxes, CropCfg(112))[0]
+    eyes = apply_matrix(CropCfg(112).matrices(boxes), points_of(unseen))[:, :2]
+    zoom = np.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=1).mean()/np.linalg.norm(target[0] - target[1])  # the mean faces are compared at the same size
+    before = read_crops([data/"images"/i for i in unseen.image_id], boxes, CropCfg(112, shrink=1 - 0.95*zoom))[0]
 
     val = result["val"]
     numbers = dict(
