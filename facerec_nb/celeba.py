@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from .files import IMAGE_SUFFIXES, InputError, fingerprint, image_size, read_image, thread_map
 
-# %% ../nbs/00_data_analysis.ipynb #c0006
+# %% ../nbs/00_data_analysis.ipynb #c0007
 ATTRIBUTES = ("5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair "
     "Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes "
     "No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings "
@@ -23,7 +23,7 @@ ATTRIBUTES = ("5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald 
 BOX_COLUMNS = ["x_1", "y_1", "width", "height"]
 POINT_COLUMNS = [f"{p}_{axis}" for p in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"]
 
-# %% ../nbs/00_data_analysis.ipynb #c0011
+# %% ../nbs/00_data_analysis.ipynb #c0012
 ROLES = dict(attributes=ATTRIBUTES, boxes=BOX_COLUMNS, points=POINT_COLUMNS, identity=["identity"], partition=["partition"])
 _WORDS = dict(attributes="attr", boxes="bbox", points="landmark", identity="identity", partition="partition") # in the files' names
 
@@ -44,7 +44,7 @@ def _scan(root):
             found[n] = Path(folder)/n
     return sorted(tables), photos
 
-# %% ../nbs/00_data_analysis.ipynb #c0014
+# %% ../nbs/00_data_analysis.ipynb #c0015
 def _lines(path):
     "The lines of a text file or gzip file; `InputError` when it is damaged or empty"
     try:
@@ -54,7 +54,7 @@ def _lines(path):
     if not any(l.strip() for l in lines): raise InputError(f"{path} is empty: copy or download it again")
     return lines
 
-# %% ../nbs/00_data_analysis.ipynb #c0016
+# %% ../nbs/00_data_analysis.ipynb #c0017
 def _columns(path, lines):
     "How a file is built: separator, column names, number of header lines, promised number of rows"
     count, first = (int(lines[0]), 1) if lines[0].strip().isdigit() else (None, 0)
@@ -67,7 +67,7 @@ def _columns(path, lines):
     width = len(lines[first + 1].split(sep)) if first + 1 < len(lines) else 0
     return sep, ["image_id", *(head if width == len(head) + 1 else head[1:])], first + 1, count
 
-# %% ../nbs/00_data_analysis.ipynb #c0019
+# %% ../nbs/00_data_analysis.ipynb #c0020
 class _Problems(list):
     "Findings: small tables that are joined at the end"
     def add(self, kind, image_id, file, detail, action):
@@ -79,7 +79,7 @@ class _Problems(list):
         columns = ["kind", "image_id", "file", "detail", "action"]
         return pd.concat(self, ignore_index=True)[columns].drop_duplicates(ignore_index=True) if self else pd.DataFrame(columns=columns, dtype=str)
 
-# %% ../nbs/00_data_analysis.ipynb #c0020
+# %% ../nbs/00_data_analysis.ipynb #c0021
 def _parse(path, problems):
     "One annotation file as DataFrame; lines that are cut off are listed and dropped"
     import pandas as pd
@@ -95,7 +95,7 @@ def _parse(path, problems):
     df = pd.read_csv(StringIO(text), sep=sep or r"\s+", header=None, names=names, dtype=dict(image_id=str), skipinitialspace=True)
     return df.assign(image_id=df.image_id.str.strip())
 
-# %% ../nbs/00_data_analysis.ipynb #c0024
+# %% ../nbs/00_data_analysis.ipynb #c0025
 def _numbers(df, columns, file, problems):
     "`image_id` and `columns` as whole numbers; rows with anything else are listed and dropped"
     import pandas as pd
@@ -105,7 +105,7 @@ def _numbers(df, columns, file, problems):
     problems.add("bad_value", df.image_id[bad], file, [why(i) for i in df.index[bad]], "row dropped")
     return pd.concat([df.image_id[~bad], values[~bad].round().astype("int64")], axis=1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0026
+# %% ../nbs/00_data_analysis.ipynb #c0027
 def _unique(df, file, problems):
     "One row an image: equal rows are kept once, contradicting ones drop the image"
     same = df.duplicated()
@@ -114,7 +114,7 @@ def _unique(df, file, problems):
     problems.add("conflicting_rows", df[~same].image_id[clash].unique(), file, "several rows that contradict each other", "image dropped")
     return df[~same][~clash]
 
-# %% ../nbs/00_data_analysis.ipynb #c0029
+# %% ../nbs/00_data_analysis.ipynb #c0030
 def _yes_no(df, file, problems):
     "Attributes as booleans from -1/1 or from 0/1; a mixture of both is refused, other values drop the row"
     odd = (df[ATTRIBUTES].abs() > 1).any(axis=1)
@@ -125,7 +125,7 @@ def _yes_no(df, file, problems):
     if len(zero): problems.add("zero_one", "", file, "attributes are written as 0/1 instead of -1/1", "0 read as no")
     return df.assign(**{a: v[:, i] == 1 for i, a in enumerate(ATTRIBUTES)})
 
-# %% ../nbs/00_data_analysis.ipynb #c0033
+# %% ../nbs/00_data_analysis.ipynb #c0034
 def _read_role(role, files, problems, parsed):
     "The columns of one role, from the one or several files that claim to hold them"
     tables = []
@@ -142,7 +142,7 @@ def _read_role(role, files, problems, parsed):
         problems.add("second_file", "", f.name, f"holds the same as {files[0].name}", "ignored")
     return tables[0]
 
-# %% ../nbs/00_data_analysis.ipynb #c0037
+# %% ../nbs/00_data_analysis.ipynb #c0038
 def _join(parts, files, problems):
     "Rows that every needed file has, by image id; the others are listed"
     import pandas as pd
@@ -154,7 +154,7 @@ def _join(parts, files, problems):
     if extra is not None: table = table.assign(partition=extra.partition.reindex(table.index).fillna(-1).astype("int64"))
     return table.rename_axis("image_id").reset_index()
 
-# %% ../nbs/00_data_analysis.ipynb #c0040
+# %% ../nbs/00_data_analysis.ipynb #c0041
 ALIGNED_SIZE = (178, 218)
 _KIND = {False: "original (wild) photographs", True: "aligned 178x218 images"}
 
@@ -163,14 +163,14 @@ def _measure(path, decode=False):
     try: return read_image(path).shape[1::-1] if decode else image_size(path)
     except InputError as e: return str(e)
 
-# %% ../nbs/00_data_analysis.ipynb #c0042
+# %% ../nbs/00_data_analysis.ipynb #c0043
 def _looks_aligned(points):
     "Do these `(N, 10)` points come from the aligned images, where everybody's eyes share one place? `None`: too few to tell"
     if len(points) < 10: return None
     low, high = np.percentile(points[:, :4], [25, 75], axis=0)
     return bool((high - low).max() < 10 and (high < ALIGNED_SIZE*2).all())
 
-# %% ../nbs/00_data_analysis.ipynb #c0044
+# %% ../nbs/00_data_analysis.ipynb #c0045
 def _choose(tables, photos, root, points=True):
     "Original or aligned? Returns the kind and its landmark files; photographs and points of different kinds are refused"
     files = [t for t in tables if _WORDS["points"] in t.name.lower()]
@@ -184,7 +184,7 @@ def _choose(tables, photos, root, points=True):
                                    f"add {'list_landmarks_align_celeba.txt' if k else 'list_landmarks_celeba.txt'}")
     return k, []
 
-# %% ../nbs/00_data_analysis.ipynb #c0047
+# %% ../nbs/00_data_analysis.ipynb #c0048
 def _attach(table, photos, root, problems):
     "A `path` column relative to `root`"
     stems = {os.path.splitext(n)[0]: p for n, p in photos.items()}
@@ -197,7 +197,7 @@ def _attach(table, photos, root, problems):
     problems.add("photo_without_row", [n for n in photos if n not in used], "", "no row in the annotation files", "photograph ignored")
     return table[table.path != ""].reset_index(drop=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0049
+# %% ../nbs/00_data_analysis.ipynb #c0050
 def _sizes(table, root, check, problems, n_workers, progress):
     "Rows with a readable photograph, and width and height of each, `(N, 2)`"
     got = thread_map(lambda p: _measure(Path(root)/p, check == "decode"), table.path, n_workers, "photographs", progress)
@@ -205,7 +205,7 @@ def _sizes(table, root, check, problems, n_workers, progress):
     problems.add("unreadable_photo", table.image_id[bad], "", [g.replace(f"{root}{os.sep}", "") for g in got if isinstance(g, str)], "row dropped")
     return table[~bad].reset_index(drop=True), np.array([g for g in got if not isinstance(g, str)], int).reshape(-1, 2)
 
-# %% ../nbs/00_data_analysis.ipynb #c0053
+# %% ../nbs/00_data_analysis.ipynb #c0054
 def place_in_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N, 5, 2)`: 0 is the left or upper side of the box, 1 the right or lower one
@@ -213,7 +213,7 @@ def place_in_box(
     box, points = table[BOX_COLUMNS].to_numpy(float), table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
     return (points - box[:, None, :2])/np.maximum(box[:, None, 2:], 1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0054
+# %% ../nbs/00_data_analysis.ipynb #c0055
 def outside_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N,)` distance of the farthest point outside the box, in sides of the box; 0 when all five are inside
@@ -221,7 +221,7 @@ def outside_box(
     place = place_in_box(table)
     return np.maximum(np.maximum(-place, place - 1), 0).max((1, 2))
 
-# %% ../nbs/00_data_analysis.ipynb #c0057
+# %% ../nbs/00_data_analysis.ipynb #c0058
 def _clip_boxes(table, sizes, problems):
     "Boxes cut at the edge of the photograph; without area, or with less than half of it inside, the row is dropped"
     box = table[BOX_COLUMNS].to_numpy()
@@ -236,7 +236,7 @@ def _clip_boxes(table, sizes, problems):
     table = table.assign(**dict(zip(BOX_COLUMNS, np.hstack([low, high - low]).T)))
     return table[~lost], None if sizes is None else sizes[~lost]
 
-# %% ../nbs/00_data_analysis.ipynb #c0059
+# %% ../nbs/00_data_analysis.ipynb #c0060
 def _check_points(table, sizes, problems):
     "Points outside the photograph drop the row; points outside the box are listed and kept"
     p = table[POINT_COLUMNS].to_numpy().reshape(-1, 5, 2)
@@ -247,7 +247,7 @@ def _check_points(table, sizes, problems):
     problems.add("point_outside_box", table.image_id[far > 0], "", [f"{d:.2f} sides outside the box" for d in far[far > 0]], "kept; recipes drop more than half a side")
     return table
 
-# %% ../nbs/00_data_analysis.ipynb #c0061
+# %% ../nbs/00_data_analysis.ipynb #c0062
 def _geometry(table, sizes, aligned, root, problems):
     "Boxes and points against each other and against the photographs"
     n = len(table)
@@ -261,7 +261,7 @@ def _geometry(table, sizes, aligned, root, problems):
         raise InputError(f"{n - len(table)} of {n} boxes or points lie outside the photographs in {root}: these are resized or other photographs, use those that belong to the annotations")
     return table.reset_index(drop=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0065
+# %% ../nbs/00_data_analysis.ipynb #c0066
 class CelebA:
     "A CelebA folder that was read and checked: `.table`, `.problems`, `.root`, `.aligned`"
     def __init__(self,
@@ -283,7 +283,7 @@ class CelebA:
         "How often each kind of finding occurred, and what was done"
         return self.problems.groupby(["kind", "action"], sort=True).size().rename("n").reset_index()[["kind", "n", "action"]]
 
-# %% ../nbs/00_data_analysis.ipynb #c0066
+# %% ../nbs/00_data_analysis.ipynb #c0067
 def _path(self:CelebA,
     image_id:str, # as in the table
 ) -> Path: # where the photograph lies
@@ -292,7 +292,7 @@ def _path(self:CelebA,
     if not len(hit) or not hit.iloc[0]: raise InputError(f"{image_id} has no photograph in {self.root}: see .problems")
     return self.root/hit.iloc[0]
 
-# %% ../nbs/00_data_analysis.ipynb #c0067
+# %% ../nbs/00_data_analysis.ipynb #c0068
 def _fingerprint(self:CelebA):
     "16 hexadecimal characters that change with any value of the table"
     numbers = self.table.drop(columns=["image_id", "path"]).astype("int64")
@@ -300,7 +300,7 @@ def _fingerprint(self:CelebA):
 
 CelebA.path, CelebA.fingerprint = _path, property(_fingerprint)
 
-# %% ../nbs/00_data_analysis.ipynb #c0068
+# %% ../nbs/00_data_analysis.ipynb #c0069
 def load_celeba(
     root, # a folder with CelebA's annotation files and photographs, in any of the usual layouts
     images:bool=True, # look for the photographs; `False` reads annotations alone
@@ -324,7 +324,7 @@ def load_celeba(
     order = [c for c in ("image_id", "path", "identity", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "partition") if c in table]
     return CelebA(table[order], problems.table(), root, aligned)
 
-# %% ../nbs/00_data_analysis.ipynb #c0069
+# %% ../nbs/00_data_analysis.ipynb #c0070
 def _read_roles(root, tables, landmarks, aligned, need):
     "Every needed role read and cleaned: tables by role, files by role, findings"
     problems, parsed, parts = _Problems(), {}, {}
@@ -337,7 +337,7 @@ def _read_roles(root, tables, landmarks, aligned, need):
         raise InputError(f"{landmarks[0]} holds points of the {_KIND[not aligned]}, whatever its name says, and the {_KIND[aligned]} were expected: use the right file")
     return parts, files, problems
 
-# %% ../nbs/00_data_analysis.ipynb #c0090
+# %% ../nbs/00_data_analysis.ipynb #c0091
 def wilson(
     k, # how many, number or array
     n, # of how many
@@ -348,7 +348,7 @@ def wilson(
     centre, half = (k + z*z/2)/(n + z*z), z*np.sqrt(k*(n - k)/n + z*z/4)/(n + z*z)
     return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0091
+# %% ../nbs/00_data_analysis.ipynb #c0092
 def attribute_shares(
     table, # DataFrame with `ATTRIBUTES`
 ): # DataFrame: attribute, share, low, high, n; most common first
@@ -358,7 +358,7 @@ def attribute_shares(
     low, high = wilson(k, n)
     return pd.DataFrame(dict(attribute=ATTRIBUTES, share=k/n, low=low, high=high, n=n)).sort_values("share", ascending=False, ignore_index=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0100
+# %% ../nbs/00_data_analysis.ipynb #c0101
 def people_left(
     table, # DataFrame with identity and `BOX_COLUMNS`
     per_id=(5, 10, 15, 20, 25, 30), # images a person, at least
@@ -370,7 +370,7 @@ def people_left(
     counts = np.array([np.bincount(person[side >= b], minlength=person.max() + 1) for b in min_box])
     return pd.DataFrame((counts[..., None] >= np.asarray(per_id)).sum(1), index=pd.Index(min_box, name="min_box"), columns=pd.Index(per_id, name="per_id"))
 
-# %% ../nbs/00_data_analysis.ipynb #c0102
+# %% ../nbs/00_data_analysis.ipynb #c0103
 def blur_cost(
     table, # DataFrame with identity and the attribute Blurry
     per_id=tuple(range(1, 36)), # images a person, at least
@@ -382,7 +382,7 @@ def blur_cost(
     people, sharp = (n[..., None] >= np.asarray(per_id)).sum(1)
     return pd.DataFrame(dict(per_id=per_id, people=people, people_sharp=sharp, lost=1 - sharp/np.maximum(people, 1)))
 
-# %% ../nbs/00_data_analysis.ipynb #c0113
+# %% ../nbs/00_data_analysis.ipynb #c0114
 def points_kept(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
     share:float=0.05, # by how much the sides of the box get shorter; 0.05 is 5 %
@@ -392,7 +392,7 @@ def points_kept(
     box, points = shrink_box(xywh_to_xyxy(table[BOX_COLUMNS]), share)[:, None], table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
     return ((points >= box[..., :2]) & (points <= box[..., 2:])).all(-1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0123
+# %% ../nbs/00_data_analysis.ipynb #c0124
 def constant_errors(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N, 5)` distances in units of the distance between the eyes
@@ -401,7 +401,7 @@ def constant_errors(
     miss = (place - np.median(place, axis=0))*table[BOX_COLUMNS].to_numpy(float)[:, None, 2:]
     return np.linalg.norm(miss, axis=-1)/np.maximum(np.linalg.norm(points[:, 0] - points[:, 1], axis=-1), 1)[:, None]
 
-# %% ../nbs/00_data_analysis.ipynb #c0125
+# %% ../nbs/00_data_analysis.ipynb #c0126
 def annotation_metrics(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -423,7 +423,7 @@ def annotation_metrics(
         out[name] = metric(yes.mean(), low, high, k, "share")
     return out
 
-# %% ../nbs/00_data_analysis.ipynb #c0127
+# %% ../nbs/00_data_analysis.ipynb #c0128
 def annotation_curves(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -441,7 +441,7 @@ def annotation_curves(
                 shrink=shrink, points_kept=dict(zip(["left eye", "right eye", "nose", "left mouth", "right mouth"], kept.T)),
                 place_percentiles=np.percentile(place_in_box(boxed), [5, 50, 95], axis=0).round(4))
 
-# %% ../nbs/00_data_analysis.ipynb #c0129
+# %% ../nbs/00_data_analysis.ipynb #c0130
 def record_annotations(
     folder="../shared/data/celeba-annotations", # CelebA's annotations: attributes and identities of all images, boxes and points of all or some
     out="results/annotations", # where summary.json goes

@@ -15,7 +15,7 @@ import torch
 from . import __version__
 from .files import InputError, atomic_path
 
-# %% ../nbs/parts/checkpoint.ipynb #c0006
+# %% ../nbs/parts/checkpoint.ipynb #c0007
 def _plain(o, where="checkpoint"):
     "The value as numbers, text, tensors, lists and dicts; raises `InputError` that says where another kind was found"
     if dataclasses.is_dataclass(o) and not isinstance(o, type): o = dataclasses.asdict(o)
@@ -28,11 +28,11 @@ def _plain(o, where="checkpoint"):
     if o is None or isinstance(o, (bool, int, float, str)): return o
     raise InputError(f"{where} is a {type(o).__name__}, which cannot be saved without pickle: store numbers, text, tensors, lists or dicts")
 
-# %% ../nbs/parts/checkpoint.ipynb #c0009
+# %% ../nbs/parts/checkpoint.ipynb #c0010
 SCHEMA = 1 # raised when the layout of a checkpoint changes
 LICENCE = "Apache-2.0 for the code; weights may be used only as the licence of their training data allows"
 
-# %% ../nbs/parts/checkpoint.ipynb #c0011
+# %% ../nbs/parts/checkpoint.ipynb #c0012
 def save_checkpoint(
     path, # the `.pth` to write
     kind:str, # what the model is for, e.g. 'landmarks' or 'embedder'
@@ -55,7 +55,7 @@ def save_checkpoint(
     with atomic_path(path) as temp: torch.save(ck, temp)
     return Path(path)
 
-# %% ../nbs/parts/checkpoint.ipynb #c0017
+# %% ../nbs/parts/checkpoint.ipynb #c0018
 def _torch_load(path):
     "The dict in a `.pth`, read without running code; raises `InputError`"
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: train the model first or check the path")
@@ -64,7 +64,7 @@ def _torch_load(path):
     except pickle.UnpicklingError: raise InputError(f"{path} holds Python objects that could run code, so it was not opened: ask for a file with weights only") from None
     except Exception as e: raise InputError(f"{path} is damaged ({type(e).__name__}): get the file again") from None
 
-# %% ../nbs/parts/checkpoint.ipynb #c0018
+# %% ../nbs/parts/checkpoint.ipynb #c0019
 def load_checkpoint(
     path, # a `.pth` written by `save_checkpoint`
     kind:str=None, # the kind that is needed; `None` takes any
@@ -77,7 +77,7 @@ def load_checkpoint(
     if kind and ck["kind"] != kind: raise InputError(f"{path} is a checkpoint of kind {ck['kind']!r}, needed is {kind!r}: give the right file")
     return ck
 
-# %% ../nbs/parts/checkpoint.ipynb #c0025
+# %% ../nbs/parts/checkpoint.ipynb #c0026
 def load_weights(
     module:torch.nn.Module, # the model, built with the checkpoint's `arch`
     state:dict, # one entry of the checkpoint's `weights`

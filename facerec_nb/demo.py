@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .files import InputError, fingerprint, read_json, write_json
 
-# %% ../nbs/parts/demo.ipynb #c0006
+# %% ../nbs/parts/demo.ipynb #c0007
 class Stages:
     "Runs named stages of one run folder; skips a stage whose inputs and outputs are what they were"
     def __init__(self,
@@ -33,7 +33,7 @@ class Stages:
         if not old or {name, "all"} & self.redo or old["inputs"] != key: return False
         return all(p.exists() for p in outputs) and fingerprint(*outputs) == old["outputs"]
 
-# %% ../nbs/parts/demo.ipynb #c0008
+# %% ../nbs/parts/demo.ipynb #c0009
 @patch
 def __call__(self:Stages,
     name:str, # what the stage is called
@@ -52,7 +52,7 @@ def __call__(self:Stages,
         return self.done[name]["result"]
     return self._run(name, f, key, outputs)
 
-# %% ../nbs/parts/demo.ipynb #c0010
+# %% ../nbs/parts/demo.ipynb #c0011
 @patch
 def _run(self:Stages, name, f, key, outputs):
     "Run a stage now and remember it"
@@ -67,7 +67,7 @@ def _run(self:Stages, name, f, key, outputs):
     self.say(f"{name:<12} {seconds:6.1f} s")
     return read_json(self.path)[name]["result"]
 
-# %% ../nbs/parts/demo.ipynb #c0017
+# %% ../nbs/parts/demo.ipynb #c0018
 @dataclass(frozen=True)
 class AtLeast:
     "Keeps the people who have enough images; a recipe for `prepare`"
@@ -79,7 +79,7 @@ class AtLeast:
         "The rows of people with at least `per_id` images"
         return table[table.groupby("identity").image_id.transform("size") >= self.per_id]
 
-# %% ../nbs/parts/demo.ipynb #c0020
+# %% ../nbs/parts/demo.ipynb #c0022
 def analyse(
     celeba, # what `load_celeba` returned
 ) -> dict: # counts, shares and what was found wrong, JSON-able
@@ -91,7 +91,7 @@ def analyse(
     return dict(n_images=len(t), n_people=len(per_person), images_per_person=float(per_person.median()),
                 box_height=float(t.height.median()), shares=shares, found=found, fingerprint=celeba.fingerprint)
 
-# %% ../nbs/parts/demo.ipynb #c0022
+# %% ../nbs/parts/demo.ipynb #c0024
 def _probes(rows, references, strangers_per_id):
     "Rows to enrol and rows to ask about: enrolled people's test photographs, then strangers'"
     seen = rows[rows.people == "seen"]
@@ -100,7 +100,7 @@ def _probes(rows, references, strangers_per_id):
     strangers = rows[rows.people == "unseen"].groupby("identity").head(strangers_per_id)
     return enrol, known, strangers
 
-# %% ../nbs/parts/demo.ipynb #c0023
+# %% ../nbs/parts/demo.ipynb #c0025
 def _place(rows, source, target):
     "Copies of photographs, one folder a person: the folder a user has"
     import shutil
@@ -110,7 +110,7 @@ def _place(rows, source, target):
         to.parent.mkdir(parents=True, exist_ok=True)
         if not to.exists(): shutil.copyfile(inside(source, r.image_id), to)
 
-# %% ../nbs/parts/demo.ipynb #c0025
+# %% ../nbs/parts/demo.ipynb #c0027
 def _shares(table):
     "The four shares of an identification table, with 95 % intervals over people"
     from facerec_nb.metrics import bootstrap_ids
@@ -122,7 +122,7 @@ def _shares(table):
     return dict(found_share=share(table, "found"), rank1=share(known, "nearest_right"), named_right=share(known, "named_right"),
                 false_names=share(strangers, "named"))
 
-# %% ../nbs/parts/demo.ipynb #c0026
+# %% ../nbs/parts/demo.ipynb #c0028
 def name_people(
     run, # run folder with both networks
     prepared, # `data-for-alignment/`
@@ -138,7 +138,8 @@ def name_people(
     pipe, (enrol, known, strangers) = FacePipeline.load(run), _probes(read_selected(prepared), references, strangers_per_id)
     _place(enrol, images, run/"people")
     (run/"gallery.db").unlink(missing_ok=True)
-    gallery = Gallery(run/"gallery.db", model=pipe.model, threshold=pipe.threshold)
+    gallery = Gallery(run/"gallery.db", pipe.model)
+    gallery.threshold = pipe.need_threshold()
     pipe.enroll(run/"people", gallery)
     asked = pd.concat([known, strangers])
     answers = [pipe.identify(f, gallery)[0] for f in pipe.stream([images/i for i in asked.image_id])]
@@ -153,7 +154,7 @@ def _judge(row, answer):
                 similarity=answer.similarity, found=answer.status != "no_face", nearest_right=nearest == right,
                 named=answer.status == "known", named_right=answer.name == right)
 
-# %% ../nbs/parts/demo.ipynb #c0028
+# %% ../nbs/parts/demo.ipynb #c0030
 def group_photo(
     paths, # photographs
     height:int=320, # pixels that each is scaled to
@@ -169,7 +170,7 @@ def group_photo(
     width = max(r.shape[1] for r in rows)
     return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
 
-# %% ../nbs/parts/demo.ipynb #c0030
+# %% ../nbs/parts/demo.ipynb #c0033
 def group_trials(
     run, # run folder with both networks
     prepared, # `data-for-alignment/`
@@ -183,32 +184,33 @@ def group_trials(
     from facerec_nb.preparation import read_selected
     from facerec_nb.records import metric
     rows, images, rng = read_selected(prepared), Path(prepared)/"images", np.random.default_rng(seed)
-    pipe, test = FacePipeline.load(run), rows[(rows.people == "seen") & (rows.split == "test")].groupby("identity").head(2)
-    ids = test.identity.value_counts().loc[lambda n: n == 2].index.sort_values().to_numpy()
-    trials, people = min(trials, len(ids)), min(people, len(ids))
+    first = rows[rows.people == "seen"].groupby(["split", "identity"]).image_id.first()
+    reference, shown = first["val"], first["test"]
+    ids = reference.index.intersection(shown.index).to_numpy()
+    pipe, trials, people = FacePipeline.load(run), min(trials, len(ids)), min(people, len(ids))
     hits = []
     for k, who in enumerate(rng.choice(ids, trials, replace=False)):
-        others = rng.choice(ids[ids != who], people - 1, replace=False)
-        mine, theirs = test[test.identity == who].image_id.tolist(), [test[test.identity == o].image_id.iloc[0] for o in others]
-        hits.append(_trial(pipe, images, mine, theirs, rng, Path(run)/"figures/group.png" if k == 0 else None))
+        group = rng.permutation([who, *rng.choice(ids[ids != who], people - 1, replace=False)])
+        hits.append(_trial(pipe, images, reference[who], [shown[i] for i in group], shown[who], Path(run)/"figures/group.png" if k == 0 else None))
     low, high = _wilson(sum(hits), trials)
     return dict(reference_first=metric(sum(hits)/trials, low, high, trials, "share of trials"))
 
-# %% ../nbs/parts/demo.ipynb #c0031
-def _trial(pipe, images, mine, theirs, rng, figure=None):
+# %% ../nbs/parts/demo.ipynb #c0034
+def _save(fig, path):
+    "Write a figure and close it"
+    import matplotlib.pyplot as plt
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=100, bbox_inches="tight"); plt.close(fig)
+
+def _trial(pipe, images, reference, names, right, figure=None):
     "Is the most similar face of the group picture in the tile of the person looked for?"
-    order = rng.permutation(len(theirs) + 1)
-    names = [[mine[1], *theirs][i] for i in order]
-    reference, group = images/mine[0], group_photo([images/n for n in names])
-    if figure:
-        import matplotlib.pyplot as plt
-        fig = pipe.show_rank(reference, group); figure.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(figure, dpi=100, bbox_inches="tight"); plt.close(fig)
+    reference, group = images/reference, group_photo([images/n for n in names])
+    if figure: _save(pipe.show_rank(reference, group), figure)
     try: ranked = pipe.rank(reference, group)
     except InputError: return False
     if not ranked: return False
     x, y = (ranked[0][0].box[:2] + ranked[0][0].box[2:])/2
-    return _tile_at(images, names, x, y) == mine[1]
+    return _tile_at(images, names, x, y) == right
 
 def _tile_at(images, names, x, y, height=320, columns=3):
     "Which photograph of a group picture lies at a point"
@@ -224,7 +226,7 @@ def _wilson(k, n, z=1.96):
     half = z*(p*(1 - p)/n + z*z/(4*n*n))**0.5
     return (p + z*z/(2*n) - half)/d, (p + z*z/(2*n) + half)/d
 
-# %% ../nbs/parts/demo.ipynb #c0034
+# %% ../nbs/parts/demo.ipynb #c0037
 _CODE = dict(data="synthetic", analyse="celeba", prepare="preparation", landmarks="alignment hourglass geometry training", align="alignment geometry",
              ce="recognition heads backbones training", arcface="recognition heads backbones training", evaluate="recognition metrics",
              names="demo pipeline gallery detection", groups="demo pipeline detection", report="demo recognition")
@@ -234,13 +236,7 @@ def _code(stage):
     import facerec_nb
     return fingerprint(*(Path(facerec_nb.__file__).parent/f"{m}.py" for m in _CODE[stage].split()))
 
-# %% ../nbs/parts/demo.ipynb #c0037
-def _save(fig, path):
-    "Write a figure and close it"
-    import matplotlib.pyplot as plt
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=100, bbox_inches="tight"); plt.close(fig)
-
+# %% ../nbs/parts/demo.ipynb #c0040
 def _faces_figure(prepared, aligned, path, n=8):
     "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
     import matplotlib.pyplot as plt
@@ -256,11 +252,12 @@ def _faces_figure(prepared, aligned, path, n=8):
     fig, ax = plt.subplots(2, len(rows), figsize=(1.6*len(rows), 3.6), squeeze=False)
     for k, (r, box) in enumerate(zip(rows.itertuples(), boxes)):
         points = rows.loc[r.Index, POINT_COLUMNS].to_numpy(float).reshape(5, 2)
-        ax[0, k].imshow(draw_face(read_image(inside(prepared/"images", r.image_id)), xywh_to_xyxy(box), points)); ax[1, k].imshow(faces[r.Index])
+        draw_face(read_image(inside(prepared/"images", r.image_id)), xywh_to_xyxy(box), points, ax=ax[0, k])
+        ax[1, k].imshow(faces[r.Index])
     for a in ax.flat: a.axis("off")
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #c0038
+# %% ../nbs/parts/demo.ipynb #c0041
 def _names_figure(run, prepared, path, n=4):
     "Answers on new photographs: enrolled people above, strangers below"
     import matplotlib.pyplot as plt
@@ -279,7 +276,7 @@ def _names_figure(run, prepared, path, n=4):
     for a in ax.flat: a.axis("off")
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #c0040
+# %% ../nbs/parts/demo.ipynb #c0043
 def _image(path, text):
     "A picture as self-contained HTML"
     import base64, html
@@ -294,7 +291,7 @@ def _facts(facts):
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(text(v))}</td></tr>" for k, v in facts.items())
     return f"<table>{rows}</table>"
 
-# %% ../nbs/parts/demo.ipynb #c0043
+# %% ../nbs/parts/demo.ipynb #c0046
 @dataclass(frozen=True)
 class DemoCfg:
     "What a demo does; `None` where the data decide"
@@ -303,6 +300,7 @@ class DemoCfg:
     seed:int=0 # of everything that is random, except the splits
     min_box:int=100 # pixels; smaller boxes are left out
     min_images:int=8 # usable images a person must have
+    unseen:float=0.2 # share of the people held out entirely
     split_seed:int=21 # of the splits by image and by person
     landmark_epochs:int=None # passes of the landmark training
     epochs:int=None # passes of each embedder's training
@@ -315,7 +313,7 @@ class DemoCfg:
 LANDMARK_EPOCHS = {True: 16, False: 40} # drawn photographs, real ones
 EPOCHS = {True: 20, False: 40}
 
-# %% ../nbs/parts/demo.ipynb #c0045
+# %% ../nbs/parts/demo.ipynb #c0048
 def _learn(stage, say, data, run, drawn, cfg):
     "From a CelebA folder to trained networks and their evaluation; returns the results by stage"
     from facerec_nb.alignment import align, train_landmarks
@@ -326,8 +324,8 @@ def _learn(stage, say, data, run, drawn, cfg):
     recipe = Chain((Usable(min_box=cfg.min_box), AtLeast(cfg.min_images)))
     read, got = lambda: load_celeba(data), {}
     got["analyse"] = stage("analyse", lambda: analyse(read()), [data, _code("analyse")])
-    got["prepare"] = stage("prepare", lambda: _kept(prepare(read(), recipe, prepared, seed=cfg.split_seed)),
-                           [data, repr(recipe), cfg.split_seed, _code("prepare")], [prepared])
+    got["prepare"] = stage("prepare", lambda: _kept(prepare(read(), recipe, prepared, unseen=cfg.unseen, seed=cfg.split_seed)),
+                           [data, repr(recipe), cfg.unseen, cfg.split_seed, _code("prepare")], [prepared])
     got["landmarks"] = stage("landmarks", lambda: train_landmarks(prepared, run, epochs=lm, seed=cfg.seed, progress=say.bars),
                              [prepared, lm, cfg.seed, _code("landmarks")], [run/"best_stacked_hg.pth"])
     got["align"] = stage("align", lambda: dict(n=len(align(prepared, run, aligned, progress=say.bars))), [prepared, run/"best_stacked_hg.pth", _code("align")], [aligned])
@@ -341,7 +339,7 @@ def _kept(rows):
     "What a selection kept, counted"
     return dict(n_images=len(rows), n_people=int(rows.identity.nunique()), **{f"{p} {s}": int(n) for (p, s), n in rows.groupby(["people", "split"]).size().items()})
 
-# %% ../nbs/parts/demo.ipynb #c0047
+# %% ../nbs/parts/demo.ipynb #c0050
 def _sections(got, run):
     "The demo's own sections of the report"
     lm, names, first = got["landmarks"], got["names"], got["analyse"]
@@ -353,7 +351,7 @@ def _sections(got, run):
             ("Names for new photographs", _facts(names) + _image(fig/"names.png", "Above, people who are enrolled; below, strangers")),
             ("A person in a group", _facts(got["groups"]) + _image(fig/"group.png", "The reference, the group, and its faces by similarity"))]
 
-# %% ../nbs/parts/demo.ipynb #c0048
+# %% ../nbs/parts/demo.ipynb #c0051
 def _report(got, run, data, drawn, command):
     "Write report.html and report.json; returns the record"
     from facerec_nb.recognition import report
@@ -368,7 +366,7 @@ def _report(got, run, data, drawn, command):
     write_json(run/"report.json", rec)
     return dict(metrics=rec["metrics"])
 
-# %% ../nbs/parts/demo.ipynb #c0050
+# %% ../nbs/parts/demo.ipynb #c0053
 class _Say:
     "Prints lines; `bars` says whether progress bars make sense"
     def __init__(self, quiet):
@@ -389,7 +387,7 @@ def summary(
     from facerec_nb.records import show_metric
     return "\n".join(f"{text:<44} {show_metric(metrics[k])}" for k, text in SUMMARY.items() if k in metrics)
 
-# %% ../nbs/parts/demo.ipynb #c0052
+# %% ../nbs/parts/demo.ipynb #c0055
 def _draw(folder, cfg, say):
     "Draw the data set"
     from facerec_nb.synthetic import synthesise
@@ -403,7 +401,7 @@ def _landmark_metrics(result):
                 failure_rate_10=metric(u["failure_rate_10"], n=u["n_images"], unit="share of faces"),
                 nme_unseen_guess=metric(result["guess"], n=u["n_images"], unit="of the eye distance"))
 
-# %% ../nbs/parts/demo.ipynb #c0053
+# %% ../nbs/parts/demo.ipynb #c0056
 def run_demo(
     out:str="runs/demo", # the run folder
     data:str=None, # a CelebA-format folder; `None` draws one
@@ -412,6 +410,7 @@ def run_demo(
     seed:int=0, # of everything that is random, except the splits
     landmark_epochs:int=None, # passes of the landmark training; `None`: 16 for drawn photographs, 40 for real ones
     epochs:int=None, # passes of each embedder's training; `None`: as many as the data need
+    unseen:float=0.2, # share of the people held out entirely
     redo=None, # stages to run although nothing has changed; "all" for every one
     only:str=None, # run this stage alone
     quiet:bool=False, # print nothing
@@ -419,7 +418,7 @@ def run_demo(
 ) -> dict: # report (path), metrics, stages (name -> seconds when it last ran)
     "From a folder of photographs to names and a report; stages whose inputs have not changed are skipped"
     run, drawn, say = Path(out), data is None, _Say(quiet)
-    cfg = DemoCfg(ids, per_id, seed, landmark_epochs=landmark_epochs, epochs=epochs)
+    cfg = DemoCfg(ids, per_id, seed, unseen=unseen, landmark_epochs=landmark_epochs, epochs=epochs)
     if not drawn and not Path(data).is_dir(): raise InputError(f"{data} is not a folder: give a folder with CelebA's annotations and photographs")
     run.mkdir(parents=True, exist_ok=True)
     stage, folder = Stages(run, redo, only, say), run/"celeba" if drawn else Path(data)

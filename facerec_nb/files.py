@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# %% ../nbs/parts/files.ipynb #c0006
+# %% ../nbs/parts/files.ipynb #c0007
 class InputError(ValueError):
     "Input that cannot be used: one sentence that names the file, row or value, and the fix"
 
-# %% ../nbs/parts/files.ipynb #c0009
+# %% ../nbs/parts/files.ipynb #c0010
 def _to_rgb(im):
     "A PIL image as RGB PIL image, EXIF orientation applied, alpha on white, 16-bit scaled to 8"
     im = ImageOps.exif_transpose(im)
@@ -30,7 +30,7 @@ def _to_rgb(im):
         im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
     return im.convert("RGB")
 
-# %% ../nbs/parts/files.ipynb #c0011
+# %% ../nbs/parts/files.ipynb #c0012
 def _from_array(a):
     "An array as RGB uint8 (H, W, 3)"
     if a.dtype != np.uint8: raise InputError(f"an image array must be uint8 (0..255), this one is {a.dtype}: convert it first")
@@ -39,7 +39,7 @@ def _from_array(a):
     if 0 in a.shape: raise InputError(f"an image array must not be empty, this one is {a.shape}")
     return np.ascontiguousarray(a) if a.shape[2] == 3 else np.array(_to_rgb(Image.fromarray(a)))
 
-# %% ../nbs/parts/files.ipynb #c0012
+# %% ../nbs/parts/files.ipynb #c0013
 def read_image(
     src, # a path, bytes, PIL image, or uint8 array `(H, W)`, `(H, W, 3)`, `(H, W, 4)` in RGB order
     max_pixels:int=200_000_000, # more pixels than this are refused before they are decoded
@@ -58,7 +58,7 @@ def read_image(
     except InputError: raise
     except Exception as e: raise InputError(f"{name} is not a readable image ({type(e).__name__}): remove it or save it again as JPEG or PNG") from None
 
-# %% ../nbs/parts/files.ipynb #c0022
+# %% ../nbs/parts/files.ipynb #c0023
 def image_size(
     path, # an image file
 ) -> tuple: # `(width, height)` in pixels after EXIF orientation
@@ -69,7 +69,7 @@ def image_size(
             return (im.height, im.width) if turned else im.size
     except Exception as e: raise InputError(f"{path} is not a readable image ({type(e).__name__}): remove it or save it again as JPEG or PNG") from None
 
-# %% ../nbs/parts/files.ipynb #c0025
+# %% ../nbs/parts/files.ipynb #c0026
 @contextlib.contextmanager
 def atomic_path(
     path, # the file to be written
@@ -83,7 +83,7 @@ def atomic_path(
         os.replace(temp, path)
     finally: temp.unlink(missing_ok=True)
 
-# %% ../nbs/parts/files.ipynb #c0027
+# %% ../nbs/parts/files.ipynb #c0028
 def write_image(
     path, # `.jpg`, `.jpeg` or `.png`
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
@@ -93,7 +93,7 @@ def write_image(
     with atomic_path(path) as temp: Image.fromarray(read_image(img)).save(temp, quality=quality)
     return Path(path)
 
-# %% ../nbs/parts/files.ipynb #c0030
+# %% ../nbs/parts/files.ipynb #c0031
 def inside(
     folder, # the folder that must contain the result
     name:str, # a relative name, perhaps from somebody's table
@@ -104,7 +104,7 @@ def inside(
         raise InputError(f"the name {str(name)!r} points outside {folder}: use a plain file name")
     return path
 
-# %% ../nbs/parts/files.ipynb #c0033
+# %% ../nbs/parts/files.ipynb #c0034
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 def find_images(
@@ -121,7 +121,7 @@ def find_images(
             found[n] = Path(root)/n
     return dict(sorted(found.items()))
 
-# %% ../nbs/parts/files.ipynb #c0036
+# %% ../nbs/parts/files.ipynb #c0037
 def thread_map(
     f, # called with one item
     items, # any iterable
@@ -133,7 +133,7 @@ def thread_map(
     from tqdm.contrib.concurrent import thread_map as tm
     return tm(f, list(items), max_workers=n_workers or os.cpu_count(), desc=desc, disable=not progress)
 
-# %% ../nbs/parts/files.ipynb #c0039
+# %% ../nbs/parts/files.ipynb #c0040
 def _plain(o):
     "Numpy scalars and arrays, paths and NaN as JSON knows them"
     if isinstance(o, dict): return {str(k): _plain(v) for k, v in o.items()}
@@ -150,7 +150,7 @@ def write_json(
     with atomic_path(path) as temp: temp.write_text(json.dumps(_plain(obj), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return Path(path)
 
-# %% ../nbs/parts/files.ipynb #c0040
+# %% ../nbs/parts/files.ipynb #c0041
 def read_json(
     path, # a JSON file
 ): # what it holds
@@ -159,7 +159,7 @@ def read_json(
     except FileNotFoundError: raise InputError(f"{path} does not exist: check the path") from None
     except ValueError as e: raise InputError(f"{path} is not valid JSON ({e}): make it again") from None
 
-# %% ../nbs/parts/files.ipynb #c0043
+# %% ../nbs/parts/files.ipynb #c0044
 def fingerprint(
     *parts, # `Path` to a file (its bytes), `Path` to a folder (names and sizes), anything else (as JSON)
 ) -> str: # 16 hexadecimal characters of SHA-256

@@ -12,7 +12,7 @@ import numpy as np
 
 from .files import InputError
 
-# %% ../nbs/parts/metrics.ipynb #c0008
+# %% ../nbs/parts/metrics.ipynb #c0009
 def _unit(a):
     "Rows of float64 unit vectors; raises `InputError` for a zero or non-finite row"
     a = np.atleast_2d(np.asarray(a, np.float64)); norm = np.linalg.norm(a, axis=1, keepdims=True)
@@ -20,7 +20,7 @@ def _unit(a):
     if len(bad): raise InputError(f"embedding {bad[0]} is zero or not finite ({len(bad)} of {len(a)}): it has no direction, leave it out")
     return a/norm
 
-# %% ../nbs/parts/metrics.ipynb #c0010
+# %% ../nbs/parts/metrics.ipynb #c0011
 def cosine(
     a, # `(N, D)` embeddings of any length
     b, # `(M, D)`
@@ -28,7 +28,7 @@ def cosine(
     "Cosine similarity of every row of `a` with every row of `b`"
     return np.clip(_unit(a) @ _unit(b).T, -1, 1)
 
-# %% ../nbs/parts/metrics.ipynb #c0013
+# %% ../nbs/parts/metrics.ipynb #c0014
 def threshold_at_far(
     impostor, # `(n,)` scores that should be rejected
     far:float, # share of them that may be accepted, above 0 and below 1
@@ -41,13 +41,13 @@ def threshold_at_far(
     if k < 1: raise InputError(f"a false accept rate of {far:g} cannot be resolved by {n:,} impostor scores: the smallest resolvable is {1/n:.2g}; ask for that or add people")
     return float(np.partition(impostor, n - 1 - k)[n - 1 - k])
 
-# %% ../nbs/parts/metrics.ipynb #c0016
+# %% ../nbs/parts/metrics.ipynb #c0017
 def _rate(hits, impostor, far):
     "Share of `hits` above the threshold for `far`, with its denominators"
     t = threshold_at_far(impostor, far)
     return dict(rate=float((hits > t).mean()), threshold=t, achieved=float((np.asarray(impostor) > t).mean()), n=len(hits), n_impostor=len(impostor))
 
-# %% ../nbs/parts/metrics.ipynb #c0022
+# %% ../nbs/parts/metrics.ipynb #c0023
 def pair_scores(
     emb, # `(N, D)` embeddings
     ids, # `(N,)` person of each
@@ -57,7 +57,7 @@ def pair_scores(
     scores, same = cosine(emb, emb)[i, j], ids[i] == ids[j]
     return scores[same], scores[~same]
 
-# %% ../nbs/parts/metrics.ipynb #c0024
+# %% ../nbs/parts/metrics.ipynb #c0025
 def identification_rate(
     query, # `(N, D)` embeddings, two or more of each person
     query_ids, # `(N,)` person of each
@@ -70,14 +70,14 @@ def identification_rate(
     if len(distractors): neg = np.concatenate([neg, cosine(query, distractors).ravel()])
     return {f: _rate(pos, neg, f) for f in fprs}
 
-# %% ../nbs/parts/metrics.ipynb #c0031
+# %% ../nbs/parts/metrics.ipynb #c0032
 def _two(genuine, impostor):
     "Both score lists, sorted; raises `InputError` when one is empty or not finite"
     for name, s in dict(genuine=genuine, impostor=impostor).items():
         if not np.size(s) or not np.isfinite(s).all(): raise InputError(f"there are {np.size(s)} {name} scores, {int(np.sum(~np.isfinite(s)))} of them not finite: verification needs some of both kinds")
     return np.sort(np.ravel(genuine).astype(np.float64)), np.sort(np.ravel(impostor).astype(np.float64))
 
-# %% ../nbs/parts/metrics.ipynb #c0033
+# %% ../nbs/parts/metrics.ipynb #c0034
 def roc(
     genuine, # scores of pairs of one person
     impostor, # scores of pairs of two people
@@ -88,7 +88,7 @@ def roc(
     above = lambda s: 1 - np.searchsorted(s, t)/len(s)
     return np.r_[0, above(n)], np.r_[0, above(g)], np.r_[np.inf, t]
 
-# %% ../nbs/parts/metrics.ipynb #c0036
+# %% ../nbs/parts/metrics.ipynb #c0037
 def auc(
     genuine, # scores of pairs of one person
     impostor, # scores of pairs of two people
@@ -97,7 +97,7 @@ def auc(
     g, n = _two(genuine, impostor)
     return float((np.searchsorted(n, g, "left") + np.searchsorted(n, g, "right")).mean()/(2*len(n)))
 
-# %% ../nbs/parts/metrics.ipynb #c0039
+# %% ../nbs/parts/metrics.ipynb #c0041
 def eer(
     genuine, # scores of pairs of one person
     impostor, # scores of pairs of two people
@@ -107,7 +107,7 @@ def eer(
     gap = fpr - (1 - tpr); i = int(np.argmax(gap >= 0))
     return float(fpr[i-1] + (fpr[i] - fpr[i-1])*(-gap[i-1])/(gap[i] - gap[i-1]))
 
-# %% ../nbs/parts/metrics.ipynb #c0043
+# %% ../nbs/parts/metrics.ipynb #c0045
 def tar_at_far(
     genuine, # scores of pairs of one person
     impostor, # scores of pairs of two people
@@ -117,7 +117,7 @@ def tar_at_far(
     g, n = _two(genuine, impostor)
     return {f: _rate(g, n, f) for f in fars}
 
-# %% ../nbs/parts/metrics.ipynb #c0046
+# %% ../nbs/parts/metrics.ipynb #c0048
 def overlap(
     genuine, # cosines of pairs of one person
     impostor, # cosines of pairs of two people
@@ -127,7 +127,7 @@ def overlap(
     g, n = (np.histogram(np.clip(s, -1, 1), bins, (-1, 1))[0]/len(s) for s in _two(genuine, impostor))
     return float(np.minimum(g, n).sum())
 
-# %% ../nbs/parts/metrics.ipynb #c0056
+# %% ../nbs/parts/metrics.ipynb #c0058
 def _best_threshold(scores, same):
     "Threshold with the highest accuracy: halfway between two neighbouring scores, the lowest of equals"
     order = np.argsort(scores, kind="stable"); s, y = scores[order], same[order]
@@ -136,7 +136,7 @@ def _best_threshold(scores, same):
     cut = np.r_[s[0] - 1, (s[1:] + s[:-1])/2, s[-1] + 1]
     return cut[np.argmax(right)]
 
-# %% ../nbs/parts/metrics.ipynb #c0058
+# %% ../nbs/parts/metrics.ipynb #c0060
 def tenfold(
     scores, # `(N,)` one score a pair, in the order of the list
     same, # `(N,)` true where both are one person
@@ -151,14 +151,14 @@ def tenfold(
     accuracies = np.array([((scores > t) == same)[fold == f].mean() for f, t in enumerate(thresholds)])
     return dict(accuracy=float(accuracies.mean()), se=float(accuracies.std(ddof=1)/np.sqrt(folds)), accuracies=accuracies, thresholds=thresholds, n=len(same))
 
-# %% ../nbs/parts/metrics.ipynb #c0063
+# %% ../nbs/parts/metrics.ipynb #c0065
 def _person_scores(probe, gallery, gallery_ids):
     "Best cosine of each probe with each person, `(P, people)`, and the people"
     people, at = np.unique(np.asarray(gallery_ids), return_inverse=True)
     order = np.argsort(at, kind="stable")
     return np.maximum.reduceat(cosine(probe, gallery)[:, order], np.searchsorted(at[order], np.arange(len(people))), axis=1), people
 
-# %% ../nbs/parts/metrics.ipynb #c0065
+# %% ../nbs/parts/metrics.ipynb #c0067
 def _ranks(probe, probe_ids, gallery, gallery_ids):
     "Rank of the true person (1 is best, ties against us) and the true person's score; raises `InputError` for a probe without a person in the gallery"
     scores, people = _person_scores(probe, gallery, gallery_ids); probe_ids = np.asarray(probe_ids)
@@ -167,7 +167,7 @@ def _ranks(probe, probe_ids, gallery, gallery_ids):
     true = scores[np.arange(len(scores)), np.searchsorted(people, probe_ids)]
     return (scores >= true[:, None]).sum(1), true
 
-# %% ../nbs/parts/metrics.ipynb #c0067
+# %% ../nbs/parts/metrics.ipynb #c0069
 def cmc(
     probe, # `(P, D)` embeddings
     probe_ids, # `(P,)` person of each, all in the gallery
@@ -179,7 +179,7 @@ def cmc(
     ranks, _ = _ranks(probe, probe_ids, gallery, gallery_ids)
     return (ranks[:, None] <= np.arange(1, k + 1)).mean(0)
 
-# %% ../nbs/parts/metrics.ipynb #c0069
+# %% ../nbs/parts/metrics.ipynb #c0071
 def rank1(
     probe, probe_ids, # `(P, D)` embeddings and `(P,)` people
     gallery, gallery_ids, # `(G, D)` references and `(G,)` people
@@ -187,7 +187,7 @@ def rank1(
     "CMC at rank 1"
     return float(cmc(probe, probe_ids, gallery, gallery_ids, 1)[0])
 
-# %% ../nbs/parts/metrics.ipynb #c0078
+# %% ../nbs/parts/metrics.ipynb #c0080
 def dir_at_fpir(
     probe, # `(P, D)` embeddings of people in the gallery
     probe_ids, # `(P,)` person of each
@@ -201,7 +201,7 @@ def dir_at_fpir(
     alarm = _person_scores(strangers, gallery, gallery_ids)[0].max(1)
     return {f: _rate(np.where(ranks == 1, true, -np.inf), alarm, f) for f in fpirs}
 
-# %% ../nbs/parts/metrics.ipynb #c0086
+# %% ../nbs/parts/metrics.ipynb #c0088
 def top1(
     logits, # `(N, classes)` scores, or `(N,)` predicted classes
     labels, # `(N,)` true classes
@@ -211,7 +211,7 @@ def top1(
     if len(logits) != len(labels) or not len(labels): raise InputError(f"{len(logits)} predictions and {len(labels)} labels: they must be equally many, and at least one")
     return float(((logits.argmax(1) if logits.ndim == 2 else logits) == labels).mean())
 
-# %% ../nbs/parts/metrics.ipynb #c0088
+# %% ../nbs/parts/metrics.ipynb #c0090
 def nme(
     pred, # `(N, 5, 2)` predicted points, any unit
     true, # `(N, 5, 2)` true points in the same unit, eyes first
@@ -223,7 +223,7 @@ def nme(
     if (eyes == 0).any(): raise InputError(f"in row {int(np.argmin(eyes))} both true eyes are at the same place: the annotation is wrong, leave it out")
     return np.linalg.norm(pred - true, axis=2).mean(1)/eyes
 
-# %% ../nbs/parts/metrics.ipynb #c0090
+# %% ../nbs/parts/metrics.ipynb #c0092
 def failure_rate(
     nmes, # `(N,)` from `nme`; NaN where nothing was found
     at:float=0.10, # larger errors are failures
@@ -231,7 +231,7 @@ def failure_rate(
     "Share of faces with an error above the limit, or without a result"
     return float(1 - (np.asarray(nmes) <= at).mean())
 
-# %% ../nbs/parts/metrics.ipynb #c0092
+# %% ../nbs/parts/metrics.ipynb #c0094
 def nme_cdf(
     nmes, # `(N,)` from `nme`; NaN counts in the denominator
 ) -> tuple: # errors in increasing order, share of faces with at most this error
@@ -239,17 +239,17 @@ def nme_cdf(
     nmes = np.asarray(nmes, np.float64); x = np.sort(nmes[np.isfinite(nmes)])
     return x, np.arange(1, len(x) + 1)/len(nmes)
 
-# %% ../nbs/parts/metrics.ipynb #c0097
+# %% ../nbs/parts/metrics.ipynb #c0099
 def _interval(draws, level=0.95): return [float(q) for q in np.nanquantile(draws, [(1 - level)/2, (1 + level)/2])]
 
-# %% ../nbs/parts/metrics.ipynb #c0099
+# %% ../nbs/parts/metrics.ipynb #c0101
 def _people(ids):
     "People and the number of each row's person; raises `InputError` for fewer than two"
     people, at = np.unique(np.asarray(ids), return_inverse=True)
     if len(people) < 2: raise InputError(f"an interval over people needs at least 2 of them, there are {len(people)}: report the number without an interval")
     return len(people), at
 
-# %% ../nbs/parts/metrics.ipynb #c0101
+# %% ../nbs/parts/metrics.ipynb #c0103
 def bootstrap_ids(
     metric, # `metric(rows)` -> number, for an array of row numbers (rows of a person drawn twice occur twice)
     ids, # `(N,)` person of each row
@@ -262,7 +262,7 @@ def bootstrap_ids(
     draws = [metric(np.concatenate([rows[i] for i in rng.integers(count, size=count)])) for _ in range(n)]
     return (float(metric(np.arange(len(at)))), *_interval(draws))
 
-# %% ../nbs/parts/metrics.ipynb #c0106
+# %% ../nbs/parts/metrics.ipynb #c0108
 def bootstrap_pairs(
     metric, # `metric(genuine, impostor)` -> number
     emb, # `(N, D)` embeddings

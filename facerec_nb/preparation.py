@@ -16,7 +16,7 @@ import numpy as np
 from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA, load_celeba, outside_box
 from .files import InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map, write_json
 
-# %% ../nbs/01_data_preparation.ipynb #c0009
+# %% ../nbs/01_data_preparation.ipynb #c0010
 @dataclass(frozen=True)
 class Usable:
     "Keeps the rows worth learning from: large box, sharp, points that belong to the box"
@@ -34,7 +34,7 @@ class Usable:
         if {*BOX_COLUMNS, *POINT_COLUMNS} <= set(table): keep &= outside_box(table) <= self.max_outside
         return table[keep]
 
-# %% ../nbs/01_data_preparation.ipynb #c0012
+# %% ../nbs/01_data_preparation.ipynb #c0013
 @dataclass(frozen=True)
 class Having:
     "Keeps the rows with an attribute, or without it"
@@ -48,7 +48,7 @@ class Having:
         if self.attribute not in table: raise InputError(f"{self.attribute!r} is not an attribute of CelebA: use one of {', '.join(ATTRIBUTES)}")
         return table[table[self.attribute].astype(bool) == self.yes]
 
-# %% ../nbs/01_data_preparation.ipynb #c0013
+# %% ../nbs/01_data_preparation.ipynb #c0014
 @dataclass(frozen=True)
 class Chain:
     "Recipes one after another, each choosing from what the one before left"
@@ -61,7 +61,7 @@ class Chain:
         for r in self.recipes: table = r.select(table)
         return table
 
-# %% ../nbs/01_data_preparation.ipynb #c0016
+# %% ../nbs/01_data_preparation.ipynb #c0017
 def people_with(
     table, # rows with an `identity`
     per_id:int, # images a person
@@ -70,7 +70,7 @@ def people_with(
     n = table.identity.value_counts()
     return np.sort(n.index[n >= per_id].to_numpy())
 
-# %% ../nbs/01_data_preparation.ipynb #c0018
+# %% ../nbs/01_data_preparation.ipynb #c0019
 def _too_few(table, recipe, n_ids, per_id):
     "`InputError` that counts the people at these settings and at the nearest laxer ones"
     def count(k=per_id, **change):
@@ -82,7 +82,7 @@ def _too_few(table, recipe, n_ids, per_id):
     return InputError(f"{n_ids:,} people with {per_id} images each were asked for (min_box={recipe.min_box}, drop_blurry={recipe.drop_blurry}), "
                       f"{count()} have that many; {', '.join(lax) or 'nothing laxer is left'}: ask for fewer people or loosen a setting")
 
-# %% ../nbs/01_data_preparation.ipynb #c0019
+# %% ../nbs/01_data_preparation.ipynb #c0020
 @dataclass(frozen=True)
 class BalancedIdentities:
     "The course's recipe: `n_ids` people with `per_id` usable images each, drawn at random"
@@ -103,11 +103,11 @@ class BalancedIdentities:
         rows = rows.iloc[rng.permutation(len(rows))].groupby("identity").head(self.per_id)
         return rows.sort_values("image_id").reset_index(drop=True)
 
-# %% ../nbs/01_data_preparation.ipynb #c0023
+# %% ../nbs/01_data_preparation.ipynb #c0024
 INFORMATIVE = ("5_o_Clock_Shadow Arched_Eyebrows Bags_Under_Eyes Big_Lips Big_Nose Blurry Bushy_Eyebrows Double_Chin Eyeglasses Goatee Heavy_Makeup "
     "High_Cheekbones Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Rosy_Cheeks Sideburns Smiling Wearing_Lipstick").split()
 
-# %% ../nbs/01_data_preparation.ipynb #c0026
+# %% ../nbs/01_data_preparation.ipynb #c0027
 def _rank_within(group, key):
     "Place of each row among the rows of its group, largest `key` first"
     order = np.lexsort((-key, group))
@@ -116,7 +116,7 @@ def _rank_within(group, key):
     rank[order] = np.arange(len(group)) - np.maximum.accumulate(np.where(start, np.arange(len(group)), 0))
     return rank
 
-# %% ../nbs/01_data_preparation.ipynb #c0029
+# %% ../nbs/01_data_preparation.ipynb #c0030
 def _swap_for_room(chosen, room, n_images):
     "Exchange the chosen people with the least room for unchosen ones with the most, until `n_images` fit"
     short = n_images - room[chosen].sum()
@@ -127,7 +127,7 @@ def _swap_for_room(chosen, room, n_images):
     k = np.searchsorted(gain, short) + 1
     return np.r_[other[:k], chosen[k:]]
 
-# %% ../nbs/01_data_preparation.ipynb #c0031
+# %% ../nbs/01_data_preparation.ipynb #c0032
 def _best_at(prices, x, person, noise, n_ids, per_id, n_images):
     "Rows that are worth most when an image is worth the sum of its attributes' prices, within the limits on people and images"
     low, high = per_id
@@ -140,7 +140,7 @@ def _best_at(prices, x, person, noise, n_ids, per_id, n_images):
     more = may[np.argsort(-worth[may], kind="stable")[:n_images - must.sum()]]
     return np.sort(np.r_[np.flatnonzero(must), more])
 
-# %% ../nbs/01_data_preparation.ipynb #c0034
+# %% ../nbs/01_data_preparation.ipynb #c0035
 def target_band(
     recipe, # with `.attributes` and `.target`
 ) -> tuple: # lowest and highest wanted share of each attribute, two arrays
@@ -152,7 +152,7 @@ def target_band(
     if (low < 0).any() or (high > 1).any() or (low > high).any(): raise InputError(f"target={recipe.target} is no share: use a number from 0 to 0.5, or a dict of shares")
     return low, high
 
-# %% ../nbs/01_data_preparation.ipynb #c0036
+# %% ../nbs/01_data_preparation.ipynb #c0037
 def _search(recipe, rows, trace):
     "Raise the price of what is too rare, lower that of what is too common, keep the best round"
     x, person = rows[list(recipe.attributes)].to_numpy(float), np.unique(rows.identity, return_inverse=True)[1]
@@ -167,7 +167,7 @@ def _search(recipe, rows, trace):
         prices += 4/(1 + i/5)*miss
     return best
 
-# %% ../nbs/01_data_preparation.ipynb #c0037
+# %% ../nbs/01_data_preparation.ipynb #c0038
 @dataclass(frozen=True)
 class AttributeRich:
     "Many people, few images each, chosen so that informative attributes are seen often with and often without"
@@ -194,7 +194,7 @@ class AttributeRich:
             raise InputError(f"{self.n_images:,} images of {self.n_ids:,} people with {self.per_id[0]} to {self.per_id[1]} each cannot be: from {self.n_ids*self.per_id[0]:,} to {room:,} are possible here")
         return rows.iloc[_search(self, rows, [] if trace is None else trace)].reset_index(drop=True)
 
-# %% ../nbs/01_data_preparation.ipynb #c0042
+# %% ../nbs/01_data_preparation.ipynb #c0043
 def compare_attributes(
     before, # the whole table
     after, # the selected rows
@@ -210,7 +210,7 @@ def compare_attributes(
     b, a = before[ATTRIBUTES].to_numpy(float).mean(0), x.mean(0)
     return pd.DataFrame(dict(attribute=ATTRIBUTES, before=b, after=a, diff=a - b, low=low - b, high=high - b))
 
-# %% ../nbs/01_data_preparation.ipynb #c0044
+# %% ../nbs/01_data_preparation.ipynb #c0045
 def plot_attributes(
     compared, # what `compare_attributes` returned
     attributes=None, # which to show; `None` means all
@@ -228,7 +228,7 @@ def plot_attributes(
     ax.set(yticks=y, yticklabels=t.attribute, title=title, xlabel="share of images, %", ylabel="attribute"); ax.tick_params(axis="y", labelsize=8); ax.margins(y=0.02); ax.legend(loc="lower right")
     return ax
 
-# %% ../nbs/01_data_preparation.ipynb #c0056
+# %% ../nbs/01_data_preparation.ipynb #c0057
 def split_counts(
     n:int, # images of one person
     parts:tuple=(18, 4, 3), # proportions of train, val, test
@@ -239,7 +239,7 @@ def split_counts(
     counts[np.argsort(-(exact - counts), kind="stable")[:n - counts.sum()]] += 1
     return counts
 
-# %% ../nbs/01_data_preparation.ipynb #c0058
+# %% ../nbs/01_data_preparation.ipynb #c0059
 def add_splits(
     rows, # selected rows with image_id and identity
     split:tuple=(18, 4, 3), # train : val : test within each person
@@ -256,10 +256,10 @@ def add_splits(
     held = rng.permutation(len(people)) < max(round(unseen*len(people)), int(unseen > 0 and len(people) > 1))
     return rows.assign(class_id=person, split=np.array(["train", "val", "test"])[place], people=np.where(held, "unseen", "seen")[person])
 
-# %% ../nbs/01_data_preparation.ipynb #c0063
+# %% ../nbs/01_data_preparation.ipynb #c0064
 SELECTED_COLUMNS = ["image_id", "identity", "class_id", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "split", "people"]
 
-# %% ../nbs/01_data_preparation.ipynb #c0064
+# %% ../nbs/01_data_preparation.ipynb #c0065
 def _check_values(rows, name):
     "Columns, rows, unique ids, known words"
     lacking = [c for c in SELECTED_COLUMNS if c not in rows]
@@ -271,7 +271,7 @@ def _check_values(rows, name):
         odd = rows.image_id[~rows[column].isin(known)]
         if len(odd): raise InputError(f"{name} has {rows[column][odd.index[0]]!r} as {column} of {odd.iloc[0]}: use one of {', '.join(sorted(known))}")
 
-# %% ../nbs/01_data_preparation.ipynb #c0065
+# %% ../nbs/01_data_preparation.ipynb #c0066
 def check_selected(
     rows, # a table with `SELECTED_COLUMNS`
     name="the selection", # how to call it in a message
@@ -284,13 +284,13 @@ def check_selected(
     if len(pairs) != rows.identity.nunique() or set(pairs.class_id) != set(range(len(pairs))):
         raise InputError(f"{name} does not number its {rows.identity.nunique()} people 0 to {rows.identity.nunique() - 1} one by one: make it again with facerec_prepare")
 
-# %% ../nbs/01_data_preparation.ipynb #c0069
+# %% ../nbs/01_data_preparation.ipynb #c0070
 def _same(a, b):
     "Is the finished copy `a` (a file) still that of `b`? Size and time tell, reading both would take as long as copying"
     a, b = os.stat(a), os.stat(b)
     return (a.st_size, int(a.st_mtime)) == (b.st_size, int(b.st_mtime))
 
-# %% ../nbs/01_data_preparation.ipynb #c0070
+# %% ../nbs/01_data_preparation.ipynb #c0071
 def _place(source, target, decode=True):
     "Hard link (or copy) one photograph; returns why it was skipped, or an empty string. Done before: nothing to do"
     try:
@@ -304,7 +304,7 @@ def _place(source, target, decode=True):
     temp.unlink(missing_ok=True) # two links to one file are not moved by a rename
     return ""
 
-# %% ../nbs/01_data_preparation.ipynb #c0073
+# %% ../nbs/01_data_preparation.ipynb #c0074
 def _claim(out, plan, root):
     "Make `out` ours: go on with the same plan, clear what another plan left, refuse a folder that is not ours"
     marker = out/"prepare.json"
@@ -316,12 +316,12 @@ def _claim(out, plan, root):
     (out/"images").mkdir(parents=True, exist_ok=True)
     write_json(marker, plan)
 
-# %% ../nbs/01_data_preparation.ipynb #c0077
+# %% ../nbs/01_data_preparation.ipynb #c0078
 def _write_csv(path, table):
     "The same table always gives the same bytes"
     with atomic_path(path) as temp: table.to_csv(temp, index=False, lineterminator="\n")
 
-# %% ../nbs/01_data_preparation.ipynb #c0079
+# %% ../nbs/01_data_preparation.ipynb #c0080
 def _write_zip(path, folder, names):
     "A zip without times, so that equal content gives equal bytes; photographs are stored, they are compressed already"
     with atomic_path(path) as temp, zipfile.ZipFile(temp, "w") as z:
@@ -329,7 +329,7 @@ def _write_zip(path, folder, names):
             kind = zipfile.ZIP_STORED if n.startswith("images/") else zipfile.ZIP_DEFLATED
             z.writestr(zipfile.ZipInfo(f"{folder.name}/{n}"), (folder/n).read_bytes(), compress_type=kind)
 
-# %% ../nbs/01_data_preparation.ipynb #c0081
+# %% ../nbs/01_data_preparation.ipynb #c0082
 def _finish(out, rows, skipped, zip):
     "Remove what was left over, write the tables, the main one last"
     keep = set(rows.image_id)
@@ -342,7 +342,7 @@ def _finish(out, rows, skipped, zip):
     names = ["selected_images.csv", "selected_image_ids.txt", "selected_images_with_classes.csv", "skipped.csv", *(f"images/{i}" for i in rows.image_id)]
     if zip: _write_zip(out.with_name(out.name + ".zip"), out, names)
 
-# %% ../nbs/01_data_preparation.ipynb #c0083
+# %% ../nbs/01_data_preparation.ipynb #c0084
 def _chosen(recipe, celeba):
     "What the recipe selects, checked: a recipe may be anybody's"
     rows = recipe.select(celeba.table)
@@ -352,7 +352,7 @@ def _chosen(recipe, celeba):
     if (rows.path == "").any(): raise InputError(f"the annotations of {celeba.root} were read without photographs: load_celeba(..., images=True)")
     return rows.sort_values("image_id").reset_index(drop=True)
 
-# %% ../nbs/01_data_preparation.ipynb #c0086
+# %% ../nbs/01_data_preparation.ipynb #c0087
 def prepare(
     celeba:CelebA, # what `load_celeba` returned
     recipe, # anything with `.select(table)`: `BalancedIdentities()`, `AttributeRich()`, your own
@@ -381,7 +381,7 @@ def prepare(
     _finish(out, rows, skipped, zip)
     return rows
 
-# %% ../nbs/01_data_preparation.ipynb #c0096
+# %% ../nbs/01_data_preparation.ipynb #c0097
 def read_selected(
     folder, # what `prepare` wrote
 ): # DataFrame with `SELECTED_COLUMNS`; attributes are 0/1
@@ -397,12 +397,12 @@ def read_selected(
     if len(lacking): raise InputError(f"{len(lacking)} of {len(rows)} photographs are not in {path.parent/'images'}, for example {lacking.iloc[0]}: run facerec_prepare again")
     return rows
 
-# %% ../nbs/01_data_preparation.ipynb #c0099
+# %% ../nbs/01_data_preparation.ipynb #c0100
 def _rarest(rows):
     "Share of the rarest informative attribute"
     return float(rows[INFORMATIVE].mean().min())
 
-# %% ../nbs/01_data_preparation.ipynb #c0100
+# %% ../nbs/01_data_preparation.ipynb #c0101
 def selection_curves(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -422,7 +422,7 @@ def selection_curves(
     curves = {name: compare_attributes(before, after).drop(columns="attribute").round(5).to_dict("list") for name, before, after in (("balanced", boxed, a), ("rich", full, b))}
     return metrics, dict(**curves, trace=trace, targets=targets, target_rarest=rarest)
 
-# %% ../nbs/01_data_preparation.ipynb #c0102
+# %% ../nbs/01_data_preparation.ipynb #c0103
 def record_selection(
     folder="../shared/data/celeba-annotations", # CelebA's annotations: attributes and identities of all images, boxes and points of all or some
     out="results/annotations", # where selection.json goes

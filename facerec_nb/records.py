@@ -12,7 +12,7 @@ from pathlib import Path
 import facerec_nb
 from .files import InputError, read_json, write_json
 
-# %% ../nbs/parts/records.ipynb #c0006
+# %% ../nbs/parts/records.ipynb #c0007
 def metric(
     value:float, # the number itself; `None` means not measured
     low:float=None, # lower end of the 95 % interval, in the unit of `value`
@@ -25,7 +25,7 @@ def metric(
         raise InputError(f"the interval [{low}, {high}] does not hold the value {value}: check the order of the arguments")
     return dict(value=value, low=low, high=high, n=n, unit=unit)
 
-# %% ../nbs/parts/records.ipynb #c0009
+# %% ../nbs/parts/records.ipynb #c0010
 def code_version() -> str: # git commit (12 characters, `+` when the tree differs from it), or the package version
     "Which code made a number"
     here = Path(facerec_nb.__file__).resolve().parent
@@ -35,7 +35,7 @@ def code_version() -> str: # git commit (12 characters, `+` when the tree differ
         return git("rev-parse", "HEAD")[:12] + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError): return facerec_nb.__version__
 
-# %% ../nbs/parts/records.ipynb #c0011
+# %% ../nbs/parts/records.ipynb #c0012
 def _cpu_name():
     "The processor's name as the system tells it"
     info = Path("/proc/cpuinfo")
@@ -49,7 +49,7 @@ def device_name() -> str: # for example "2 cores of ..."
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch and torch.cuda.is_available() else []
     return " + ".join(gpus + [f"{cores} cores of {_cpu_name()}"])
 
-# %% ../nbs/parts/records.ipynb #c0014
+# %% ../nbs/parts/records.ipynb #c0015
 def record(
     what:str, # one sentence: what was measured
     command:str, # the command that makes it again
@@ -67,7 +67,7 @@ def record(
     return dict(what=what, command=command, version=code_version(), date=datetime.date.today().isoformat(), device=device or device_name(),
                 data=dict(data), seeds=list(seeds), metrics=dict(metrics), curves=dict(curves or {}))
 
-# %% ../nbs/parts/records.ipynb #c0015
+# %% ../nbs/parts/records.ipynb #c0016
 def write_record(
     path, # `results/AREA/NAME.json`
     rec:dict, # what `record` returned
@@ -75,7 +75,7 @@ def write_record(
     "Write a record atomically"
     return write_json(path, rec)
 
-# %% ../nbs/parts/records.ipynb #c0018
+# %% ../nbs/parts/records.ipynb #c0019
 def show_metric(
     m:dict, # what `metric` returned
     digits:int=3, # decimals

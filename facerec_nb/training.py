@@ -18,7 +18,7 @@ from torch import nn
 from .checkpoint import load_checkpoint, load_weights, save_checkpoint
 from .files import InputError, atomic_path
 
-# %% ../nbs/parts/training.ipynb #c0006
+# %% ../nbs/parts/training.ipynb #c0007
 @dataclasses.dataclass(frozen=True)
 class FitCfg:
     "Settings of one training run; raises `InputError` for values that cannot be meant"
@@ -42,7 +42,7 @@ class FitCfg:
             if getattr(self, k) < 1: raise InputError(f"{k} is {getattr(self, k)}: it must be at least 1")
         if not (self.lr > 0 and 0 <= self.warmup < 1): raise InputError(f"lr is {self.lr} and warmup {self.warmup}: lr must be above 0, warmup a share of the steps, below 1")
 
-# %% ../nbs/parts/training.ipynb #c0009
+# %% ../nbs/parts/training.ipynb #c0010
 def lr_at(
     step:int, # 0 for the first batch
     total:int, # batches in the whole run
@@ -54,7 +54,7 @@ def lr_at(
     if cfg.schedule == "constant": return cfg.lr
     return cfg.lr*0.5*(1 + math.cos(math.pi*(step - warm)/max(1, total - warm)))
 
-# %% ../nbs/parts/training.ipynb #c0014
+# %% ../nbs/parts/training.ipynb #c0016
 def amp_dtype(
     device, # 'cpu', 'cuda', a `torch.device`
 ) -> torch.dtype: # bfloat16, float16, or float32 for no mixed precision
@@ -64,7 +64,7 @@ def amp_dtype(
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.bfloat16 if kind == "cpu" and has and has() else torch.float32
 
-# %% ../nbs/parts/training.ipynb #c0017
+# %% ../nbs/parts/training.ipynb #c0019
 def _tensor(a):
     "Rows of an array as tensor: pictures to (N, 3, H, W), whole numbers to int64, floats to float32"
     t = torch.from_numpy(np.ascontiguousarray(a))
@@ -72,7 +72,7 @@ def _tensor(a):
     if t.dtype == torch.bool: return t
     return t.float() if t.is_floating_point() else t.long()
 
-# %% ../nbs/parts/training.ipynb #c0019
+# %% ../nbs/parts/training.ipynb #c0021
 class ArrayData(torch.utils.data.Dataset):
     "Equally long arrays by name; a batch is a dict of tensors, uint8 pictures `(N, H, W, 3)` come out as `(N, 3, H, W)`"
     def __init__(self,
@@ -88,7 +88,7 @@ class ArrayData(torch.utils.data.Dataset):
     def __getitem__(self, i): return {k: v[0] for k, v in self.__getitems__([i]).items()}
     def __repr__(self): return f"ArrayData({', '.join(f'{k}: {v.dtype} {v.shape}' for k, v in self.arrays.items())})"
 
-# %% ../nbs/parts/training.ipynb #c0023
+# %% ../nbs/parts/training.ipynb #c0025
 class _Order(torch.utils.data.Sampler):
     "Row numbers in an order that depends on seed and epoch only"
     def __init__(self, n, shuffle, seed): self.n, self.shuffle, self.seed, self.epoch = n, shuffle, seed, 0
@@ -98,12 +98,12 @@ class _Order(torch.utils.data.Sampler):
         g = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
         return iter(torch.randperm(self.n, generator=g).tolist() if self.shuffle else range(self.n))
 
-# %% ../nbs/parts/training.ipynb #c0025
+# %% ../nbs/parts/training.ipynb #c0027
 def _mix(*numbers):
     "One seed out of several numbers"
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
-# %% ../nbs/parts/training.ipynb #c0027
+# %% ../nbs/parts/training.ipynb #c0029
 def batches(
     data:ArrayData, # rows
     cfg:FitCfg, # its `batch_size`
@@ -114,7 +114,7 @@ def batches(
     return torch.utils.data.DataLoader(data, cfg.batch_size, sampler=_Order(len(data), shuffle, seed), num_workers=0, collate_fn=lambda batch: batch,
                                        drop_last=shuffle and len(data) >= cfg.batch_size)
 
-# %% ../nbs/parts/training.ipynb #c0030
+# %% ../nbs/parts/training.ipynb #c0032
 class _Step(nn.Module):
     "`forward(batch)` is the loss and a dict of further numbers"
     def __init__(self, model, loss):
@@ -125,20 +125,20 @@ class _Step(nn.Module):
         out = self.loss(self.model, batch)
         return out if isinstance(out, tuple) else (out, {})
 
-# %% ../nbs/parts/training.ipynb #c0032
+# %% ../nbs/parts/training.ipynb #c0034
 def _groups(module, decay):
     "Parameters in two groups: matrices and kernels with weight decay, the rest without"
     ps = [p for p in module.parameters() if p.requires_grad]
     return [dict(params=[p for p in ps if p.ndim > 1], weight_decay=decay), dict(params=[p for p in ps if p.ndim < 2], weight_decay=0.0)]
 
-# %% ../nbs/parts/training.ipynb #c0035
+# %% ../nbs/parts/training.ipynb #c0037
 def seed_everything(
     seed:int, # any whole number from 0
 ):
     "Seed python, numpy and torch (all devices)"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/parts/training.ipynb #c0038
+# %% ../nbs/parts/training.ipynb #c0040
 def _accelerator(cfg):
     "Accelerate for one run: device, precision, accumulation; `batch_size` is over all processes"
     from accelerate import Accelerator, DataLoaderConfiguration, PartialState
@@ -148,14 +148,14 @@ def _accelerator(cfg):
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision, gradient_accumulation_steps=cfg.accumulate, dataloader_config=DataLoaderConfiguration(split_batches=True))
 
-# %% ../nbs/parts/training.ipynb #c0040
+# %% ../nbs/parts/training.ipynb #c0042
 def _stop_unless_finite(value, what, name, epoch, i, lr, norm, said):
     "Raise `FloatingPointError` with the circumstances when `value` is not finite"
     if math.isfinite(value): return
     more = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in said.items())
     raise FloatingPointError(f"{name}: the {what} is {value} in epoch {epoch + 1}, batch {i + 1} (learning rate {lr:.3g}, gradient norm {norm:.3g}{more}): lower the learning rate, or look at this batch's data")
 
-# %% ../nbs/parts/training.ipynb #c0042
+# %% ../nbs/parts/training.ipynb #c0044
 def _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress):
     "Train for one epoch; returns the log row"
     from tqdm.auto import tqdm
@@ -182,14 +182,14 @@ def _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress):
     total = dict(zip([*sums, "n"], acc.reduce(torch.tensor([*sums.values(), n], dtype=torch.float64, device=acc.device)).tolist()))
     return dict(model=name, epoch=epoch + 1, lr=lr, **{k: total[k]/total["n"] for k in sums}, seconds=seconds, images_per_s=total["n"]/seconds)
 
-# %% ../nbs/parts/training.ipynb #c0044
+# %% ../nbs/parts/training.ipynb #c0046
 def _write_log(path, name, log):
     "The rows of one model as JSON lines beside those of the others"
     others = [l for l in path.read_text().splitlines() if json.loads(l)["model"] != name] if path.exists() else []
     rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in log]
     with atomic_path(path) as temp: temp.write_text("\n".join(others + [json.dumps(r) for r in rows]) + "\n")
 
-# %% ../nbs/parts/training.ipynb #c0046
+# %% ../nbs/parts/training.ipynb #c0048
 def read_log(
     run, # folder of the run
     name:str=None, # only this model
@@ -200,17 +200,17 @@ def read_log(
     log = pd.DataFrame([json.loads(l) for l in path.read_text().splitlines()])
     return log if name is None else log[log.model == name].dropna(axis=1, how="all").reset_index(drop=True)
 
-# %% ../nbs/parts/training.ipynb #c0049
+# %% ../nbs/parts/training.ipynb #c0051
 def _parts(model): return dict(model.items()) if isinstance(model, nn.ModuleDict) else {"model": model}
 
-# %% ../nbs/parts/training.ipynb #c0051
+# %% ../nbs/parts/training.ipynb #c0053
 def _is_best(log, monitor, mode):
     "Is the last row strictly better than all before?"
     if monitor not in log[-1]: raise InputError(f"monitor {monitor!r} is not in the log: choose one of {', '.join(log[-1])}")
     *before, now = [r[monitor] if mode == "min" else -r[monitor] for r in log]
     return now == now and all(not b <= now for b in before)
 
-# %% ../nbs/parts/training.ipynb #c0053
+# %% ../nbs/parts/training.ipynb #c0055
 def _save(run, name, model, opt, acc, training, log, best, checkpoint):
     "Write the last and, when it is one, the best checkpoint, and the log"
     info = checkpoint() if callable(checkpoint) else checkpoint or {}
@@ -221,7 +221,7 @@ def _save(run, name, model, opt, acc, training, log, best, checkpoint):
     save_checkpoint(run/f"last_{name}.pth", weights=weights, epoch=len(log), training=training, optimiser=opt.state_dict(), scaler=scaler, log=log, **info)
     _write_log(run/"log.jsonl", name, log)
 
-# %% ../nbs/parts/training.ipynb #c0055
+# %% ../nbs/parts/training.ipynb #c0057
 def _resume(path, model, opt, acc, training):
     "Load the state of a run; returns its log so far"
     ck = load_checkpoint(path)
@@ -232,7 +232,7 @@ def _resume(path, model, opt, acc, training):
     if acc.scaler: acc.scaler.load_state_dict(ck["scaler"])
     return ck["log"]
 
-# %% ../nbs/parts/training.ipynb #c0057
+# %% ../nbs/parts/training.ipynb #c0059
 def _keep_memory():
     "Let glibc keep freed memory for the next step; returns whether it does"
     import ctypes
@@ -240,7 +240,7 @@ def _keep_memory():
     except (AttributeError, OSError, TypeError): return False
     return bool(mallopt(-3, 1 << 30) and mallopt(-1, 1 << 30)) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
-# %% ../nbs/parts/training.ipynb #c0061
+# %% ../nbs/parts/training.ipynb #c0064
 def fit(
     model:nn.Module, # everything that learns; a `ModuleDict` of backbone and head is saved part by part
     loss, # `loss(model, batch)` -> scalar tensor, or `(scalar, {name: number})` with numbers for the log
