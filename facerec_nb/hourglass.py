@@ -125,10 +125,12 @@ def _peaks(h):
     peak, index = h.flatten(2).max(-1)
     return peak, index % h.shape[3], torch.div(index, h.shape[3], rounding_mode="floor")
 
+# %% ../nbs/parts/hourglass.ipynb #c0040
 def _confidence(peak):
     "How sure a face is: the mean height of its peaks, within 0..1"
     return peak.clamp(0, 1).mean(-1)
 
+# %% ../nbs/parts/hourglass.ipynb #c0041
 def decode_argmax(
     h, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels
@@ -137,12 +139,13 @@ def decode_argmax(
     peak, x, y = _peaks(h.float())
     return (torch.stack([x, y], -1) + 0.5)*input_size/h.shape[-1] - 0.5, _confidence(peak)
 
-# %% ../nbs/parts/hourglass.ipynb #c0044
+# %% ../nbs/parts/hourglass.ipynb #c0046
 def _top(values):
     "Position of the top of the parabola through the logarithms of three values at -1, 0, 1"
     l, c, r = values.clamp(min=1e-12).log().unbind(-1)
     return (0.5*(l - r)/(l - 2*c + r).clamp(max=-1e-3)).clamp(-1.5, 1.5)
 
+# %% ../nbs/parts/hourglass.ipynb #c0047
 def decode(
     h, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels
