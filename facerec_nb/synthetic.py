@@ -500,7 +500,7 @@ def _span(v, size):
 # %% ../nbs/parts/synthetic.ipynb #c0095
 def _render(img, f, e, scale, centre):
     "Draw one person into a float picture, in place; `scale` is pixels a half head, `centre` the middle of the head"
-    m = 128; n = int(np.clip(48*np.ceil(4.4*scale/48), 144, 480))
+    m = 128; n = int(np.clip(32*np.ceil(3.7*scale/32), 128, 480))
     H, W = img.shape[:2]; layers = [_layer(*s, r, e, (scale, centre, (W, H)), g, b) for s, r, g, b in _sheets(f, e, n, m)]
     p, c = (np.concatenate(a) for a in zip(*layers)); x0, x1 = _span(p[:, 0], W); y0 = _span(p[:, 1], H)[0]
     rgba = _splat(p-np.float32([x0, y0, 0]), c, (x1-x0, H-y0)).astype(np.float32)/255
