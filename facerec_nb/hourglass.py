@@ -119,18 +119,18 @@ def heatmap_loss(
     if visible is None: return wrong.mean()
     return (wrong*visible).sum()/(visible.sum()*len(answers)).clamp(min=1)
 
-# %% ../nbs/parts/hourglass.ipynb #c0039
+# %% ../nbs/parts/hourglass.ipynb #c0035
 def _peaks(h):
     "Height and integer position of each brightest pixel"
     peak, index = h.flatten(2).max(-1)
     return peak, index % h.shape[3], torch.div(index, h.shape[3], rounding_mode="floor")
 
-# %% ../nbs/parts/hourglass.ipynb #c0040
+# %% ../nbs/parts/hourglass.ipynb #c0036
 def _confidence(peak):
     "How sure a face is: the mean height of its peaks, within 0..1"
     return peak.clamp(0, 1).mean(-1)
 
-# %% ../nbs/parts/hourglass.ipynb #c0041
+# %% ../nbs/parts/hourglass.ipynb #c0037
 def decode_argmax(
     h, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels
@@ -139,13 +139,13 @@ def decode_argmax(
     peak, x, y = _peaks(h.float())
     return (torch.stack([x, y], -1) + 0.5)*input_size/h.shape[-1] - 0.5, _confidence(peak)
 
-# %% ../nbs/parts/hourglass.ipynb #c0046
+# %% ../nbs/parts/hourglass.ipynb #c0042
 def _top(values):
     "Position of the top of the parabola through the logarithms of three values at -1, 0, 1"
     l, c, r = values.clamp(min=1e-12).log().unbind(-1)
     return (0.5*(l - r)/(l - 2*c + r).clamp(max=-1e-3)).clamp(-1.5, 1.5)
 
-# %% ../nbs/parts/hourglass.ipynb #c0047
+# %% ../nbs/parts/hourglass.ipynb #c0043
 def decode(
     h, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels
