@@ -5,7 +5,7 @@ from facerec_nb.demo import run_demo
 
 
 def test_demo_runs_and_is_skipped_when_nothing_has_changed(tmp_path, capsys):
-    settings = dict(out=tmp_path/"demo", ids=10, per_id=14, landmark_epochs=1, epochs=1)
+    settings = dict(out=tmp_path/"demo", ids=10, per_id=14, unseen=0.4, landmark_epochs=2, epochs=1)
     first = run_demo(**settings)
     report = json.loads((tmp_path/"demo/report.json").read_text())
     assert {"nme_unseen", "top1_ce", "top1_arcface", "rank1", "false_names", "reference_first"} <= set(report["metrics"])
