@@ -365,6 +365,7 @@ class Search:
         out = dict(rank1=float(np.average(self.ranks == 0, weights=w[self.probe]))); passed = np.cumsum(w[self.stranger])
         if not passed[-1] or not w[self.known].sum(): return out | {_key("dir_at_fpir", f): np.nan for f in fpirs}
         for f in fpirs:
+            if f*len(self.stranger) < 1: out[_key("dir_at_fpir", f)] = np.nan; continue  # too few strangers to show so small a share
             limit = np.r_[self.stranger_top, -1.01][np.searchsorted(passed/passed[-1], f, side="right")]
             out[_key("dir_at_fpir", f)] = float(np.average(self.hit & (self.known_top > limit), weights=w[self.known]))
         return out
@@ -459,7 +460,9 @@ def _differences(metrics, drawn):
     out = {}
     for k, d in (drawn["arcface"] - drawn["ce"]).items():
         key = k if k == "top1" else f"{k}_unseen"
-        a, b = metrics[f"{key}_arcface"], metrics[f"{key}_ce"]; value = a["value"] - b["value"]
+        a, b = metrics[f"{key}_arcface"], metrics[f"{key}_ce"]
+        if a["value"] is None or b["value"] is None: continue
+        value = a["value"] - b["value"]
         low, high = d.quantile([0.025, 0.975])
         out[f"{key}_arcface_minus_ce"] = _metric(value, low, high, a["n"], "difference")
     return out
