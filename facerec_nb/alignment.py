@@ -28,7 +28,7 @@ from .metrics import bootstrap_ids, failure_rate, nme, nme_cdf
 from .preparation import read_selected
 from .training import ArrayData, FitCfg, fit, seed_everything
 
-# %% ../nbs/02_face_alignment.ipynb #c0009
+# %% ../nbs/02_face_alignment.ipynb #c0010
 @dataclass(frozen=True)
 class CropCfg:
     "How a face is cut out for the network; stored in the checkpoint, used in training and ever after"
@@ -36,7 +36,7 @@ class CropCfg:
     shrink:float=0.05 # the box loses this share of each side
     square:bool=True # cut the square around the box (shapes stay) or squeeze the box itself (the course's way)
 
-# %% ../nbs/02_face_alignment.ipynb #c0010
+# %% ../nbs/02_face_alignment.ipynb #c0011
 @patch
 def boxes(self:CropCfg,
     boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
@@ -44,7 +44,7 @@ def boxes(self:CropCfg,
     "From face box to crop box"
     return square_box(shrink_box(boxes, self.shrink)) if self.square else shrink_box(boxes, self.shrink)
 
-# %% ../nbs/02_face_alignment.ipynb #c0011
+# %% ../nbs/02_face_alignment.ipynb #c0012
 @patch
 def matrices(self:CropCfg,
     boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
@@ -55,7 +55,7 @@ def matrices(self:CropCfg,
     M[..., 2] += rim
     return M
 
-# %% ../nbs/02_face_alignment.ipynb #c0014
+# %% ../nbs/02_face_alignment.ipynb #c0015
 def read_crops(
     paths, # photographs
     boxes, # `(N, 4)`: x1, y1, x2, y2 in pixels
@@ -73,7 +73,7 @@ def read_crops(
     if all(why): raise InputError(f"none of the {len(why)} photographs can be used; the first: {why[0] if why else 'there is none'}")
     return np.stack([g for g in got if not isinstance(g, str)]), np.array([not w for w in why]), why
 
-# %% ../nbs/02_face_alignment.ipynb #c0019
+# %% ../nbs/02_face_alignment.ipynb #c0020
 @dataclass(frozen=True)
 class Augment:
     "Turn, zoom, shift, mirror and recolour a batch of crops on the device; called by `fit`"
@@ -85,7 +85,7 @@ class Augment:
     flip:float=0.5 # share of mirrored faces
     colour:float=0.25 # +- of the factors on each channel and on contrast
 
-# %% ../nbs/02_face_alignment.ipynb #c0020
+# %% ../nbs/02_face_alignment.ipynb #c0021
 @patch
 def __call__(self:Augment,
     batch:dict, # `x` uint8 `(n, 3, S, S)`, `points` `(n, 5, 2)` in crop pixels
@@ -97,7 +97,7 @@ def __call__(self:Augment,
     points = jitter_points(batch["points"], M, mirrored)
     return batch | dict(x=self.recolour(warp_batch(x, M, self.size), generator), points=points)
 
-# %% ../nbs/02_face_alignment.ipynb #c0021
+# %% ../nbs/02_face_alignment.ipynb #c0022
 @patch
 def recolour(self:Augment, x, generator):
     "Each channel times a factor, contrast about the mean times another"
@@ -105,7 +105,7 @@ def recolour(self:Augment, x, generator):
     mean = x.mean((1, 2, 3), keepdim=True)
     return (((x - mean)*u[:, 3:] + mean)*u[:, :3]).clamp(0, 255)
 
-# %% ../nbs/02_face_alignment.ipynb #c0025
+# %% ../nbs/02_face_alignment.ipynb #c0026
 class LandmarkModel:
     "A trained network with the way its crops are cut: boxes in, points of the photograph out"
     def __init__(self,
@@ -135,20 +135,20 @@ class LandmarkModel:
         p = ck["preprocessing"]
         return cls(net, CropCfg(p["size"], p["shrink"], p["square"]), p["flip"], device)
 
-# %% ../nbs/02_face_alignment.ipynb #c0026
+# %% ../nbs/02_face_alignment.ipynb #c0027
 @patch
 def __repr__(self:LandmarkModel):
     weights = sum(p.numel() for p in self.net.parameters())/1e6
     return f"LandmarkModel({self.net.arch}, {self.crop}, flip={self.flip}, {weights:.2f} M parameters)"
 
-# %% ../nbs/02_face_alignment.ipynb #c0027
+# %% ../nbs/02_face_alignment.ipynb #c0028
 @patch
 def _heat(self:LandmarkModel, x):
     "Heatmaps of the last stack, averaged with the mirrored ones"
     h = self.net(x)[-1]
     return (h + self.net(x.flip(-1))[-1].flip(-1)[:, FLIP_ORDER])/2 if self.flip else h
 
-# %% ../nbs/02_face_alignment.ipynb #c0028
+# %% ../nbs/02_face_alignment.ipynb #c0029
 @patch
 @torch.no_grad()
 def predict(self:LandmarkModel,
@@ -168,7 +168,7 @@ def predict(self:LandmarkModel,
             points.append(p.double().cpu().numpy()); sure.append(c.double().cpu().numpy())
     return np.concatenate(points), np.concatenate(sure)
 
-# %% ../nbs/02_face_alignment.ipynb #c0029
+# %% ../nbs/02_face_alignment.ipynb #c0030
 @patch
 def points(self:LandmarkModel,
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
@@ -180,18 +180,18 @@ def points(self:LandmarkModel,
     found, sure = self.predict(crops)
     return apply_matrix(invert(M), found), sure
 
-# %% ../nbs/02_face_alignment.ipynb #c0033
+# %% ../nbs/02_face_alignment.ipynb #c0034
 def _truth(rows):
     "Boxes `(N, 4)` as corners and points `(N, 5, 2)` of a table"
     return xywh_to_xyxy(rows[BOX_COLUMNS].to_numpy(float)), rows[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
 
-# %% ../nbs/02_face_alignment.ipynb #c0034
+# %% ../nbs/02_face_alignment.ipynb #c0035
 def _load(data, rows, crop, rim, n_workers, progress):
     "Crops of the readable rows, those rows, and the unreadable ones with their reasons"
     crops, ok, why = read_crops([inside(Path(data)/"images", i) for i in rows.image_id], _truth(rows)[0], crop, rim, n_workers, progress)
     return crops, rows[ok].reset_index(drop=True), rows[~ok][["image_id"]].assign(reason=[w for w in why if w])
 
-# %% ../nbs/02_face_alignment.ipynb #c0035
+# %% ../nbs/02_face_alignment.ipynb #c0036
 def landmark_errors(
     model:LandmarkModel, # a trained model
     rows:pd.DataFrame, # rows of selected_images.csv
@@ -205,7 +205,7 @@ def landmark_errors(
     each = {f"error_{k}": e for k, e in enumerate((np.linalg.norm(found - true, axis=-1)/np.linalg.norm(true[:, 0] - true[:, 1], axis=-1)[:, None]).T)}
     return pd.DataFrame(dict(image_id=rows.image_id.to_numpy(), identity=rows.identity.to_numpy(), nme=nme(found, true), confidence=sure, **each))
 
-# %% ../nbs/02_face_alignment.ipynb #c0036
+# %% ../nbs/02_face_alignment.ipynb #c0037
 def summarise_errors(
     errors:pd.DataFrame, # from `landmark_errors`
     seed:int=0, # of the bootstrap
@@ -216,7 +216,7 @@ def summarise_errors(
     return dict(nme=float(value), low=low, high=high, failure_rate_10=float(failure_rate(errors.nme, 0.10)), n_images=len(errors), n_people=errors.identity.nunique(),
                 points=[float(errors[f"error_{i}"].mean()) for i in range(5)])
 
-# %% ../nbs/02_face_alignment.ipynb #c0039
+# %% ../nbs/02_face_alignment.ipynb #c0040
 def mean_face(
     boxes, # `(N, 4)`: x1, y1, x2, y2 of training faces
     points, # `(N, 5, 2)` their points
@@ -225,7 +225,7 @@ def mean_face(
     M = crop_matrix(boxes, 1)
     return apply_matrix(M, points).mean(0)
 
-# %% ../nbs/02_face_alignment.ipynb #c0040
+# %% ../nbs/02_face_alignment.ipynb #c0041
 def mean_face_errors(
     rows, # rows of selected_images.csv
     mean, # `(5, 2)` from `mean_face`
@@ -234,7 +234,7 @@ def mean_face_errors(
     boxes, true = _truth(rows)
     return nme(apply_matrix(invert(crop_matrix(boxes, 1)), mean), true)
 
-# %% ../nbs/02_face_alignment.ipynb #c0043
+# %% ../nbs/02_face_alignment.ipynb #c0044
 @dataclass(frozen=True)
 class LandmarkCfg:
     "Settings of a landmark training; the defaults train on two CPU cores in minutes, `**HOURGLASSES['course']` is the course's network"
@@ -255,7 +255,7 @@ class LandmarkCfg:
     flip:bool=True # mirror in training, and average with the mirror image ever after
     seed:int=0 # of weights, order and augmentation
 
-# %% ../nbs/02_face_alignment.ipynb #c0044
+# %% ../nbs/02_face_alignment.ipynb #c0045
 @patch(as_prop=True)
 def crop(self:LandmarkCfg): return CropCfg(self.input_size, self.shrink, self.square)
 @patch(as_prop=True)
@@ -265,7 +265,7 @@ def rim(self:LandmarkCfg): return self.input_size//4
 @patch(as_prop=True)
 def augment(self:LandmarkCfg): return Augment(self.input_size, self.rim, self.rotation, self.zoom, self.shift, 0.5*self.flip, self.colour)
 
-# %% ../nbs/02_face_alignment.ipynb #c0046
+# %% ../nbs/02_face_alignment.ipynb #c0047
 def _read_parts(data, cfg, max_images, n_workers, progress):
     "Crops and rows of train, val and unseen, and the table of skipped photographs"
     rows = read_selected(data)
@@ -275,13 +275,13 @@ def _read_parts(data, cfg, max_images, n_workers, progress):
     got = {k: _load(data, r, cfg.crop, cfg.rim*(k == "train"), n_workers, progress) for k, r in parts.items() if len(r)}
     return {k: g[:2] for k, g in got.items()}, pd.concat([g[2] for g in got.values()], ignore_index=True)
 
-# %% ../nbs/02_face_alignment.ipynb #c0047
+# %% ../nbs/02_face_alignment.ipynb #c0048
 def _train_data(crops, rows, cfg):
     "Crops with their points in crop pixels"
     boxes, true = _truth(rows)
     return ArrayData(x=crops, points=apply_matrix(cfg.crop.matrices(boxes, cfg.rim), true).astype(np.float32))
 
-# %% ../nbs/02_face_alignment.ipynb #c0048
+# %% ../nbs/02_face_alignment.ipynb #c0049
 def train_landmarks(
     data, # a prepared folder: `images/` and `selected_images.csv`
     run, # the folder that gets `best_stacked_hg.pth`, `log.jsonl` and `landmarks.json`
@@ -310,7 +310,7 @@ def train_landmarks(
     write_json(run/"landmarks.json", result)
     return result
 
-# %% ../nbs/02_face_alignment.ipynb #c0049
+# %% ../nbs/02_face_alignment.ipynb #c0050
 def _measure(model, parts, skipped, log, cfg):
     "What a training is worth, JSON-able"
     errors = {k: landmark_errors(model, rows, crops) for k, (crops, rows) in parts.items() if k != "train"}
@@ -322,7 +322,7 @@ def _measure(model, parts, skipped, log, cfg):
         out["cdf"] = dict(zip(("nme", "share"), map(list, nme_cdf(errors["unseen"].nme))))
     return out
 
-# %% ../nbs/02_face_alignment.ipynb #c0062
+# %% ../nbs/02_face_alignment.ipynb #c0063
 def errors_by_attribute(
     errors:pd.DataFrame, # from `landmark_errors`
     rows:pd.DataFrame, # rows of selected_images.csv that hold those images
@@ -341,7 +341,7 @@ def errors_by_attribute(
     table = pd.DataFrame(out, columns=["attribute", "n", "nme", "rest", "difference", "low", "high"])
     return table.sort_values("difference", ascending=False, ignore_index=True)
 
-# %% ../nbs/02_face_alignment.ipynb #c0065
+# %% ../nbs/02_face_alignment.ipynb #c0066
 def risk_coverage(
     errors:pd.DataFrame, # from `landmark_errors`
 ): # kept share `(N,)` from 1/N to 1, mean NME of the kept faces `(N,)`
@@ -350,26 +350,26 @@ def risk_coverage(
     n = np.arange(1, len(e) + 1)
     return n/len(e), e.cumsum()/n
 
-# %% ../nbs/02_face_alignment.ipynb #c0068
+# %% ../nbs/02_face_alignment.ipynb #c0069
 def sharpness(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
 ) -> float: # grey levels squared; small for a blurred picture
     "Variance of the Laplacian: how much fine detail a picture has"
     return float(cv2.Laplacian(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
-# %% ../nbs/02_face_alignment.ipynb #c0070
+# %% ../nbs/02_face_alignment.ipynb #c0071
 ALIGNED_COLUMNS = ["image_id", "identity", "class_id", "split", "people", *POINT_COLUMNS, "confidence", "sharpness", "nme"]
 
-# %% ../nbs/02_face_alignment.ipynb #c0071
+# %% ../nbs/02_face_alignment.ipynb #c0072
 def _try(f, *args):
     "What `f` returns, or the text of its `InputError`"
     try: return f(*args)
     except InputError as e: return str(e)
 
-# %% ../nbs/02_face_alignment.ipynb #c0072
+# %% ../nbs/02_face_alignment.ipynb #c0073
 def _aligned_name(image_id): return f"{Path(image_id).stem}.jpg"
 
-# %% ../nbs/02_face_alignment.ipynb #c0073
+# %% ../nbs/02_face_alignment.ipynb #c0074
 def _align_batch(model, rows, images, out, template, size, min_confidence):
     "Align one batch and write its faces; returns dict(rows=, skipped=), ready for JSON"
     boxes, true = _truth(rows); M = model.crop.matrices(boxes)
@@ -393,11 +393,11 @@ def _align_batch(model, rows, images, out, template, size, min_confidence):
     table = table.assign(confidence=sure.round(5), sharpness=[0. if isinstance(s, str) else round(s, 2) for s in sharp], nme=nme(found, true[fine]).round(5))
     return dict(rows=table[[not isinstance(s, str) for s in sharp]].to_dict("records"), skipped=skipped)
 
-# %% ../nbs/02_face_alignment.ipynb #c0074
+# %% ../nbs/02_face_alignment.ipynb #c0075
 def _write_csv(path, table):
     with atomic_path(path) as temp: table.to_csv(temp, index=False)
 
-# %% ../nbs/02_face_alignment.ipynb #c0075
+# %% ../nbs/02_face_alignment.ipynb #c0076
 def _finish_align(out, parts, info):
     "Write the tables; `aligned.json` last: where it is, everything is"
     table = pd.DataFrame([r for p in parts for r in p["rows"]], columns=ALIGNED_COLUMNS)
@@ -411,7 +411,7 @@ def _finish_align(out, parts, info):
     shutil.rmtree(out/"progress")
     return _read_table(out)
 
-# %% ../nbs/02_face_alignment.ipynb #c0077
+# %% ../nbs/02_face_alignment.ipynb #c0078
 def align(
     data, # a prepared folder: `images/` and `selected_images.csv`
     run, # a run folder with `best_stacked_hg.pth`, or a `.pth`
@@ -437,7 +437,7 @@ def align(
         if not part.exists(): write_json(part, _align_batch(model, rows[i:i + batch_size], Path(data)/"images", out, template, size, min_confidence))
     return _finish_align(out, [read_json(p) for p in sorted(parts.glob("*.json"))], settings | dict(key=key))
 
-# %% ../nbs/02_face_alignment.ipynb #c0078
+# %% ../nbs/02_face_alignment.ipynb #c0079
 def _read_table(out):
     path = Path(out)/"aligned_pred_all.csv"
     if not path.is_file(): raise InputError(f"{path} does not exist: run facerec_align to its end")
@@ -446,7 +446,7 @@ def _read_table(out):
     if lacking: raise InputError(f"{path} has no column {lacking[0]}: run facerec_align again")
     return table
 
-# %% ../nbs/02_face_alignment.ipynb #c0079
+# %% ../nbs/02_face_alignment.ipynb #c0080
 def read_aligned(
     folder, # what `align` wrote
     n_workers:int=None, # threads; `None` means one a core

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from .files import InputError
 
-# %% ../nbs/parts/backbones.ipynb #c0006
+# %% ../nbs/parts/backbones.ipynb #c0007
 def _conv(i, o, stride=1, kernel=3):
     "Convolution, batch norm, ReLU"
     return nn.Sequential(nn.Conv2d(i, o, kernel, stride, kernel//2, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
@@ -27,7 +27,7 @@ class _Residual(nn.Module):
         nn.init.zeros_(self.norm.weight)
     def forward(self, x): return F.relu(x + self.norm(self.b(self.a(x))), inplace=True)
 
-# %% ../nbs/parts/backbones.ipynb #c0009
+# %% ../nbs/parts/backbones.ipynb #c0010
 def _final_side(size, halvings=4):
     "The side of the last map after so many stride-2 convolutions"
     for _ in range(halvings): size = (size + 1)//2
@@ -48,7 +48,7 @@ def tiny(
     layers += [nn.Conv2d(c, c, side, groups=c, bias=False), nn.BatchNorm2d(c), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(c, emb_dim, bias=False), nn.BatchNorm1d(emb_dim))
 
-# %% ../nbs/parts/backbones.ipynb #c0013
+# %% ../nbs/parts/backbones.ipynb #c0014
 class _IBlock(nn.Module):
     "insightface's improved residual block: norm, conv, norm, PReLU, conv (strided), norm"
     def __init__(self, i, o, stride):
@@ -62,7 +62,7 @@ class _IBlock(nn.Module):
         out = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         return out + (x if self.downsample is None else self.downsample(x))
 
-# %% ../nbs/parts/backbones.ipynb #c0014
+# %% ../nbs/parts/backbones.ipynb #c0015
 class IResNet(nn.Module):
     "insightface's residual network for faces; the names of the weights are insightface's"
     def __init__(self,
@@ -87,7 +87,7 @@ class IResNet(nn.Module):
         x = self.bn2(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
         return self.features(self.fc(x.flatten(1)))
 
-# %% ../nbs/parts/backbones.ipynb #c0018
+# %% ../nbs/parts/backbones.ipynb #c0019
 def torchvision_resnet(
     name:str="resnet18", # 'resnet18' or 'resnet50'
     emb_dim:int=512, # numbers in an embedding
@@ -101,7 +101,7 @@ def torchvision_resnet(
     net.fc = nn.Sequential(nn.Linear(net.fc.in_features, emb_dim, bias=False), nn.BatchNorm1d(emb_dim))
     return net
 
-# %% ../nbs/parts/backbones.ipynb #c0021
+# %% ../nbs/parts/backbones.ipynb #c0022
 BACKBONES = dict(
     tiny=lambda emb_dim, size, pretrained: tiny(emb_dim, size),
     iresnet18=lambda emb_dim, size, pretrained: IResNet((2, 2, 2, 2), emb_dim, size),
@@ -120,7 +120,7 @@ def create_backbone(
     if pretrained and not name.startswith("resnet"): raise InputError(f"there are no pretrained weights for {name!r}: use pretrained=False, or resnet18 or resnet50")
     return BACKBONES[name](emb_dim, size, pretrained)
 
-# %% ../nbs/parts/backbones.ipynb #c0024
+# %% ../nbs/parts/backbones.ipynb #c0025
 _NORMALISATION = dict(resnet18=((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), resnet50=((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
 
 class Embedder(nn.Module):

@@ -8,7 +8,7 @@ __all__ = ['LANDMARK_EPOCHS', 'EPOCHS', 'SUMMARY', 'Stages', 'AtLeast', 'analyse
 
 # %% ../nbs/parts/demo.ipynb #c0003
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -376,7 +376,8 @@ class _Say:
         if not self.quiet: print(line, flush=True)
 
 SUMMARY = dict(nme_unseen="landmarks: NME on unseen people", top1_ce="closed set, top-1: cross-entropy", top1_arcface="closed set, top-1: ArcFace",
-               auc_unseen_pixels="unseen people, AUC: raw pixels", auc_unseen_ce="unseen people, AUC: cross-entropy", auc_unseen_arcface="unseen people, AUC: ArcFace",
+               auc_unseen_baseline="unseen people, AUC: raw pixels", auc_unseen_ce="unseen people, AUC: cross-entropy", auc_unseen_arcface="unseen people, AUC: ArcFace",
+               rank1_unseen_ce="unseen people, rank-1: cross-entropy", rank1_unseen_arcface="unseen people, rank-1: ArcFace",
                found_share="new photographs: a face was found", rank1="new photographs: nearest person is right", named_right="new photographs: named, and rightly",
                false_names="strangers: given somebody's name", reference_first="group pictures: reference in top 1")
 
@@ -420,7 +421,7 @@ def run_demo(
     run, drawn, say = Path(out), data is None, _Say(quiet)
     cfg = DemoCfg(ids, per_id, seed, unseen=unseen, landmark_epochs=landmark_epochs, epochs=epochs)
     if not drawn and not Path(data).is_dir(): raise InputError(f"{data} is not a folder: give a folder with CelebA's annotations and photographs")
-    run.mkdir(parents=True, exist_ok=True)
+    write_json(run/"config.json", asdict(cfg) | dict(data=data, drawn=drawn))
     stage, folder = Stages(run, redo, only, say), run/"celeba" if drawn else Path(data)
     if drawn: stage("data", lambda: _draw(folder, cfg, say), [ids, per_id, seed, _code("data")], [folder])
     got, prepared = _learn(stage, say, folder, run, drawn, cfg), run/"data-for-alignment"

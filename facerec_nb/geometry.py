@@ -13,7 +13,7 @@ import numpy as np
 
 from .files import InputError
 
-# %% ../nbs/parts/geometry.ipynb #c0006
+# %% ../nbs/parts/geometry.ipynb #c0007
 def xywh_to_xyxy(
     boxes, # `(..., 4)`: x_1, y_1, width, height in pixels
 ) -> np.ndarray: # `(..., 4)` float: x1, y1, x2, y2; the face is `img[y1:y2, x1:x2]`
@@ -21,7 +21,7 @@ def xywh_to_xyxy(
     b = np.asarray(boxes, float)
     return np.concatenate([b[..., :2], b[..., :2] + b[..., 2:]], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0007
+# %% ../nbs/parts/geometry.ipynb #c0008
 def xyxy_to_xywh(
     boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
 ) -> np.ndarray: # `(..., 4)` float: x_1, y_1, width, height
@@ -29,7 +29,7 @@ def xyxy_to_xywh(
     b = np.asarray(boxes, float)
     return np.concatenate([b[..., :2], b[..., 2:] - b[..., :2]], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0010
+# %% ../nbs/parts/geometry.ipynb #c0011
 def shrink_box(
     boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
     share:float=0.05, # 0.05 makes each side 5 % shorter; negative values grow it
@@ -39,7 +39,7 @@ def shrink_box(
     centre, half = (b[..., :2] + b[..., 2:])/2, (b[..., 2:] - b[..., :2])*(1 - share)/2
     return np.concatenate([centre - half, centre + half], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0013
+# %% ../nbs/parts/geometry.ipynb #c0014
 def square_box(
     boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
     scale:float=1.0, # side of the square in units of the longer side
@@ -49,7 +49,7 @@ def square_box(
     centre, half = (b[..., :2] + b[..., 2:])/2, (b[..., 2:] - b[..., :2]).max(-1, keepdims=True)*scale/2
     return np.concatenate([centre - half, centre + half], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0016
+# %% ../nbs/parts/geometry.ipynb #c0017
 def apply_matrix(
     M, # `(..., 2, 3)` affine matrices
     points, # `(..., K, 2)` points in pixels
@@ -57,7 +57,7 @@ def apply_matrix(
     "Move points; leading dimensions broadcast, arrays and tensors both work"
     return points @ M[..., :2].swapaxes(-1, -2) + M[..., None, :, 2]
 
-# %% ../nbs/parts/geometry.ipynb #c0017
+# %% ../nbs/parts/geometry.ipynb #c0018
 def compose(
     second, # `(..., 2, 3)`: applied last
     first, # `(..., 2, 3)`: applied first
@@ -68,7 +68,7 @@ def compose(
     import torch
     return torch.cat([linear, moved], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0018
+# %% ../nbs/parts/geometry.ipynb #c0019
 def invert(
     M, # `(..., 2, 3)`
 ) -> np.ndarray: # `(..., 2, 3)`
@@ -77,7 +77,7 @@ def invert(
     import torch
     back = torch.linalg.inv(M[..., :2]); return torch.cat([back, -back @ M[..., 2:]], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0021
+# %% ../nbs/parts/geometry.ipynb #c0022
 def crop_matrix(
     boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels of the photograph
     size:int, # side of the square crop in pixels
@@ -92,7 +92,7 @@ def crop_matrix(
     M[..., 2] = (0.5 - b[..., :2])*scale - 0.5
     return M
 
-# %% ../nbs/parts/geometry.ipynb #c0025
+# %% ../nbs/parts/geometry.ipynb #c0026
 def warp(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     M:np.ndarray, # `(2, 3)`: photograph -> result
@@ -112,7 +112,7 @@ def warp(
     out = cv2.warpAffine(img, M, (size*max(k, 1)).tolist(), flags=cv2.INTER_LINEAR, borderMode=mode)
     return cv2.resize(out, size.tolist(), interpolation=cv2.INTER_AREA) if k > 1 else out
 
-# %% ../nbs/parts/geometry.ipynb #c0026
+# %% ../nbs/parts/geometry.ipynb #c0027
 def crop_resize(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     box, # x1, y1, x2, y2 in pixels; may be fractional and may reach outside
@@ -121,7 +121,7 @@ def crop_resize(
     "Cut out a box and resize it; `crop_matrix` moves the points"
     return warp(img, crop_matrix(box, size), size)
 
-# %% ../nbs/parts/geometry.ipynb #c0039
+# %% ../nbs/parts/geometry.ipynb #c0040
 def similarity(
     src, # `(..., K, 2)` points, K >= 2
     dst, # `(..., K, 2)` or `(K, 2)` targets
@@ -138,12 +138,12 @@ def similarity(
     R = U*S[..., None, :] @ Vt * ((D*S).sum(-1)/spread)[..., None, None]
     return np.concatenate([R, (mean_dst - mean_src @ R.swapaxes(-1, -2)).swapaxes(-1, -2)], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0045
+# %% ../nbs/parts/geometry.ipynb #c0046
 TEMPLATE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 COURSE_TEMPLATE = np.array([[0.30, 0.35], [0.70, 0.35], [0.50, 0.52], [0.35, 0.75], [0.65, 0.75]])
 TEMPLATES = dict(arcface=(TEMPLATE_112 + 0.5)/112, course=COURSE_TEMPLATE)
 
-# %% ../nbs/parts/geometry.ipynb #c0046
+# %% ../nbs/parts/geometry.ipynb #c0047
 def template(
     size:int=112, # side of the aligned face in pixels
     name:str="arcface", # a key of `TEMPLATES`
@@ -153,7 +153,7 @@ def template(
     if name not in TEMPLATES: raise InputError(f"there is no template {name!r}: use one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]*size - 0.5
 
-# %% ../nbs/parts/geometry.ipynb #c0048
+# %% ../nbs/parts/geometry.ipynb #c0049
 def align_matrix(
     points, # `(..., 5, 2)` pixels of the photograph
     size:int=112, # side of the aligned face in pixels
@@ -162,7 +162,7 @@ def align_matrix(
     "The similarity that brings five points as near to a template as it can"
     return similarity(points, template(size, name))
 
-# %% ../nbs/parts/geometry.ipynb #c0049
+# %% ../nbs/parts/geometry.ipynb #c0050
 def align_face(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     points, # `(5, 2)` pixels of the photograph
@@ -173,10 +173,10 @@ def align_face(
     "Turn, scale and shift a photograph so that its five points lie on the template"
     return warp(img, align_matrix(points, size, template), size, border)
 
-# %% ../nbs/parts/geometry.ipynb #c0053
+# %% ../nbs/parts/geometry.ipynb #c0054
 FLIP_ORDER = [1, 0, 2, 4, 3]
 
-# %% ../nbs/parts/geometry.ipynb #c0054
+# %% ../nbs/parts/geometry.ipynb #c0055
 def flip_points(
     points, # `(..., 5, 2)` pixels, array or tensor
     width:int, # width of the picture in pixels
@@ -186,12 +186,12 @@ def flip_points(
     flipped[..., 0] = width - 1 - flipped[..., 0]
     return flipped
 
-# %% ../nbs/parts/geometry.ipynb #c0057
+# %% ../nbs/parts/geometry.ipynb #c0058
 def _normalised(width, height, like):
     "Pixels -> the -1..1 coordinates of `grid_sample(align_corners=False)`, as 3x3"
     return like.new_tensor([[2/width, 0, 1/width - 1], [0, 2/height, 1/height - 1], [0, 0, 1]])
 
-# %% ../nbs/parts/geometry.ipynb #c0058
+# %% ../nbs/parts/geometry.ipynb #c0059
 def warp_batch(
     x, # float tensor `(N, C, H, W)`
     M, # tensor `(N, 2, 3)`: input pixels -> result pixels
@@ -206,7 +206,7 @@ def warp_batch(
     grid = F.affine_grid(theta[:, :2], (len(x), x.shape[1], size, size), align_corners=False)
     return F.grid_sample(x, grid.to(x.dtype), padding_mode=border, align_corners=False)
 
-# %% ../nbs/parts/geometry.ipynb #c0062
+# %% ../nbs/parts/geometry.ipynb #c0063
 def jitter(
     n:int, # how many matrices
     size:int, # side of the picture in pixels
@@ -228,7 +228,7 @@ def jitter(
     moved = middle + (2*u[:, 2:4] - 1)*shift*size - R.sum(-1)*middle
     return torch.cat([R, moved[..., None]], -1), mirrored
 
-# %% ../nbs/parts/geometry.ipynb #c0063
+# %% ../nbs/parts/geometry.ipynb #c0064
 def jitter_points(
     points, # tensor `(n, 5, 2)` pixels
     M, # tensor `(n, 2, 3)` from `jitter`, perhaps composed with a crop

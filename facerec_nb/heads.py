@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from .files import InputError
 
-# %% ../nbs/parts/heads.ipynb #c0008
+# %% ../nbs/parts/heads.ipynb #c0009
 def _wide(x):
     "Half precision to float32; float32 and float64 stay"
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -51,7 +51,7 @@ class Head(nn.Module):
         "Mean cross-entropy of the logits"
         return F.cross_entropy(_wide(self(emb, labels)), labels, label_smoothing=self.smoothing)
 
-# %% ../nbs/parts/heads.ipynb #c0011
+# %% ../nbs/parts/heads.ipynb #c0012
 class SoftmaxHead(Head):
     "CE: a linear layer and cross-entropy; `loss` as in `Head`"
     def __init__(self,
@@ -70,7 +70,7 @@ class SoftmaxHead(Head):
         self.check(emb, labels)
         return self.linear(emb)
 
-# %% ../nbs/parts/heads.ipynb #c0025
+# %% ../nbs/parts/heads.ipynb #c0026
 def arc_margin(
     cos:torch.Tensor, # cosines of faces with their own class centre, any shape, -1..1
     margin:float, # m in radians, 0..pi/2
@@ -81,7 +81,7 @@ def arc_margin(
     added = cos*math.cos(margin) - sin*math.sin(margin)
     return torch.where(cos > math.cos(math.pi - margin), added, cos - margin*math.sin(margin))
 
-# %% ../nbs/parts/heads.ipynb #c0031
+# %% ../nbs/parts/heads.ipynb #c0032
 class NormFaceHead(Head):
     "Scaled cosine softmax (Wang et al. 2017, arXiv:1704.06369, section 3); the base of the margin heads"
     def __init__(self,
@@ -120,7 +120,7 @@ class NormFaceHead(Head):
         if labels is not None: cos = cos.scatter(1, labels[:, None], self.with_margin(cos.gather(1, labels[:, None])))
         return self.scale*cos
 
-# %% ../nbs/parts/heads.ipynb #c0033
+# %% ../nbs/parts/heads.ipynb #c0034
 class CosFaceHead(NormFaceHead):
     "NormFace with cos(theta) - m for the own class (Wang et al. 2018, arXiv:1801.09414, equation 4)"
     def __init__(self,
@@ -137,7 +137,7 @@ class CosFaceHead(NormFaceHead):
         "cos - m"
         return cos - self.margin
 
-# %% ../nbs/parts/heads.ipynb #c0034
+# %% ../nbs/parts/heads.ipynb #c0035
 class ArcFaceHead(NormFaceHead):
     "NormFace with cos(theta + m) for the own class (Deng et al. 2019, arXiv:1801.07698, equation 3), guarded by `arc_margin`"
     def __init__(self,
@@ -154,7 +154,7 @@ class ArcFaceHead(NormFaceHead):
         "`arc_margin` of the own cosine"
         return arc_margin(cos, self.margin)
 
-# %% ../nbs/parts/heads.ipynb #c0053
+# %% ../nbs/parts/heads.ipynb #c0054
 def pair_distances(
     emb:torch.Tensor, # `(N, D)` raw embeddings
 ) -> torch.Tensor: # `(N, N)` Euclidean distances of the normalised embeddings, 0.001..2
@@ -163,7 +163,7 @@ def pair_distances(
         e = F.normalize(_wide(emb))
         return (2 - 2*e@e.T).clamp_min(1e-6).sqrt()
 
-# %% ../nbs/parts/heads.ipynb #c0056
+# %% ../nbs/parts/heads.ipynb #c0057
 def random_triplets(
     dist:torch.Tensor, # `(N, N)` distances; only their number is used
     labels:torch.Tensor, # `(N,)` person ids
@@ -175,7 +175,7 @@ def random_triplets(
     if not len(a): return a, a, a
     return a, *(torch.multinomial(mask[a].float(), 1)[:, 0] for mask in (pos, neg))
 
-# %% ../nbs/parts/heads.ipynb #c0058
+# %% ../nbs/parts/heads.ipynb #c0059
 def hard_triplets(
     dist:torch.Tensor, # `(N, N)` distances
     labels:torch.Tensor, # `(N,)` person ids
@@ -188,7 +188,7 @@ def hard_triplets(
     d = dist.detach()
     return a, d.masked_fill(~pos, -1.0)[a].argmax(1), d.masked_fill(~neg, math.inf)[a].argmin(1)
 
-# %% ../nbs/parts/heads.ipynb #c0063
+# %% ../nbs/parts/heads.ipynb #c0064
 class TripletHead(Head):
     "Triplet loss on the unit sphere (Schroff et al. 2015, arXiv:1503.03832); no weights, no logits"
     classifies = False
@@ -223,7 +223,7 @@ class TripletHead(Head):
         "Mean over the mined triplets"
         return self(emb, labels).mean()
 
-# %% ../nbs/parts/heads.ipynb #c0070
+# %% ../nbs/parts/heads.ipynb #c0071
 HEADS = dict(ce=SoftmaxHead, normface=NormFaceHead, cosface=CosFaceHead, arcface=ArcFaceHead, triplet=TripletHead)
 
 def create_head(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .files import InputError
 
-# %% ../nbs/parts/hourglass.ipynb #c0006
+# %% ../nbs/parts/hourglass.ipynb #c0007
 class Residual(nn.Module):
     "Pre-activation bottleneck block; a 1x1 convolution fits the shortcut when the number of channels changes"
     def __init__(self,
@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
     def forward(self, x): return self.skip(x) + self.body(x)
 
-# %% ../nbs/parts/hourglass.ipynb #c0014
+# %% ../nbs/parts/hourglass.ipynb #c0015
 class Hourglass(nn.Module):
     "A picture halved `depth` times and grown back, with a shortcut at every size; height and width must be multiples of `2**depth`"
     def __init__(self,
@@ -42,7 +42,7 @@ class Hourglass(nn.Module):
         low = self.back(self.inner(self.down(F.max_pool2d(x, 2))))
         return self.up(x) + F.interpolate(low, scale_factor=2)
 
-# %% ../nbs/parts/hourglass.ipynb #c0021
+# %% ../nbs/parts/hourglass.ipynb #c0022
 class _Stack(nn.Module):
     "One hourglass with its answer, and what it hands on"
     def __init__(self, depth, channels, n_points, last):
@@ -57,7 +57,7 @@ class _Stack(nn.Module):
         y = self.body(x); heat = self.head(y)
         return heat, x if self.features is None else x + self.features(y) + self.answer(heat)
 
-# %% ../nbs/parts/hourglass.ipynb #c0022
+# %% ../nbs/parts/hourglass.ipynb #c0023
 class StackedHourglass(nn.Module):
     "Stacked hourglass network (Newell et al. 2016); raises `InputError` for sizes that cannot be halved often enough"
     def __init__(self,
@@ -87,13 +87,13 @@ class StackedHourglass(nn.Module):
             heat, x = stack(x); answers.append(heat)
         return answers
 
-# %% ../nbs/parts/hourglass.ipynb #c0024
+# %% ../nbs/parts/hourglass.ipynb #c0025
 HOURGLASSES = dict(
     course=dict(stacks=2, channels=256, depth=4, input_size=256),
     small=dict(stacks=2, channels=64, depth=4, input_size=128),
 )
 
-# %% ../nbs/parts/hourglass.ipynb #c0029
+# %% ../nbs/parts/hourglass.ipynb #c0030
 def heatmaps(
     points, # tensor `(N, K, 2)` in input pixels
     input_size:int, # side of the network's input in pixels
@@ -107,7 +107,7 @@ def heatmaps(
     gx, gy = (torch.exp(-(axis - centre[..., i, None])**2/(2*sigma**2)) for i in (0, 1))
     return gy[..., :, None]*gx[..., None, :]
 
-# %% ../nbs/parts/hourglass.ipynb #c0032
+# %% ../nbs/parts/hourglass.ipynb #c0033
 def heatmap_loss(
     answers, # list of `(N, K, h, w)`, as the network gives them
     target, # `(N, K, h, w)` from `heatmaps`
@@ -119,18 +119,18 @@ def heatmap_loss(
     if visible is None: return wrong.mean()
     return (wrong*visible).sum()/(visible.sum()*len(answers)).clamp(min=1)
 
-# %% ../nbs/parts/hourglass.ipynb #c0035
+# %% ../nbs/parts/hourglass.ipynb #c0036
 def _peaks(h):
     "Height and integer position of each brightest pixel"
     peak, index = h.flatten(2).max(-1)
     return peak, index % h.shape[3], torch.div(index, h.shape[3], rounding_mode="floor")
 
-# %% ../nbs/parts/hourglass.ipynb #c0036
+# %% ../nbs/parts/hourglass.ipynb #c0037
 def _confidence(peak):
     "How sure a face is: the mean height of its peaks, within 0..1"
     return peak.clamp(0, 1).mean(-1)
 
-# %% ../nbs/parts/hourglass.ipynb #c0037
+# %% ../nbs/parts/hourglass.ipynb #c0038
 def decode_argmax(
     h, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels
@@ -139,13 +139,13 @@ def decode_argmax(
     peak, x, y = _peaks(h.float())
     return (torch.stack([x, y], -1) + 0.5)*input_size/h.shape[-1] - 0.5, _confidence(peak)
 
-# %% ../nbs/parts/hourglass.ipynb #c0042
+# %% ../nbs/parts/hourglass.ipynb #c0043
 def _top(values):
     "Position of the top of the parabola through the logarithms of three values at -1, 0, 1"
     l, c, r = values.clamp(min=1e-12).log().unbind(-1)
     return (0.5*(l - r)/(l - 2*c + r).clamp(max=-1e-3)).clamp(-1.5, 1.5)
 
-# %% ../nbs/parts/hourglass.ipynb #c0043
+# %% ../nbs/parts/hourglass.ipynb #c0044
 def decode(
     h, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels

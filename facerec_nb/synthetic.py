@@ -17,7 +17,7 @@ import numpy as np
 from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from .files import InputError, atomic_path, thread_map, write_image
 
-# %% ../nbs/parts/synthetic.ipynb #c0007
+# %% ../nbs/parts/synthetic.ipynb #c0008
 _RHO = np.linspace(0, 1, 2001); _ALPHA = 2.15*(.66*_RHO + .34*_RHO**3)  # radius on the sheet -> angle from straight ahead
 
 @functools.lru_cache(16)
@@ -29,22 +29,22 @@ def _sheet(n):
     d = np.stack([p*k, q*k, np.cos(a)], -1).astype(np.float32)
     return d, np.arctan2(d[..., 0], d[..., 2]), rho <= 1
 
-# %% ../nbs/parts/synthetic.ipynb #c0010
+# %% ../nbs/parts/synthetic.ipynb #c0011
 def _to_sheet(X, Y, n):
     "Sheet pixels of the directions that a viewer in front sees at `(X, Y)` of the unit disc"
     s = np.hypot(X, Y); rho = np.interp(np.arcsin(np.clip(s, 0, 1)), _ALPHA, _RHO)
     return np.stack([X, Y], -1)*(rho/np.maximum(s, 1e-9))[..., None]*n/2 + (n-1)/2
 
-# %% ../nbs/parts/synthetic.ipynb #c0013
+# %% ../nbs/parts/synthetic.ipynb #c0014
 def _bump(x, y, cx, cy, sx, sy): return np.exp(-((x-cx)/sx)**2 - ((y-cy)/sy)**2)
 
-# %% ../nbs/parts/synthetic.ipynb #c0014
+# %% ../nbs/parts/synthetic.ipynb #c0015
 def _smooth(x, lo, hi):
     "0 below `lo`, 1 above `hi`, an S between"
     t = np.clip((x-lo)/(hi-lo), 0, 1)
     return t*t*(3-2*t)
 
-# %% ../nbs/parts/synthetic.ipynb #c0017
+# %% ../nbs/parts/synthetic.ipynb #c0018
 def _skull(f, e, d):
     "The smooth head: directions `(..., 3)` to points, x right, y down, z to the viewer, half a head high"
     X, Y, Z = d[..., 0], d[..., 1], d[..., 2]
@@ -53,7 +53,7 @@ def _skull(f, e, d):
     y = Y*np.where(Y > 0, f.chin_long, 1) + .09*e.open*_smooth(Y, .55, .9)*(Z > 0)
     return np.stack([f.width*X*wide, y, z], -1)
 
-# %% ../nbs/parts/synthetic.ipynb #c0019
+# %% ../nbs/parts/synthetic.ipynb #c0020
 def _nose(f, x, y):
     "How far the nose stands out: a ridge that rises to the tip, and two wings"
     length = f.nose_y-f.eye_y+.1; t = np.clip((y-f.nose_y+length)/length, 0, 1.6)
@@ -61,7 +61,7 @@ def _nose(f, x, y):
     wings = _bump(np.abs(x), y, f.nose_w*.8, f.nose_y+.045, f.nose_w*.5, .055)
     return f.nose_h*(ridge*np.exp(-(x/(f.nose_w*(.62+.25*np.minimum(t, 1))))**2) + .45*wings)
 
-# %% ../nbs/parts/synthetic.ipynb #c0020
+# %% ../nbs/parts/synthetic.ipynb #c0021
 def _relief(f, e, x, y):
     "Everything else that stands out of a face or lies in it"
     a = np.abs(x)
@@ -71,7 +71,7 @@ def _relief(f, e, x, y):
     chin = f.chin*_bump(x, y, 0, .87, .2, .12) - .03*_bump(x, y, 0, .75, .2, .05) - .05*f.double_chin*_bump(x, y, 0, .97, .4, .02)
     return eyes + cheeks + lips + chin
 
-# %% ../nbs/parts/synthetic.ipynb #c0022
+# %% ../nbs/parts/synthetic.ipynb #c0023
 def head_surface(
     f, # a person, from `face_params`
     e, # a moment, from `photo_params`
@@ -84,7 +84,7 @@ def head_surface(
     p[..., 0] += np.sign(x)*ear*.75; p[..., 2] -= ear*.6
     return p
 
-# %% ../nbs/parts/synthetic.ipynb #c0024
+# %% ../nbs/parts/synthetic.ipynb #c0025
 _SKINS = np.array([[.95, .79, .70], [.93, .74, .62], [.84, .62, .47], [.66, .45, .32], [.46, .30, .22]])
 _HAIRS = dict(black=(.085, .07, .065), brown=(.26, .165, .10), light_brown=(.42, .28, .17), blond=(.78, .61, .37), red=(.52, .23, .10), gray=(.66, .65, .64))
 _IRIS = np.array([[.28, .17, .10], [.42, .27, .13], [.35, .44, .26], [.30, .48, .66], [.45, .54, .58]])
@@ -98,7 +98,7 @@ def _colours(f, g):
     w = np.array([1+2*m, .6, .4*(1-m), .7*(1-m), .35*(1-m)]); f.iris = _IRIS[g.choice(5, p=w/w.sum())]*g.uniform(.85, 1.15)
     f.brow_color = f.hair*.75 if f.hair_kind != "gray" else f.hair*.6
 
-# %% ../nbs/parts/synthetic.ipynb #c0026
+# %% ../nbs/parts/synthetic.ipynb #c0027
 _STYLES = dict(  # length, thickness, height on top, curl
     bald=(0, 0, 0, 0), fringe=(0, .06, 0, 0), buzz=(0, .03, .0, 0), crop=(0, .08, .06, 0), quiff=(0, .08, .17, .3), curly=(0, .15, .1, 1), afro=(.1, .27, .06, 1),
     bob=(.55, .13, .05, 0), wavy_bob=(.6, .17, .06, .6), long=(1.5, .12, .05, 0), wavy=(1.35, .17, .07, .7), bun=(0, .07, .05, 0))
@@ -113,7 +113,7 @@ def _hair_style(f, g):
     f.bangs = bool(f.style in ("bob", "wavy_bob", "long", "wavy", "crop") and g.random() < .3)
     f.recede = float(f.male)*max(float(g.normal(f.age-.45, .25)), 0); f.hairline = -.64-.05*f.male-.1*f.recede+float(g.normal(0, .035))
 
-# %% ../nbs/parts/synthetic.ipynb #c0027
+# %% ../nbs/parts/synthetic.ipynb #c0028
 def _shape(f, n):
     "The lengths of a face, in half heads"
     s = float(f.male)
@@ -125,7 +125,7 @@ def _shape(f, n):
     f.mouth_y, f.mouth_w, f.lip, f.lip_h = f.nose_y+n(.225, .02), n(.21, .022), n(.05, .012), n(.055-.008*s, .011)+.015*f.melanin
     f.chin, f.ear, f.cheek_out, f.brow_ridge = n(.09+.02*s, .03), n(.105+.015*s, .02), n(.055, .015)+.03*f.fat, n(.02+.025*s, .01)
 
-# %% ../nbs/parts/synthetic.ipynb #c0028
+# %% ../nbs/parts/synthetic.ipynb #c0029
 def face_params(
     identity:int, # any whole number from 0
     seed:int=0, # another seed is another population
@@ -141,20 +141,20 @@ def face_params(
     f.freckles = [(g.normal(0, .24), g.normal(.22, .09)) for _ in range(45)] if f.melanin < .35 and g.random() < .25 else []
     return f
 
-# %% ../nbs/parts/synthetic.ipynb #c0033
+# %% ../nbs/parts/synthetic.ipynb #c0034
 def _cloth_colour(rng):
     "A muted colour, as clothes and walls have"
     h, s, v = rng.uniform(0, 360), rng.uniform(.05, .6), rng.uniform(.12, .85)
     return cv2.cvtColor(np.float32([[[h, s, v]]]), cv2.COLOR_HSV2RGB)[0, 0]
 
-# %% ../nbs/parts/synthetic.ipynb #c0034
+# %% ../nbs/parts/synthetic.ipynb #c0035
 def _light(e, u, n):
     "One lamp somewhere in front, a sky all round, and the colour of both"
     l = np.array([n(0, .65), n(-.28, .35), 1.]); e.light = (l/np.linalg.norm(l)).astype(np.float32)
     e.diffuse, e.ambient = float(u(.35, .75)), float(u(.34, .5)); warm, green = n(0, .07), n(0, .02)
     e.tint = np.float32([1+warm, 1+green, 1-warm])
 
-# %% ../nbs/parts/synthetic.ipynb #c0035
+# %% ../nbs/parts/synthetic.ipynb #c0036
 def photo_params(
     f, # a person, from `face_params`
     rng, # a numpy Generator
@@ -171,7 +171,7 @@ def photo_params(
     e.blurry, e.quality, e.mic, e.noise = bool(u() < .05), int(u(55, 96)), bool(u() < .02), float(u(.004, .02))
     return e
 
-# %% ../nbs/parts/synthetic.ipynb #c0038
+# %% ../nbs/parts/synthetic.ipynb #c0039
 def rotation(
     yaw:float, # degrees, positive turns the nose to the right of the picture
     pitch:float, # degrees, positive looks down
@@ -182,16 +182,16 @@ def rotation(
     Ry, Rx = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]), np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     return (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])@Rx@Ry).astype(np.float32)
 
-# %% ../nbs/parts/synthetic.ipynb #c0041
+# %% ../nbs/parts/synthetic.ipynb #c0042
 def _front(f, x, y):
     "Directions of the skin that a viewer in front sees at `(x, y)` half heads"
     X, Y = np.asarray(x)/f.width, np.asarray(y, float)
     return np.stack([X, Y, np.sqrt(np.maximum(1-X*X-Y*Y, 0))], -1)
 
-# %% ../nbs/parts/synthetic.ipynb #c0042
+# %% ../nbs/parts/synthetic.ipynb #c0043
 def _mouth_corner(f, e): return f.mouth_w*(1+.18*max(e.smile, 0)-.08*e.open), f.mouth_y-.06*e.smile
 
-# %% ../nbs/parts/synthetic.ipynb #c0043
+# %% ../nbs/parts/synthetic.ipynb #c0044
 def points_3d(
     f, # a person
     e, # a moment
@@ -200,7 +200,7 @@ def points_3d(
     mx, my = _mouth_corner(f, e)
     return head_surface(f, e, _front(f, np.array([-f.eye_x, f.eye_x, 0, -mx, mx]), np.array([f.eye_y, f.eye_y, f.nose_y, my, my])))
 
-# %% ../nbs/parts/synthetic.ipynb #c0047
+# %% ../nbs/parts/synthetic.ipynb #c0048
 def project(
     f, # a person
     e, # a moment
@@ -210,7 +210,7 @@ def project(
     face = head_surface(f, e, d[keep & (d[..., 1] > -.62) & (d[..., 2] > .2)])
     return (points_3d(f, e)@R.T)[:, :2], (face@R.T)[:, :2]
 
-# %% ../nbs/parts/synthetic.ipynb #c0055
+# %% ../nbs/parts/synthetic.ipynb #c0056
 def _poly(tex, f, pts, color, alpha=1., soft=0., clip=None):
     "Paint a closed outline, given as seen from the front, on the sheet; `soft` is the blur in sheets, `clip` another outline"
     n = tex.shape[0]; q = _to_sheet(pts[:, 0]/f.width, pts[:, 1], n); m = int(3*soft*n)+2
@@ -224,21 +224,21 @@ def _poly(tex, f, pts, color, alpha=1., soft=0., clip=None):
     if clip is not None: mask *= fill(_to_sheet(clip[:, 0]/f.width, clip[:, 1], n))
     w = tex[y0:y1, x0:x1]; w += mask[..., None]*(np.asarray(color, np.float32)-w)
 
-# %% ../nbs/parts/synthetic.ipynb #c0056
+# %% ../nbs/parts/synthetic.ipynb #c0057
 def _ellipse(cx, cy, rx, ry, n=24):
     t = np.linspace(0, 2*np.pi, n, endpoint=False)
     return np.stack([cx+rx*np.cos(t), cy+ry*np.sin(t)], -1)
 
-# %% ../nbs/parts/synthetic.ipynb #c0057
+# %% ../nbs/parts/synthetic.ipynb #c0058
 def _band(x, upper, lower): return np.concatenate([np.stack([x, upper+0*x], -1), np.stack([x, lower+0*x], -1)[::-1]])
 
-# %% ../nbs/parts/synthetic.ipynb #c0060
+# %% ../nbs/parts/synthetic.ipynb #c0061
 def _eye_outline(f, e, side):
     "x, upper lid, lower lid of one eye"
     s = np.linspace(-1, 1, 19); h = f.eye_h*(1-.22*max(e.smile, 0))*(1-.93*e.blink); y = f.eye_y-f.eye_tilt*s*side
     return f.eye_x*side+f.eye_w*s, y-h*1.2*(1-np.abs(s)**2.3)**.8, y+h*.8*(1-np.abs(s)**2.2)
 
-# %% ../nbs/parts/synthetic.ipynb #c0061
+# %% ../nbs/parts/synthetic.ipynb #c0062
 def _paint_iris(tex, f, e, side, clip):
     "Iris, pupil and the reflected lamp"
     x, y, r = side*f.eye_x+e.gaze[0]*.06, f.eye_y+e.gaze[1]*.03-.006, .078
@@ -247,7 +247,7 @@ def _paint_iris(tex, f, e, side, clip):
     _poly(tex, f, _ellipse(x, y, r*.45, r*.45), [.03]*3, clip=clip)
     _poly(tex, f, _ellipse(x+.03*np.sign(e.light[0]), y-.03, .019, .02), [1.15]*3, .95, clip=clip)
 
-# %% ../nbs/parts/synthetic.ipynb #c0062
+# %% ../nbs/parts/synthetic.ipynb #c0063
 def _paint_eye(tex, f, e, side):
     "One eye with its lids, lashes and what is put on them"
     x, up, lo = _eye_outline(f, e, side); out = _band(x, up, lo); s = (x/side-f.eye_x)/f.eye_w
@@ -261,7 +261,7 @@ def _paint_eye(tex, f, e, side):
     _poly(tex, f, _band(x, up-.042, up-.042+.011*(1-s**2)), f.skin*.58, .7, .002)
     _poly(tex, f, _band(x, lo-.003, lo+.007), f.skin*(.62, .45, .42), .6, .0015)
 
-# %% ../nbs/parts/synthetic.ipynb #c0064
+# %% ../nbs/parts/synthetic.ipynb #c0065
 def _paint_brow(tex, f, e, side, rng):
     "A tapered arch of short hairs"
     s = np.linspace(0, 1, 17); x = side*(f.eye_x+f.eye_w*(-1.05+2.3*s)); w = f.brow_thick*np.minimum(1, .65+3*s)*(1-.8*s**2.2)*.8
@@ -271,7 +271,7 @@ def _paint_brow(tex, f, e, side, rng):
         i = int(k*16); a, b = np.array([x[i], y[i]+w[i]*.7]), np.array([x[i]+side*.045, y[i]-w[i]*.9-.004])
         _poly(tex, f, np.array([a, b, a+[side*.012, 0]]), f.brow_color*.7, .5, .001)
 
-# %% ../nbs/parts/synthetic.ipynb #c0065
+# %% ../nbs/parts/synthetic.ipynb #c0066
 def _lip_curves(f, e):
     "x, and the four curves of a mouth from top to bottom"
     mx, my = _mouth_corner(f, e); s = np.linspace(-1, 1, 25); a = 1-s**2; x = mx*s
@@ -279,7 +279,7 @@ def _lip_curves(f, e):
     top = mid-gap*.35-f.lip_h*a**.75*(1-.28*np.exp(-(s/.16)**2)); low = mid+gap+f.lip_h*1.3*a**.85
     return x, top, mid-gap*.35, mid+gap, low
 
-# %% ../nbs/parts/synthetic.ipynb #c0067
+# %% ../nbs/parts/synthetic.ipynb #c0068
 def _paint_mouth(tex, f, e):
     "Lips, teeth and the line between"
     x, a, b, c, d = _lip_curves(f, e); mx, my = _mouth_corner(f, e)
@@ -292,7 +292,7 @@ def _paint_mouth(tex, f, e):
     if e.open <= .12: _poly(tex, f, _band(x, b-.005, c+.005), lips*.4, .85, .0012)
     for k in (-1, 1): _poly(tex, f, _ellipse(k*mx*1.02, my, .018, .016), f.skin*.58, .55, .004)
 
-# %% ../nbs/parts/synthetic.ipynb #c0068
+# %% ../nbs/parts/synthetic.ipynb #c0069
 def _paint_skin(tex, f, e, rng):
     "Cheeks, nostrils, folds, freckles and moles"
     rosy = .35+.5*f.rosy+.15*e.makeup
@@ -308,7 +308,7 @@ def _paint_skin(tex, f, e, rng):
     for x, y in f.freckles: _poly(tex, f, _ellipse(x, y, .008, .008, 8), f.skin*(.8, .68, .6), .65, .001)
     for x, y in f.moles: _poly(tex, f, _ellipse(x, y, .016, .016, 10), f.skin*.38, .9, .001)
 
-# %% ../nbs/parts/synthetic.ipynb #c0069
+# %% ../nbs/parts/synthetic.ipynb #c0070
 def _paint_beard(tex, f, rng):
     "Where hair grows on a chin, how densely, with some grain"
     n = tex.shape[0]; d, _, keep = _sheet(n); X, Y, Z = d[..., 0]*f.width, d[..., 1], d[..., 2]; aX = np.abs(X)
@@ -320,7 +320,7 @@ def _paint_beard(tex, f, rng):
     m = np.clip(np.maximum(m*(1-lips*(f.beard != "mustache")), side), 0, .92)*(.85+.2*rng.standard_normal((n, n), np.float32))
     tex += np.clip(m, 0, 1)[..., None].astype(np.float32)*(f.brow_color.astype(np.float32)-tex)
 
-# %% ../nbs/parts/synthetic.ipynb #c0071
+# %% ../nbs/parts/synthetic.ipynb #c0072
 @functools.lru_cache(8)
 def _strands(kind, curl):
     "Hair as noise `(128, 512)`: long streaks down the second axis, or curls"
@@ -329,7 +329,7 @@ def _strands(kind, curl):
     b = cv2.GaussianBlur(a, (0, 0), sigmaX=6, sigmaY=12); a = a/a.std()+.7*b/b.std()
     return a/a.std()
 
-# %% ../nbs/parts/synthetic.ipynb #c0072
+# %% ../nbs/parts/synthetic.ipynb #c0073
 def _hair_edge(f, n):
     "Above the hairline (positive) or below it, for every direction of the sheet"
     d, lon, _ = _sheet(n); deg = np.degrees(np.abs(lon)); h, r = f.hairline, f.recede
@@ -344,14 +344,14 @@ def _hair_edge(f, n):
     if f.style == "fringe": edge = np.minimum(edge, d[..., 1]+.35)
     return cv2.GaussianBlur(edge.astype(np.float32), (0, 0), .012*n)
 
-# %% ../nbs/parts/synthetic.ipynb #c0073
+# %% ../nbs/parts/synthetic.ipynb #c0074
 def _flow(f, n):
     "The strand noise on the sheet, combed from the parting down"
     d, lon, _ = _sheet(n); bend = .12*f.wave*np.sin(9*d[..., 1]+4*lon)
     u = (lon+bend+.5*f.part*(1+d[..., 1])+np.pi)/(2*np.pi)*511
     return cv2.remap(_strands(f.identity % 4, f.wave == 1), (u % 511).astype(np.float32), ((d[..., 1]+1)*63).astype(np.float32), cv2.INTER_LINEAR)
 
-# %% ../nbs/parts/synthetic.ipynb #c0076
+# %% ../nbs/parts/synthetic.ipynb #c0077
 def _hair_shell(f, e, n, m, edge, flow):
     "Hair on the head: points `(m, m, 3)`, colours and mask `(n, n)`"
     d, lon, _ = _sheet(m); edge_m, rough = cv2.resize(edge, (m, m)), cv2.resize(flow, (m, m), interpolation=cv2.INTER_AREA)
@@ -363,7 +363,7 @@ def _hair_shell(f, e, n, m, edge, flow):
     if f.style in ("buzz", "fringe"): shade = .85+0*shade
     return p, (f.hair*(shade*(1+.2*flow))[..., None]).astype(np.float32), mask
 
-# %% ../nbs/parts/synthetic.ipynb #c0077
+# %% ../nbs/parts/synthetic.ipynb #c0078
 def _curtain(f, n):
     "Long hair that falls behind and beside the face: points, colours, mask"
     lon = np.radians(np.linspace(60, 300, n, dtype=np.float32))[None]; v = np.linspace(0, 1, n, dtype=np.float32)[:, None]
@@ -373,7 +373,7 @@ def _curtain(f, n):
     fade = .95-.2*_smooth(v, .2, .7)
     return p, (f.hair*(fade*(1+.2*s))[..., None]).astype(np.float32), np.broadcast_to(v, (n, n)) < .92+.04*s+.05*np.abs(np.sin(lon))
 
-# %% ../nbs/parts/synthetic.ipynb #c0078
+# %% ../nbs/parts/synthetic.ipynb #c0079
 def _torso(f, e, n):
     "Neck, shoulders and what is worn on them: points, colours, mask"
     lon = np.radians(np.linspace(-95, 95, n, dtype=np.float32))[None]; y = np.linspace(.45, 2.8, int(n*.8), dtype=np.float32)[:, None]
@@ -388,7 +388,7 @@ def _torso(f, e, n):
     if e.necklace: c[np.abs(y-(1.42-.55*x**2)) < .022] = [.85, .7, .35]
     return p.astype(np.float32), c, np.ones(x.shape, bool)
 
-# %% ../nbs/parts/synthetic.ipynb #c0079
+# %% ../nbs/parts/synthetic.ipynb #c0080
 def _hat(f, e, n, m):
     "Crown and brim of a hat, two sheets of points, colours and mask"
     d, lon, keep = _sheet(m); D, LON, KEEP = _sheet(n); line = -.42-.08*np.cos(LON)
@@ -403,13 +403,13 @@ def _hat(f, e, n, m):
     brim = np.stack([x, -.5-.09*np.cos(a)+.26*r*np.cos(a)*(not full)+.1*r*np.abs(np.sin(a))*full, z], -1)
     return [crown, (brim.astype(np.float32), np.broadcast_to(e.hat_color*.85, (n, n, 3)).astype(np.float32), np.ones((n, n), bool))]
 
-# %% ../nbs/parts/synthetic.ipynb #c0080
+# %% ../nbs/parts/synthetic.ipynb #c0081
 def _ball(centre, radius, color):
     "A ball as a sheet: a bun, an earring"
     n = color.shape[0]
     return _sheet(n)[0]*radius+centre, color.astype(np.float32), _sheet(n)[2]
 
-# %% ../nbs/parts/synthetic.ipynb #c0081
+# %% ../nbs/parts/synthetic.ipynb #c0082
 def _texture(f, e, n, edge, flow):
     "The colour of the skin for every direction of the sheet"
     tex = np.empty((n, n, 3), np.float32); tex[:] = f.skin; rng = np.random.default_rng([f.identity, 5])
@@ -421,14 +421,14 @@ def _texture(f, e, n, edge, flow):
     if f.style != "bald": tex *= (1-.28*_smooth(edge, -.16, .02))[..., None]; tex += (.55*_smooth(edge+.012*flow, -.05, .03))[..., None]*(f.hair.astype(np.float32)*.7-tex)
     return tex
 
-# %% ../nbs/parts/synthetic.ipynb #c0083
+# %% ../nbs/parts/synthetic.ipynb #c0084
 def _normals(p):
     "Unit normals of a sheet of points `(h, w, 3)`, outwards"
     a, b = np.gradient(p, axis=1), np.gradient(p, axis=0)
     n = np.stack([a[..., 1]*b[..., 2]-a[..., 2]*b[..., 1], a[..., 2]*b[..., 0]-a[..., 0]*b[..., 2], a[..., 0]*b[..., 1]-a[..., 1]*b[..., 0]], -1)
     return n/(np.sqrt(n[..., 0]**2+n[..., 1]**2+n[..., 2]**2)+1e-9)[..., None]
 
-# %% ../nbs/parts/synthetic.ipynb #c0085
+# %% ../nbs/parts/synthetic.ipynb #c0086
 _WRAP = np.float32([.5, .36, .32])
 
 def _shade(albedo, N, e, gloss):
@@ -438,7 +438,7 @@ def _shade(albedo, N, e, gloss):
     spec = np.float32(gloss)*np.maximum(N@half, 0)**16
     return albedo*(np.float32(e.ambient)*(1-.12*N[:, 1:2])+np.float32(e.diffuse)*lit*e.tint)+spec[:, None]
 
-# %% ../nbs/parts/synthetic.ipynb #c0088
+# %% ../nbs/parts/synthetic.ipynb #c0089
 def _layer(p, albedo, mask, R, e, view, gloss=.02, two_sided=False):
     "Turn, place, shade one sheet: what can be seen of it as points `(k, 3)` in pixels and colours `(k, 3)`"
     scale, (cx, cy), (W, H) = view; h, w = mask.shape; p = p.astype(np.float32); N = _normals(p)@R.T
@@ -449,7 +449,7 @@ def _layer(p, albedo, mask, R, e, view, gloss=.02, two_sided=False):
     if two_sided: back = N[:, 2:] < 0; N, c = np.where(back, -N, N), np.where(back, c*.5, c)
     return np.stack([x[k], y[k], z[k]], -1), _shade(c, N, e, gloss)
 
-# %% ../nbs/parts/synthetic.ipynb #c0089
+# %% ../nbs/parts/synthetic.ipynb #c0090
 def _splat(p, c, size, ss=2):
     "Draw points (pixels and depth) from far to near, `ss` times as fine, then average: uint8 `(h, w, 4)`, colours times cover and cover"
     w, h = size; W = w*ss; xy = np.floor((p[:, :2]+.5)*ss-.5).astype(np.int32)
@@ -459,7 +459,7 @@ def _splat(p, c, size, ss=2):
     buf = np.zeros(W*h*ss, np.uint32); buf[idx[:, None]+np.int32([0, 1, W, W+1])] = rgba.view(np.uint32)
     return cv2.resize(cv2.medianBlur(buf.view(np.uint8).reshape(h*ss, W, 4), 3), (w, h), interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/parts/synthetic.ipynb #c0091
+# %% ../nbs/parts/synthetic.ipynb #c0092
 def _sheets(f, e, n, m):
     "Everything of a person that is a sheet: (points, colours, mask), rotation, gloss, seen from both sides or not"
     R, S = rotation(e.yaw, e.pitch, e.roll), rotation(e.yaw*.4, 0, e.roll*.25); edge, flow = _hair_edge(f, n), _flow(f, n)
@@ -471,7 +471,7 @@ def _sheets(f, e, n, m):
     if e.hat: yield from ((s, R, .02, True) for s in _hat(f, e, n, m))
     if e.earrings: yield from ((_ball([k*(f.width*1.04+f.ear*.45), .33, -.12], .04, np.full((24, 24, 3), [.9, .75, .4])), R, .8, False) for k in (-1, 1))
 
-# %% ../nbs/parts/synthetic.ipynb #c0092
+# %% ../nbs/parts/synthetic.ipynb #c0093
 def _draw_glasses(img, f, e, R, scale, centre):
     "Two rims, a bridge and the near arm, in front of the eyes; dark lenses for sunglasses"
     px = lambda q: np.round(((q@R.T)[:, :2]*scale+centre)*16).astype(np.int32)
@@ -484,20 +484,20 @@ def _draw_glasses(img, f, e, R, scale, centre):
     if abs(e.yaw) > 3: k = -np.sign(e.yaw); lines.append((np.array([[k*(f.eye_x+.22), y-.05, z-.1], [k*f.width*1.05, y-.07, -.05]]), False))
     for q, closed in lines: cv2.polylines(img, [px(q)], closed, color, w, cv2.LINE_AA, 4)
 
-# %% ../nbs/parts/synthetic.ipynb #c0093
+# %% ../nbs/parts/synthetic.ipynb #c0094
 def _draw_mic(img, f, e, scale, centre):
     "A microphone held below the mouth"
     px = lambda x, y: tuple(int(v) for v in np.round((np.array([x, y])*scale+centre)*16))
     cv2.line(img, px(.25, 1.1), px(.6, 2.4), (.1, .1, .11), max(1, round(scale*.17)), cv2.LINE_AA, 4)
     for r, c in ((.24, .13), (.2, .2), (.12, .3)): cv2.circle(img, px(.2-.05*(.24-r), 1.0-.3*(.24-r)), int(r*scale*16), (c, c, c*1.05), -1, cv2.LINE_AA, 4)
 
-# %% ../nbs/parts/synthetic.ipynb #c0094
+# %% ../nbs/parts/synthetic.ipynb #c0095
 def _span(v, size):
     "The whole pixels that values `v` cover, at least one, inside `0..size`"
     a = int(np.clip(v.min()-2, 0, size-1))
     return a, int(np.clip(v.max()+3, a+1, size))
 
-# %% ../nbs/parts/synthetic.ipynb #c0095
+# %% ../nbs/parts/synthetic.ipynb #c0096
 def _render(img, f, e, scale, centre):
     "Draw one person into a float picture, in place; `scale` is pixels a half head, `centre` the middle of the head"
     m = 128; n = int(np.clip(32*np.ceil(3.7*scale/32), 128, 480))
@@ -511,7 +511,7 @@ def _render(img, f, e, scale, centre):
     if e.mic: _draw_mic(img, f, e, scale, centre)
     return img
 
-# %% ../nbs/parts/synthetic.ipynb #c0097
+# %% ../nbs/parts/synthetic.ipynb #c0098
 def calm_moment(
     f, # a person
     **changes, # any field of `photo_params`
@@ -522,7 +522,7 @@ def calm_moment(
     off = dict.fromkeys("glasses sunglasses lipstick makeup earrings necklace tie blurry mic".split(), False)
     return SimpleNamespace(**{**vars(e), **plain, **off, **changes})
 
-# %% ../nbs/parts/synthetic.ipynb #c0098
+# %% ../nbs/parts/synthetic.ipynb #c0099
 def portrait(
     f, # a person, from `face_params`
     e=None, # a moment; `None` is `calm_moment(f)`
@@ -536,7 +536,7 @@ def portrait(
     img = cv2.resize(img, (size, size), interpolation=cv2.INTER_AREA)
     return (img*255+.5).astype(np.uint8), (pts+.5)*size/big-.5
 
-# %% ../nbs/parts/synthetic.ipynb #c0110
+# %% ../nbs/parts/synthetic.ipynb #c0111
 def _background(w, h, rng):
     "A blurred room, street or garden: a wall, things on it, lights"
     a, b = _cloth_colour(rng), _cloth_colour(rng); t = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
@@ -553,7 +553,7 @@ def _background(w, h, rng):
     for _ in range(rng.integers(0, 12)): cv2.circle(glow, tuple(int(v) for v in rng.integers(0, [w, h])), int(rng.uniform(.01, .04)*s), tuple(float(v) for v in rng.uniform(.1, .4)*np.array([1, .9, .7])), -1, cv2.LINE_AA)
     return img*rng.uniform(.55, 1)+cv2.GaussianBlur(glow, (0, 0), .004*s)
 
-# %% ../nbs/parts/synthetic.ipynb #c0111
+# %% ../nbs/parts/synthetic.ipynb #c0112
 def _frame(f, rng):
     "Photo size, drawing size, pixels a half head, and where the head is"
     bw = np.exp(rng.uniform(np.log(78), np.log(250))); H = int(np.clip(1.385*bw/rng.uniform(.3, .62), 160, 900)); W = int(np.clip(H*rng.uniform(.65, 1.4), 160, 900))
@@ -562,14 +562,14 @@ def _frame(f, rng):
     cx, cy = (rng.uniform(.56*b, max(s-.56*b, .57*b)) for b, s in ((bw, w), (bh, h)))
     return (W, H), (w, h), scale, np.array([cx, max(cy-.15*bh, .5*bh)])
 
-# %% ../nbs/parts/synthetic.ipynb #c0113
+# %% ../nbs/parts/synthetic.ipynb #c0114
 def _box(skin, size):
     "CelebA's kind of box round a face: a bit wider, 1.385 times as high as wide, whole pixels, inside the photo"
     lo, hi = skin.min(0), skin.max(0); half = np.array([1, 1.385])*.52*(hi[0]-lo[0]); mid = (lo+hi)/2+[0, .06*half[1]]
     a, b = np.maximum(np.round(mid-half), 0).astype(int), np.minimum(np.round(mid+half), size).astype(int)
     return np.concatenate([a, b-a])
 
-# %% ../nbs/parts/synthetic.ipynb #c0115
+# %% ../nbs/parts/synthetic.ipynb #c0116
 def draw_photo(
     f, # a person, from `face_params`
     e, # a moment, from `photo_params`
@@ -586,7 +586,7 @@ def draw_photo(
     img = img+np.resize(rng.standard_normal(65537, np.float32), (H, W))[..., None]*np.float32(e.noise)
     return (np.clip(img, 0, 1)*255+.5).astype(np.uint8), box, pts
 
-# %% ../nbs/parts/synthetic.ipynb #c0117
+# %% ../nbs/parts/synthetic.ipynb #c0118
 def _truth(f, e):
     "The 40 attributes of one photograph, read off what was drawn"
     hair = f.style not in ("bald",) and not (e.hat and f.hair_len == 0); color = {f.hair_kind} if hair else set(); b = f.beard
@@ -602,14 +602,14 @@ def _truth(f, e):
         "Wearing_Lipstick": e.lipstick, "Wearing_Necklace": e.necklace, "Wearing_Necktie": e.tie, "Young": f.age < .5}
     return {k: bool(true.get(k)) for k in ATTRIBUTES}
 
-# %% ../nbs/parts/synthetic.ipynb #c0118
+# %% ../nbs/parts/synthetic.ipynb #c0119
 def _photo(identity, k, seed):
     "Photograph `k` of a person: picture, box, points, attributes, JPEG quality; depends on nothing but its three numbers"
     rng = np.random.default_rng([seed, identity, 2, k]); f = face_params(identity, seed); e = photo_params(f, rng); s = None
     if rng.random() < .12: g = face_params(10**6+int(rng.integers(10**6)), seed); s = g, photo_params(g, rng)
     return *draw_photo(f, e, rng, s), _truth(f, e), e.quality
 
-# %% ../nbs/parts/synthetic.ipynb #c0123
+# %% ../nbs/parts/synthetic.ipynb #c0124
 def _write_table(path, names, columns, values, fmt):
     "One annotation file as Kaggle (`csv`) or the original release (`txt`) has it"
     with atomic_path(path) as temp, open(temp, "w", newline="\n") as o:
@@ -618,7 +618,7 @@ def _write_table(path, names, columns, values, fmt):
         row = "{}"+(",{}" if fmt == "csv" else " {:>2}" if columns == ATTRIBUTES else " {}" if columns == ["identity"] else " {:>5}")*len(columns)+"\n"
         o.writelines(row.format(n, *v) for n, v in zip(names, values.tolist()))
 
-# %% ../nbs/parts/synthetic.ipynb #c0124
+# %% ../nbs/parts/synthetic.ipynb #c0125
 def _write_tables(out, names, identity, box, points, attrs, fmt):
     "The four annotation files; points are rounded to whole pixels as in CelebA"
     points = np.round(np.asarray(points)).astype(int).reshape(len(names), 10)
@@ -626,21 +626,21 @@ def _write_tables(out, names, identity, box, points, attrs, fmt):
                           ("list_landmarks_celeba", POINT_COLUMNS, points), ("identity_CelebA", ["identity"], np.asarray(identity)[:, None])):
         _write_table(Path(out)/f"{name}.{fmt}", names, cols, v, fmt)
 
-# %% ../nbs/parts/synthetic.ipynb #c0125
+# %% ../nbs/parts/synthetic.ipynb #c0126
 def _roll(ids, per_id, seed):
     "File name, person and photo number, people mixed as in CelebA"
     who = np.random.default_rng([seed, 3]).permutation(np.repeat(np.arange(1, ids+1), per_id)); seen = dict.fromkeys(range(1, ids+1), -1); jobs = []
     for i, p in enumerate(who.tolist()): seen[p] += 1; jobs.append((f"{i+1:06d}.jpg", p, seen[p]))
     return jobs
 
-# %% ../nbs/parts/synthetic.ipynb #c0126
+# %% ../nbs/parts/synthetic.ipynb #c0127
 def _write_photo(out, name, identity, k, seed):
     "Draw and write one photograph; returns its box, points and attributes"
     img, box, pts, attrs, quality = _photo(identity, k, seed)
     write_image(out/"img_celeba"/name, img, quality)
     return box, pts, list(attrs.values())
 
-# %% ../nbs/parts/synthetic.ipynb #c0128
+# %% ../nbs/parts/synthetic.ipynb #c0129
 def _image_counts(rng):
     "10,177 people with 202,599 images between them: at most 35 a person, 2,360 with 30 or more, 3,661 with 25 or more, as in CelebA"
     n = np.concatenate([rng.choice([30, 31, 32, 33, 34, 35], 2360, p=[.72, .14, .07, .04, .02, .01]), rng.integers(25, 30, 1301), rng.integers(5, 25, 6516)])
@@ -648,7 +648,7 @@ def _image_counts(rng):
     while short: k = low[(n[low] < 24) if short > 0 else (n[low] > 1)]; k = rng.choice(k, min(abs(short), len(k)), replace=False); n[k] += np.sign(short); short = 202_599-n.sum()
     return n
 
-# %% ../nbs/parts/synthetic.ipynb #c0129
+# %% ../nbs/parts/synthetic.ipynb #c0130
 def _annotations(out, seed, fmt):
     "As many rows as CelebA: 64 people in 8 moments each, placed at random in frames of random size"
     rng = np.random.default_rng([seed, 4]); pool = [(f, e) for f in (face_params(i, seed) for i in range(64)) for e in (photo_params(f, rng) for _ in range(8))]
@@ -658,7 +658,7 @@ def _annotations(out, seed, fmt):
     place = np.ceil(half*scale)+rng.integers(0, 300, (len(who), 2)); x1 = np.round(place-half*scale).astype(int); wh = np.round(2*half*scale).astype(int)
     _write_tables(out, [f"{i+1:06d}.jpg" for i in range(len(who))], who, np.concatenate([x1, wh], 1), (pts-(mid+[0, .06]*half)[:, None])*scale[..., None]+place[:, None], truth[k], fmt)
 
-# %% ../nbs/parts/synthetic.ipynb #c0131
+# %% ../nbs/parts/synthetic.ipynb #c0132
 def synthesise(
     out, # the folder to write, made when missing
     ids:int=60, # people
@@ -681,7 +681,7 @@ def synthesise(
     _write_tables(out, names, who, box, pts, attrs, fmt)
     return out
 
-# %% ../nbs/parts/synthetic.ipynb #c0132
+# %% ../nbs/parts/synthetic.ipynb #c0133
 def tiny_celeba(
     out, # the folder to write
     ids:int=6, # people
@@ -691,7 +691,7 @@ def tiny_celeba(
     "A small folder in CelebA's layout, for tests and examples"
     return synthesise(out, ids, per_id, seed)
 
-# %% ../nbs/parts/synthetic.ipynb #c0133
+# %% ../nbs/parts/synthetic.ipynb #c0134
 def sample_faces(
     n_ids:int=6, # people
     per_id:int=4, # photographs of each, person after person

@@ -42,15 +42,20 @@ def math_to_mathml(page):
     return re.sub(r'<(?:link|script)[^>]*katex[^>]*>(?:</script>)?', "", page)
 
 
+def fold(page):
+    "Exported source folded under its signature, a click away"
+    return re.sub(r'<details([^>]*?) open(?:="[^"]*")?([^>]*>\s*<summary>\s*Exported source)', r"<details\1\2", page)
+
+
 def repair():
-    "Page names without their number, as Quarto and nbdev name them; maths as MathML; lazy pictures"
+    "Page names without their number, as Quarto and nbdev name them; maths as MathML; source folded"
     pages = list(OUT.rglob("*.html"))
     names = {p.name: re.sub(r"^\d+[a-z]?_", "", p.name) for p in pages}
     numbered = {old: new for old, new in names.items() if old != new}
     pattern = re.compile("|".join(map(re.escape, numbered)) or r"(?!)")
     for p in [*pages, *OUT.rglob("search.json"), *OUT.rglob("sitemap.xml"), *OUT.rglob("*.md"), *OUT.rglob("llms.txt")]:
         text = pattern.sub(lambda m: numbered[m[0]], p.read_text(encoding="utf-8"))
-        p.write_text(math_to_mathml(text) if p.suffix == ".html" else text, encoding="utf-8")
+        p.write_text(fold(math_to_mathml(text)) if p.suffix == ".html" else text, encoding="utf-8")
     for p in pages:
         if p.name in numbered: p.rename(p.with_name(numbered[p.name]))
     return sorted(OUT.rglob("*.html"))
