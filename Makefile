@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   ?=
-OUT    ?= runs/demo
+OUT    ?= runs/$(if $(DATA),$(notdir $(patsubst %/,%,$(DATA))),demo)
+
+# threads that wait for work sleep instead of spinning: on busy cores a training step is otherwise ten times slower
+export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: help demo test check site readme clean
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ from fastcore.script import call_parse
 
 from .files import InputError
 
-# %% ../nbs/parts/cli.ipynb #c0006
+# %% ../nbs/parts/cli.ipynb #c0007
 def command(
     f, # a function whose parameters are documented by comments
 ): # the same function; from Python it returns the exit code
@@ -30,7 +30,7 @@ def command(
         except KeyboardInterrupt: print(f"{f.__name__}: stopped", file=sys.stderr); return 130
     return call_parse(run)
 
-# %% ../nbs/parts/cli.ipynb #c0009
+# %% ../nbs/parts/cli.ipynb #c0010
 def as_json(
     o, # dicts, lists, numbers, numpy values, data frames, paths
 ) -> str: # one JSON document; NaN and infinity are null
@@ -52,20 +52,20 @@ def _progress():
     "Progress bars are for terminals"
     return sys.stderr.isatty()
 
-# %% ../nbs/parts/cli.ipynb #c0012
+# %% ../nbs/parts/cli.ipynb #c0014
 def one_line(
     name, # a path or any text
 ) -> str: # the same, with control characters escaped
     "Text that stays on its line and in its column"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in str(name))
 
-# %% ../nbs/parts/cli.ipynb #c0015
+# %% ../nbs/parts/cli.ipynb #c0017
 @command
 def facerec_demo(
     out:str="runs/demo", # folder of the run, made when needed
     data:str=None, # folder with CelebA's annotations and photographs; without it a data set is drawn
-    ids:int=60, # people (drawn, or selected from data)
-    per_id:int=20, # photographs of each person
+    ids:int=60, # people drawn, without data
+    per_id:int=20, # photographs drawn of each
     seed:int=0, # of everything that is random
     landmark_epochs:int=None, # passes of the landmark training; without it a good number for the size of the data
     epochs:int=None, # passes of each embedder's training; without it likewise
@@ -78,7 +78,7 @@ def facerec_demo(
     result = run_demo(out=out, data=data, ids=ids, per_id=per_id, seed=seed, landmark_epochs=landmark_epochs, epochs=epochs, redo=redo, quiet=quiet or json)
     if json: print(as_json(result))
 
-# %% ../nbs/parts/cli.ipynb #c0016
+# %% ../nbs/parts/cli.ipynb #c0018
 @command
 def facerec_synth(
     out:str, # folder to write, in CelebA's layout
@@ -92,9 +92,10 @@ def facerec_synth(
     "Draw a data set of people who do not exist"
     from facerec_nb.synthetic import synthesise
     folder = synthesise(out, ids=ids, per_id=per_id, seed=seed, fmt=fmt, annotations_only=annotations_only, progress=_progress())
-    _say(json, dict(folder=folder, people=ids, photographs=ids*per_id), f"{ids*per_id} {'rows' if annotations_only else 'photographs'} of {ids} people in {folder}")
+    if annotations_only: _say(json, dict(folder=folder), f"annotations of CelebA's size in {folder}")
+    else: _say(json, dict(folder=folder, people=ids, photographs=ids*per_id), f"{ids*per_id} photographs of {ids} people in {folder}")
 
-# %% ../nbs/parts/cli.ipynb #c0018
+# %% ../nbs/parts/cli.ipynb #c0020
 @command
 def facerec_prepare(
     data:str, # folder with CelebA's annotations and photographs, in any of the usual layouts
@@ -122,7 +123,7 @@ def facerec_prepare(
     result = dict(folder=out, photographs=len(rows), people=rows.identity.nunique(), unseen_people=held, problems=len(celeba.problems))
     _say(json, result, f"{len(rows)} photographs of {rows.identity.nunique()} people in {out}; {held} people are kept unseen; {len(celeba.problems)} findings in the data")
 
-# %% ../nbs/parts/cli.ipynb #c0019
+# %% ../nbs/parts/cli.ipynb #c0021
 @command
 def facerec_train_landmarks(
     data:str, # folder written by facerec_prepare
@@ -131,8 +132,8 @@ def facerec_train_landmarks(
     stacks:int=2, # hourglasses one after the other
     channels:int=64, # width of the network
     input_size:int=128, # side of the crops, pixels
-    batch_size:int=16, # crops a step
-    lr:float=2e-3, # highest learning rate
+    batch_size:int=32, # crops a step
+    lr:float=3e-3, # highest learning rate
     seed:int=0, # of weights, order and augmentation
     max_images:int=None, # use only so many training photographs
     resume:bool=False, # go on from the last epoch
@@ -144,7 +145,7 @@ def facerec_train_landmarks(
                              max_images=max_images, resume=resume, progress=_progress())
     _say(json, result, f"trained on {result['n_train']} photographs; {run}/best_stacked_hg.pth")
 
-# %% ../nbs/parts/cli.ipynb #c0020
+# %% ../nbs/parts/cli.ipynb #c0022
 @command
 def facerec_align(
     data:str, # folder written by facerec_prepare
@@ -160,7 +161,7 @@ def facerec_align(
     rows = align(data, run, out, template=template, size=size, min_confidence=min_confidence, progress=_progress())
     _say(json, dict(folder=out, faces=len(rows), people=rows.identity.nunique()), f"{len(rows)} aligned faces of {rows.identity.nunique()} people in {out}")
 
-# %% ../nbs/parts/cli.ipynb #c0021
+# %% ../nbs/parts/cli.ipynb #c0023
 @command
 def facerec_train_embedder(
     data:str, # folder written by facerec_align
@@ -168,7 +169,7 @@ def facerec_train_embedder(
     head:str="arcface", # arcface, ce, cosface, normface or triplet
     backbone:str="tiny", # tiny, iresnet18, resnet18 or resnet50
     epochs:int=30, # passes over the faces
-    batch_size:int=64, # faces a step
+    batch_size:int=32, # faces a step
     lr:float=2e-3, # highest learning rate
     emb_dim:int=512, # numbers in an embedding
     seed:int=0, # of weights, order and augmentation
@@ -180,7 +181,7 @@ def facerec_train_embedder(
     result = train_embedder(data, run, head=head, backbone=backbone, epochs=epochs, batch_size=batch_size, lr=lr, emb_dim=emb_dim, seed=seed, resume=resume, progress=_progress())
     _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
-# %% ../nbs/parts/cli.ipynb #c0022
+# %% ../nbs/parts/cli.ipynb #c0024
 @command
 def facerec_evaluate(
     data:str, # folder written by facerec_align
@@ -197,7 +198,7 @@ def facerec_evaluate(
     report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)
     _say(json, result, "\n".join(f"{k:32s} {show_metric(m)}" for k, m in result["metrics"].items()) + f"\n{run}/report.html")
 
-# %% ../nbs/parts/cli.ipynb #c0024
+# %% ../nbs/parts/cli.ipynb #c0026
 def _load(run, detector):
     "The pipeline of a run"
     from facerec_nb.pipeline import FacePipeline
@@ -225,7 +226,7 @@ def facerec_enroll(
     _say(json, dict(gallery=gallery, people=g.people(), photographs=n, rows=rows),
          f"{n.get('enrolled', 0)} photographs enrolled, {n.get('already', 0)} were there, {n.get('no_face', 0)} without a face, {n.get('unreadable', 0)} unreadable; {len(g)} people in {gallery}")
 
-# %% ../nbs/parts/cli.ipynb #c0025
+# %% ../nbs/parts/cli.ipynb #c0027
 def _drawing(out, photos, path):
     "Where the drawing of a photograph goes: the same place below `out`, as JPEG"
     from facerec_nb.files import inside
@@ -264,7 +265,7 @@ def facerec_identify(
     if skipped: print(f"{len(skipped)} of {len(paths)} photographs could not be read", file=sys.stderr)
     return int(not done)
 
-# %% ../nbs/parts/cli.ipynb #c0026
+# %% ../nbs/parts/cli.ipynb #c0028
 @command
 def facerec_verify(
     a:str, # a photograph

@@ -112,23 +112,39 @@ def _place(rows, source, target):
 
 # %% ../nbs/parts/demo.ipynb #c0027
 def _shares(table):
-    "The four shares of an identification table, with 95 % intervals over people"
+    "The shares of an identification table, with 95 % intervals over people"
     from facerec_nb.metrics import bootstrap_ids
     from facerec_nb.records import metric
-    known, strangers = table[table.enrolled], table[~table.enrolled]
+    known, strangers = table[table.role == "enrolled"], table[table.role == "stranger"]
     def share(t, column):
         value, low, high = bootstrap_ids(lambda i: float(t[column].to_numpy()[i].mean()), t.identity.to_numpy())
         return metric(value, low, high, n=len(t), unit="share of photographs")
     return dict(found_share=share(table, "found"), rank1=share(known, "nearest_right"), named_right=share(known, "named_right"),
-                false_names=share(strangers, "named"))
+                false_names=share(strangers, "named"), false_names_pair_threshold=share(strangers, "named_by_pairs"))
 
 # %% ../nbs/parts/demo.ipynb #c0028
+def _judge(row, answer, role, pair_threshold):
+    "One line of identified.csv"
+    right, nearest = f"{row.identity:05d}", answer.matches[0].name if answer.matches else None
+    return dict(image_id=row.image_id, identity=row.identity, role=role, status=answer.status, name=answer.name, nearest=nearest,
+                similarity=answer.similarity, threshold=answer.threshold, found=answer.status != "no_face", nearest_right=nearest == right,
+                named=answer.status == "known", named_right=answer.name == right,
+                named_by_pairs=answer.similarity is not None and answer.similarity >= pair_threshold)
+
+def _gallery_threshold(answers, share):
+    "The cosine that gives at most `share` of these strangers' photographs a name"
+    import numpy as np
+    from facerec_nb.metrics import threshold_at_far
+    return float(np.nextafter(threshold_at_far([a.similarity for a in answers if a.similarity is not None], share), 2))
+
+# %% ../nbs/parts/demo.ipynb #c0029
 def name_people(
     run, # run folder with both networks
     prepared, # `data-for-alignment/`
     references:int=3, # photographs enrolled of each person
     strangers_per_id:int=6, # photographs of each stranger
-) -> dict: # found_share, rank1, named_right, false_names as metrics, and the threshold in force
+    false_share:float=0.1, # share of strangers' photographs that may be given a name, 0..1
+) -> dict: # found_share, rank1, named_right, false_names ... as metrics, and the threshold in force
     "Enrol the seen people, then name them and strangers in photographs; writes `people/`, `gallery.db`, `identified.csv`"
     import pandas as pd
     from facerec_nb.gallery import Gallery
@@ -138,23 +154,17 @@ def name_people(
     pipe, (enrol, known, strangers) = FacePipeline.load(run), _probes(read_selected(prepared), references, strangers_per_id)
     _place(enrol, images, run/"people")
     (run/"gallery.db").unlink(missing_ok=True)
-    gallery = Gallery(run/"gallery.db", pipe.model)
-    gallery.threshold = pipe.need_threshold()
-    pipe.enroll(run/"people", gallery)
-    asked = pd.concat([known, strangers])
-    answers = [pipe.identify(f, gallery)[0] for f in pipe.stream([images/i for i in asked.image_id])]
-    table = pd.DataFrame([_judge(r, a) for r, a in zip(asked.itertuples(), answers)])
+    gallery = Gallery(run/"gallery.db", pipe.model); pipe.enroll(run/"people", gallery)
+    choosers = set(strangers.identity.unique()[::2])
+    asked = pd.concat([known.assign(role="enrolled"), strangers.assign(role=["chooser" if i in choosers else "stranger" for i in strangers.identity])])
+    faces = list(pipe.stream([images/i for i in asked.image_id]))
+    gallery.threshold = _gallery_threshold([pipe.identify(f, gallery)[0] for f, r in zip(faces, asked.role) if r == "chooser"], false_share)
+    table = pd.DataFrame([_judge(r, pipe.identify(f, gallery)[0], r.role, pipe.need_threshold()) for r, f in zip(asked.itertuples(), faces)])
     table.to_csv(run/"identified.csv", index=False)
-    return _shares(table) | dict(threshold=answers[0].threshold, enrolled=len(gallery.people()), strangers=int(strangers.identity.nunique()))
+    return _shares(table) | dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold(), enrolled=len(gallery.people()),
+                                 strangers=int(table[table.role == "stranger"].identity.nunique()))
 
-def _judge(row, answer):
-    "One line of identified.csv"
-    right, nearest = f"{row.identity:05d}", answer.matches[0].name if answer.matches else None
-    return dict(image_id=row.image_id, identity=row.identity, enrolled=row.people == "seen", status=answer.status, name=answer.name, nearest=nearest,
-                similarity=answer.similarity, found=answer.status != "no_face", nearest_right=nearest == right,
-                named=answer.status == "known", named_right=answer.name == right)
-
-# %% ../nbs/parts/demo.ipynb #c0030
+# %% ../nbs/parts/demo.ipynb #c0031
 def group_photo(
     paths, # photographs
     height:int=320, # pixels that each is scaled to
@@ -170,7 +180,7 @@ def group_photo(
     width = max(r.shape[1] for r in rows)
     return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
 
-# %% ../nbs/parts/demo.ipynb #c0033
+# %% ../nbs/parts/demo.ipynb #c0034
 def group_trials(
     run, # run folder with both networks
     prepared, # `data-for-alignment/`
@@ -195,7 +205,7 @@ def group_trials(
     low, high = _wilson(sum(hits), trials)
     return dict(reference_first=metric(sum(hits)/trials, low, high, trials, "share of trials"))
 
-# %% ../nbs/parts/demo.ipynb #c0034
+# %% ../nbs/parts/demo.ipynb #c0035
 def _save(fig, path):
     "Write a figure and close it"
     import matplotlib.pyplot as plt
@@ -226,7 +236,7 @@ def _wilson(k, n, z=1.96):
     half = z*(p*(1 - p)/n + z*z/(4*n*n))**0.5
     return (p + z*z/(2*n) - half)/d, (p + z*z/(2*n) + half)/d
 
-# %% ../nbs/parts/demo.ipynb #c0037
+# %% ../nbs/parts/demo.ipynb #c0038
 _CODE = dict(data="synthetic", analyse="celeba", prepare="preparation", landmarks="alignment hourglass geometry training", align="alignment geometry",
              ce="recognition heads backbones training", arcface="recognition heads backbones training", evaluate="recognition metrics",
              names="demo pipeline gallery detection", groups="demo pipeline detection", report="demo recognition")
@@ -236,7 +246,7 @@ def _code(stage):
     import facerec_nb
     return fingerprint(*(Path(facerec_nb.__file__).parent/f"{m}.py" for m in _CODE[stage].split()))
 
-# %% ../nbs/parts/demo.ipynb #c0040
+# %% ../nbs/parts/demo.ipynb #c0041
 def _faces_figure(prepared, aligned, path, n=8):
     "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
     import matplotlib.pyplot as plt
@@ -257,7 +267,7 @@ def _faces_figure(prepared, aligned, path, n=8):
     for a in ax.flat: a.axis("off")
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #c0041
+# %% ../nbs/parts/demo.ipynb #c0042
 def _names_figure(run, prepared, path, n=4):
     "Answers on new photographs: enrolled people above, strangers below"
     import matplotlib.pyplot as plt
@@ -268,15 +278,15 @@ def _names_figure(run, prepared, path, n=4):
     pipe, table = FacePipeline.load(run), pd.read_csv(Path(run)/"identified.csv")
     gallery = Gallery.load(Path(run)/"gallery.db", model=pipe.model)
     fig, ax = plt.subplots(2, n, figsize=(2.4*n, 5.6), squeeze=False)
-    for line, rows in zip(ax, (table[table.enrolled], table[~table.enrolled])):
-        for a, r in zip(line, rows.groupby("identity").head(1)[:n].itertuples()):
+    for line, role in zip(ax, ("enrolled", "stranger")):
+        for a, r in zip(line, table[table.role == role].groupby("identity").head(1)[:n].itertuples()):
             photo = inside(prepared/"images", r.image_id)
             a.imshow(pipe.draw(photo, pipe.identify(photo, gallery)))
-            a.set_title(f"is {r.identity:05d}" if r.enrolled else "is a stranger", fontsize=9)
+            a.set_title(f"is {r.identity:05d}" if role == "enrolled" else "is a stranger", fontsize=9)
     for a in ax.flat: a.axis("off")
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #c0043
+# %% ../nbs/parts/demo.ipynb #c0044
 def _image(path, text):
     "A picture as self-contained HTML"
     import base64, html
@@ -291,7 +301,7 @@ def _facts(facts):
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(text(v))}</td></tr>" for k, v in facts.items())
     return f"<table>{rows}</table>"
 
-# %% ../nbs/parts/demo.ipynb #c0046
+# %% ../nbs/parts/demo.ipynb #c0047
 @dataclass(frozen=True)
 class DemoCfg:
     "What a demo does; `None` where the data decide"
@@ -313,7 +323,7 @@ class DemoCfg:
 LANDMARK_EPOCHS = {True: 16, False: 40} # drawn photographs, real ones
 EPOCHS = {True: 20, False: 40}
 
-# %% ../nbs/parts/demo.ipynb #c0048
+# %% ../nbs/parts/demo.ipynb #c0049
 def _learn(stage, say, data, run, drawn, cfg):
     "From a CelebA folder to trained networks and their evaluation; returns the results by stage"
     from facerec_nb.alignment import align, train_landmarks
@@ -339,7 +349,7 @@ def _kept(rows):
     "What a selection kept, counted"
     return dict(n_images=len(rows), n_people=int(rows.identity.nunique()), **{f"{p} {s}": int(n) for (p, s), n in rows.groupby(["people", "split"]).size().items()})
 
-# %% ../nbs/parts/demo.ipynb #c0050
+# %% ../nbs/parts/demo.ipynb #c0051
 def _sections(got, run):
     "The demo's own sections of the report"
     lm, names, first = got["landmarks"], got["names"], got["analyse"]
@@ -351,7 +361,7 @@ def _sections(got, run):
             ("Names for new photographs", _facts(names) + _image(fig/"names.png", "Above, people who are enrolled; below, strangers")),
             ("A person in a group", _facts(got["groups"]) + _image(fig/"group.png", "The reference, the group, and its faces by similarity"))]
 
-# %% ../nbs/parts/demo.ipynb #c0051
+# %% ../nbs/parts/demo.ipynb #c0052
 def _report(got, run, data, drawn, command):
     "Write report.html and report.json; returns the record"
     from facerec_nb.recognition import report
@@ -366,7 +376,7 @@ def _report(got, run, data, drawn, command):
     write_json(run/"report.json", rec)
     return dict(metrics=rec["metrics"])
 
-# %% ../nbs/parts/demo.ipynb #c0053
+# %% ../nbs/parts/demo.ipynb #c0054
 class _Say:
     "Prints lines; `bars` says whether progress bars make sense"
     def __init__(self, quiet):
@@ -379,7 +389,8 @@ SUMMARY = dict(nme_unseen="landmarks: NME on unseen people", top1_ce="closed set
                auc_unseen_baseline="unseen people, AUC: raw pixels", auc_unseen_ce="unseen people, AUC: cross-entropy", auc_unseen_arcface="unseen people, AUC: ArcFace",
                rank1_unseen_ce="unseen people, rank-1: cross-entropy", rank1_unseen_arcface="unseen people, rank-1: ArcFace",
                found_share="new photographs: a face was found", rank1="new photographs: nearest person is right", named_right="new photographs: named, and rightly",
-               false_names="strangers: given somebody's name", reference_first="group pictures: reference in top 1")
+               false_names="other strangers: given somebody's name",
+               false_names_pair_threshold="the same, with the threshold for pairs", reference_first="group pictures: reference in top 1")
 
 def summary(
     metrics:dict, # of a demo's record
@@ -388,7 +399,7 @@ def summary(
     from facerec_nb.records import show_metric
     return "\n".join(f"{text:<44} {show_metric(metrics[k])}" for k, text in SUMMARY.items() if k in metrics)
 
-# %% ../nbs/parts/demo.ipynb #c0055
+# %% ../nbs/parts/demo.ipynb #c0056
 def _draw(folder, cfg, say):
     "Draw the data set"
     from facerec_nb.synthetic import synthesise
@@ -402,7 +413,7 @@ def _landmark_metrics(result):
                 failure_rate_10=metric(u["failure_rate_10"], n=u["n_images"], unit="share of faces"),
                 nme_unseen_guess=metric(result["guess"], n=u["n_images"], unit="of the eye distance"))
 
-# %% ../nbs/parts/demo.ipynb #c0056
+# %% ../nbs/parts/demo.ipynb #c0057
 def run_demo(
     out:str="runs/demo", # the run folder
     data:str=None, # a CelebA-format folder; `None` draws one

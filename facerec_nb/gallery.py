@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from .files import InputError, atomic_path
 
-# %% ../nbs/parts/gallery.ipynb #c0006
+# %% ../nbs/parts/gallery.ipynb #c0007
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE people(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -25,7 +25,7 @@ CREATE INDEX refs_person ON refs(person);
 """
 _APPLICATION, VERSION = 0x46414345, 1 # SQLite's application_id ("FACE") and user_version
 
-# %% ../nbs/parts/gallery.ipynb #c0008
+# %% ../nbs/parts/gallery.ipynb #c0009
 def _connect(path, create):
     "An open, checked database; raises `InputError`"
     if path is not None and not create and not Path(path).is_file(): raise InputError(f"{path} is not a gallery file: enrol people first, or check the path")
@@ -41,7 +41,7 @@ def _connect(path, create):
     if version != VERSION: db.close(); raise InputError(f"{path} is a gallery of version {version}, this version of facerec_nb reads {VERSION}: enrol again into a new file")
     return db
 
-# %% ../nbs/parts/gallery.ipynb #c0010
+# %% ../nbs/parts/gallery.ipynb #c0011
 class Gallery:
     "People with several reference embeddings each; `path=None` keeps them in memory only"
     def __init__(self,
@@ -58,7 +58,7 @@ class Gallery:
         "Close the file"
         self.db.close()
 
-# %% ../nbs/parts/gallery.ipynb #c0011
+# %% ../nbs/parts/gallery.ipynb #c0012
 @patch
 def _rows(self:Gallery, sql, *args):
     "What a query finds; raises InputError for a damaged file"
@@ -74,7 +74,7 @@ def _get(self:Gallery, key):
 def _set(self:Gallery, key, value):
     with self.db: self.db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, str(value)))
 
-# %% ../nbs/parts/gallery.ipynb #c0013
+# %% ../nbs/parts/gallery.ipynb #c0014
 @patch(as_prop=True)
 def model(self:Gallery) -> str: # as `FacePipeline.model`
     "Fingerprint of the model that made the embeddings"
@@ -88,7 +88,7 @@ def check_model(self:Gallery,
     if model != self.model:
         raise InputError(f"the gallery {self.path or ''} holds embeddings of model {self.model}, not of {model}: use that model, or enrol again into a new gallery")
 
-# %% ../nbs/parts/gallery.ipynb #c0014
+# %% ../nbs/parts/gallery.ipynb #c0015
 def _threshold(self):
     "Cosine at or above which a face is known, -1..1, or `None`"
     value = self._get("threshold")
@@ -96,7 +96,7 @@ def _threshold(self):
 
 Gallery.threshold = property(_threshold, lambda self, value: self._set("threshold", float(value)))
 
-# %% ../nbs/parts/gallery.ipynb #c0020
+# %% ../nbs/parts/gallery.ipynb #c0021
 def clean_name(
     name, # as written by a person, a folder or a table
 ) -> str: # Unicode NFC, spaces trimmed
@@ -105,7 +105,7 @@ def clean_name(
     if not text or any(unicodedata.category(c) in ("Cc", "Cs") for c in text): raise InputError(f"{str(name)!r} cannot be a person's name: use printable text")
     return text
 
-# %% ../nbs/parts/gallery.ipynb #c0022
+# %% ../nbs/parts/gallery.ipynb #c0023
 def _text(s):
     "A file name as text that can be stored, whatever its bytes are"
     return str(s).encode("utf-8", "backslashreplace").decode()
@@ -119,7 +119,7 @@ def _checked(embeddings, dim):
     if not (np.abs(length - 1) < 1e-3).all(): raise InputError(f"an embedding has length {length[np.argmax(~(np.abs(length - 1) < 1e-3))]:.3g}, not 1: normalise it first")
     return e
 
-# %% ../nbs/parts/gallery.ipynb #c0023
+# %% ../nbs/parts/gallery.ipynb #c0024
 @patch
 def add(self:Gallery,
     name:str, # the person; references are added when the name is there already
@@ -137,7 +137,7 @@ def add(self:Gallery,
         self.db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), now, v.tobytes()) for s, v in zip(sources, e)])
     return self.db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
 
-# %% ../nbs/parts/gallery.ipynb #c0024
+# %% ../nbs/parts/gallery.ipynb #c0025
 @patch(as_prop=True)
 def dim(self:Gallery) -> int: # numbers in an embedding, `None` when the gallery is empty
     "Length of the embeddings"
@@ -156,14 +156,14 @@ def sources(self:Gallery,
     "Where the references of a person came from"
     return {s for s, in self._rows("SELECT source FROM refs JOIN people ON people.id=person WHERE name=?", clean_name(name))}
 
-# %% ../nbs/parts/gallery.ipynb #c0031
+# %% ../nbs/parts/gallery.ipynb #c0032
 class Match(NamedTuple):
     "One line of a ranked answer"
     name: str # the person
     similarity: float # cosine with the nearest reference, -1..1
     source: str # where that reference came from
 
-# %% ../nbs/parts/gallery.ipynb #c0032
+# %% ../nbs/parts/gallery.ipynb #c0033
 @patch
 def _matrix(self:Gallery):
     "Names, first row of each person, sources, embeddings (R, D); read again after a change"
@@ -177,7 +177,7 @@ def _matrix(self:Gallery):
         self._cache = state, (names[first], first, [r[1] for r in rows], np.frombuffer(b"".join(r[2] for r in rows), np.float32).reshape(len(rows), -1))
     return self._cache[1]
 
-# %% ../nbs/parts/gallery.ipynb #c0033
+# %% ../nbs/parts/gallery.ipynb #c0034
 @patch
 def search(self:Gallery,
     embeddings, # `(N, D)` or `(D,)`, L2-normalised
@@ -193,7 +193,7 @@ def search(self:Gallery,
         answers.append([Match(names[p], float(best[p]), sources[first[p] + row[first[p]:ends[p]].argmax()]) for p in top])
     return answers
 
-# %% ../nbs/parts/gallery.ipynb #c0043
+# %% ../nbs/parts/gallery.ipynb #c0044
 @patch
 def remove(self:Gallery,
     name:str, # the person
@@ -202,7 +202,7 @@ def remove(self:Gallery,
     with self.db: gone = self.db.execute("DELETE FROM people WHERE name=?", (clean_name(name),)).rowcount
     if not gone: raise InputError(f"there is nobody called {name!r} in the gallery {self.path or ''}: see people()")
 
-# %% ../nbs/parts/gallery.ipynb #c0044
+# %% ../nbs/parts/gallery.ipynb #c0045
 @patch
 def rename(self:Gallery,
     old:str, # the name now
@@ -219,7 +219,7 @@ def rename(self:Gallery,
             self.db.execute("UPDATE refs SET person=(SELECT id FROM people WHERE name=?) WHERE person=(SELECT id FROM people WHERE name=?)", (new, clean_name(old)))
             self.db.execute("DELETE FROM people WHERE name=?", (clean_name(old),))
 
-# %% ../nbs/parts/gallery.ipynb #c0049
+# %% ../nbs/parts/gallery.ipynb #c0050
 @patch
 def save(self:Gallery,
     path, # the file to write
@@ -232,7 +232,7 @@ def save(self:Gallery,
         finally: copy.close()
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0050
+# %% ../nbs/parts/gallery.ipynb #c0051
 @patch(cls_method=True)
 def load(cls:Gallery,
     path, # a gallery file
@@ -242,7 +242,7 @@ def load(cls:Gallery,
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: enrol people first, or check the path")
     return cls(path, model)
 
-# %% ../nbs/parts/gallery.ipynb #c0051
+# %% ../nbs/parts/gallery.ipynb #c0052
 @patch
 def __len__(self:Gallery): return self.db.execute("SELECT count(*) FROM people").fetchone()[0]
 

@@ -18,7 +18,7 @@ from .files import IMAGE_SUFFIXES, InputError, fingerprint, read_image
 from .gallery import Gallery, clean_name
 from .geometry import align_face
 
-# %% ../nbs/04_pipeline.ipynb #c0012
+# %% ../nbs/04_pipeline.ipynb #c0013
 @dataclass(eq=False)
 class Face:
     "One face of a photograph and all that was found out about it"
@@ -43,7 +43,7 @@ class Faces(list):
         super().__init__(faces)
         self.source, self.problem, self.dropped = str(source), problem, dropped
 
-# %% ../nbs/04_pipeline.ipynb #c0015
+# %% ../nbs/04_pipeline.ipynb #c0016
 def photos_below(
     folder, # searched recursively; links to folders are not followed
 ) -> list: # `Path`s in sorted order
@@ -54,7 +54,7 @@ def photos_below(
     if not found: raise InputError(f"{folder} holds no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}): check the path")
     return found
 
-# %% ../nbs/04_pipeline.ipynb #c0018
+# %% ../nbs/04_pipeline.ipynb #c0019
 class FacePipeline:
     "Photographs in, faces with embeddings out"
     def __init__(self,
@@ -88,7 +88,7 @@ class FacePipeline:
         "The parts in one line"
         return f"FacePipeline({type(self.detector).__name__} -> {type(self.landmarks).__name__} -> {self.model}, threshold {self.threshold})"
 
-# %% ../nbs/04_pipeline.ipynb #c0021
+# %% ../nbs/04_pipeline.ipynb #c0022
 @patch
 def find(self:FacePipeline,
     photo, # path, bytes, PIL image or array, see `read_image`
@@ -109,7 +109,7 @@ def _try(self:FacePipeline, photo, number):
     try: return self.find(photo)
     except InputError as e: return Faces(source=photo if isinstance(photo, (str, Path)) else f"photo {number}", problem=str(e))
 
-# %% ../nbs/04_pipeline.ipynb #c0022
+# %% ../nbs/04_pipeline.ipynb #c0023
 @patch
 def embed(self:FacePipeline,
     faces, # `Face`s, of any number of photographs
@@ -119,7 +119,7 @@ def embed(self:FacePipeline,
         for face, e in zip(faces, self.embedder.embed(np.stack([f.aligned for f in faces]), check_colour=False)): face.embedding = e
     return faces
 
-# %% ../nbs/04_pipeline.ipynb #c0024
+# %% ../nbs/04_pipeline.ipynb #c0025
 @patch
 def stream(self:FacePipeline,
     photos, # list of photographs, or a folder
@@ -137,7 +137,7 @@ def stream(self:FacePipeline,
             yield from waiting
             waiting = []
 
-# %% ../nbs/04_pipeline.ipynb #c0025
+# %% ../nbs/04_pipeline.ipynb #c0026
 @patch
 def __call__(self:FacePipeline,
     photos, # a photograph (path, bytes, PIL image, array), a list of them, or a folder
@@ -148,7 +148,7 @@ def __call__(self:FacePipeline,
     faces = self.find(photos); self.embed(faces)
     return faces
 
-# %% ../nbs/04_pipeline.ipynb #c0045
+# %% ../nbs/04_pipeline.ipynb #c0046
 def people_below(
     folder, # one folder a person, named after the person
 ) -> dict: # name -> sorted list of `Path`s
@@ -160,7 +160,7 @@ def people_below(
     if not people: raise InputError(f"{folder} holds photographs but no folders: make one folder for each person, named after the person")
     return people
 
-# %% ../nbs/04_pipeline.ipynb #c0046
+# %% ../nbs/04_pipeline.ipynb #c0047
 def _printable(name):
     "A file name as text, whatever its bytes are"
     return name.encode("utf-8", "backslashreplace").decode()
@@ -190,7 +190,7 @@ def enroll(self:FacePipeline,
     if not len(gallery): raise InputError(f"no face was found in any of the {len(table)} photographs of {folder}: check the pictures")
     return table
 
-# %% ../nbs/04_pipeline.ipynb #c0051
+# %% ../nbs/04_pipeline.ipynb #c0052
 @dataclass(eq=False)
 class Answer:
     "What the gallery says about one face"
@@ -210,7 +210,7 @@ class Answer:
         return dict(status=self.status, name=self.name, similarity=self.similarity, threshold=self.threshold, matches=[m._asdict() for m in self.matches],
                     **({} if f is None else dict(box=f.box.tolist(), score=f.score, points=f.points.tolist(), confidence=f.confidence)))
 
-# %% ../nbs/04_pipeline.ipynb #c0052
+# %% ../nbs/04_pipeline.ipynb #c0053
 @patch
 def need_threshold(self:FacePipeline,
     threshold:float=None, # asked for; wins when given
@@ -223,7 +223,7 @@ def need_threshold(self:FacePipeline,
             return float(t)
     raise InputError(f"the model {self.model} has no calibrated threshold: give threshold=")
 
-# %% ../nbs/04_pipeline.ipynb #c0053
+# %% ../nbs/04_pipeline.ipynb #c0054
 @patch
 def identify(self:FacePipeline,
     photo, # a photograph, or the `Faces` found in one
@@ -242,7 +242,7 @@ def identify(self:FacePipeline,
         answers.append(Answer("known" if known else "unknown", near.name if known else None, near.similarity, threshold, matches, face))
     return answers
 
-# %% ../nbs/04_pipeline.ipynb #c0064
+# %% ../nbs/04_pipeline.ipynb #c0065
 @patch
 def verify(self:FacePipeline,
     a, # a photograph, or `Faces`
@@ -256,7 +256,7 @@ def verify(self:FacePipeline,
     status = "no_face" if similarity is None else "same" if similarity >= threshold else "different"
     return dict(status=status, similarity=similarity, threshold=threshold, faces=[len(p) for p in pair])
 
-# %% ../nbs/04_pipeline.ipynb #c0067
+# %% ../nbs/04_pipeline.ipynb #c0068
 @patch
 def draw(self:FacePipeline,
     photo, # path, bytes, PIL image or array
@@ -279,7 +279,7 @@ def draw(self:FacePipeline,
         pen.rectangle(where, fill=colour); pen.text((face.box[0], face.box[1]), text, font=font, fill="white", anchor="ls")
     return np.asarray(canvas)
 
-# %% ../nbs/04_pipeline.ipynb #c0070
+# %% ../nbs/04_pipeline.ipynb #c0071
 @patch
 def rank(self:FacePipeline,
     reference, # photograph of the person looked for (the largest face counts), or `Faces`
@@ -290,7 +290,7 @@ def rank(self:FacePipeline,
     if not ref: raise InputError(f"no face was found in the reference {ref.source or 'photograph'}: give a clearer one")
     return sorted(((f, float(f.embedding @ ref[0].embedding)) for f in faces), key=lambda x: -x[1])
 
-# %% ../nbs/04_pipeline.ipynb #c0071
+# %% ../nbs/04_pipeline.ipynb #c0072
 @patch
 def show_rank(self:FacePipeline,
     reference, # photograph of the person looked for

@@ -80,6 +80,7 @@ class Augment:
     shift:float=0.04 # share of the side, +-
     light:float=0.3 # contrast and brightness, +-
     colour:float=0.1 # gain of each channel, +-
+    grey:float=0.15 # share without colour
     cutout:float=0.5 # share with a grey rectangle
     largest:float=0.45 # largest side of that rectangle, share of the side
 
@@ -87,12 +88,13 @@ class Augment:
         batch:dict, # `x` uint8 `(N, 3, S, S)`, anything else
         generator:torch.Generator, # on the device of the batch
     ) -> dict: # `x` float 0..255, the rest unchanged
-        "Move, light, colour, cut out"
+        "Move, light, colour, lose the colour, cut out"
         x = batch["x"].float(); n, size = len(x), x.shape[-1]
         x = warp_batch(x, jitter(n, size, self.rotation, self.zoom, self.shift, self.flip, generator)[0].to(x.device), size)
         u = 2*torch.rand(n, 5, 1, 1, generator=generator, device=x.device) - 1
         gain, offset = (1 + self.light*u[:, :1])*(1 + self.colour*u[:, 2:]), 127.5*self.light*u[:, 1:2]
         x = ((x - 127.5)*gain + 127.5 + offset).clamp(0, 255)
+        x = torch.where(torch.rand(n, 1, 1, 1, generator=generator, device=x.device) < self.grey, x.mean(1, keepdim=True), x)
         return batch | dict(x=torch.where(_patches(n, size, self.cutout, self.largest, generator, x.device), x, 127.5))
 
 # %% ../nbs/03_face_recognition.ipynb #c0021
