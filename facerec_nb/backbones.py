@@ -6,8 +6,6 @@
 __all__ = ['BACKBONES', 'tiny', 'IResNet', 'torchvision_resnet', 'create_backbone', 'Embedder']
 
 # %% ../nbs/parts/backbones.ipynb #c0003
-import math
-
 import torch
 from torch import nn
 import torch.nn.functional as F

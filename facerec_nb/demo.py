@@ -298,7 +298,7 @@ def _facts(facts):
     import html
     from facerec_nb.records import show_metric
     def text(v): return show_metric(v) if isinstance(v, dict) and "value" in v else f"{v:,.3f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(text(v))}</td></tr>" for k, v in facts.items())
+    rows = "".join(f"<tr><td>{html.escape(SUMMARY.get(k, k.replace('_', ' ')))}</td><td>{html.escape(text(v))}</td></tr>" for k, v in facts.items())
     return f"<table>{rows}</table>"
 
 # %% ../nbs/parts/demo.ipynb #c0047
@@ -320,8 +320,8 @@ class DemoCfg:
         lm, em = (LANDMARK_EPOCHS[drawn], EPOCHS[drawn])
         return self.landmark_epochs or lm, self.epochs or em
 
-LANDMARK_EPOCHS = {True: 16, False: 40} # drawn photographs, real ones
-EPOCHS = {True: 20, False: 40}
+LANDMARK_EPOCHS = {True: 16, False: 30} # drawn photographs, real ones
+EPOCHS = {True: 30, False: 30}
 
 # %% ../nbs/parts/demo.ipynb #c0049
 def _learn(stage, say, data, run, drawn, cfg):
@@ -420,7 +420,7 @@ def run_demo(
     ids:int=60, # people drawn
     per_id:int=20, # photographs drawn of each
     seed:int=0, # of everything that is random, except the splits
-    landmark_epochs:int=None, # passes of the landmark training; `None`: 16 for drawn photographs, 40 for real ones
+    landmark_epochs:int=None, # passes of the landmark training; `None`: 16 for drawn photographs, 30 for real ones
     epochs:int=None, # passes of each embedder's training; `None`: as many as the data need
     unseen:float=0.2, # share of the people held out entirely
     redo=None, # stages to run although nothing has changed; "all" for every one

@@ -7,7 +7,7 @@ __all__ = ['IMAGE_SUFFIXES', 'InputError', 'read_image', 'image_size', 'atomic_p
            'thread_map', 'write_json', 'read_json', 'fingerprint']
 
 # %% ../nbs/parts/files.ipynb #c0003
-import contextlib, hashlib, io, json, math, os, tempfile
+import contextlib, hashlib, io, json, math, os
 from pathlib import Path
 
 import numpy as np

@@ -10,7 +10,7 @@ import datetime, os, platform, subprocess, sys
 from pathlib import Path
 
 import facerec_nb
-from .files import InputError, read_json, write_json
+from .files import InputError, write_json
 
 # %% ../nbs/parts/records.ipynb #c0007
 def metric(
