@@ -78,6 +78,10 @@ def test_imports_are_light(code, limit):
     assert best < limit, f"{code} takes {best:.2f} s of processor time"
 
 
+def test_options_have_two_spellings(tmp_path):
+    for k, option in enumerate(("--per_id", "--per-id")): good("facerec_synth", tmp_path/str(k), "--ids", 1, option, 1)
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     "Everything once, by commands alone, small: the numbers are poor, the way is complete"
