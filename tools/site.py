@@ -47,6 +47,16 @@ def fold(page):
     return re.sub(r'<details([^>]*?) open(?:="[^"]*")?([^>]*>\s*<summary>\s*Exported source)', r"<details\1\2", page)
 
 
+def local_links(page, up):
+    "nbdev links to where the site will be published; here the pages are beside each other, and a signature is code, which holds no links"
+    from nbdev.config import get_config
+    cfg = get_config()
+    host = re.escape(cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/") + "/")
+    page = re.sub(r"\[`([^`\]]+)`\]\(" + host + r"[^)]*\)", r"`\1`", page)
+    page = re.sub(r'<a href="' + re.escape(cfg.git_url) + r'[^"]*"[^>]*>source</a>', "", page)
+    return re.sub(r'href="' + host, f'href="{up}', page)
+
+
 def repair():
     "Page names without their number, as Quarto and nbdev name them; maths as MathML; source folded"
     pages = list(OUT.rglob("*.html"))
@@ -55,7 +65,8 @@ def repair():
     pattern = re.compile("|".join(map(re.escape, numbered)) or r"(?!)")
     for p in [*pages, *OUT.rglob("search.json"), *OUT.rglob("sitemap.xml"), *OUT.rglob("*.md"), *OUT.rglob("llms.txt")]:
         text = pattern.sub(lambda m: numbered[m[0]], p.read_text(encoding="utf-8"))
-        p.write_text(fold(math_to_mathml(text)) if p.suffix == ".html" else text, encoding="utf-8")
+        if p.suffix == ".html": text = local_links(fold(math_to_mathml(text)), "../"*(len(p.relative_to(OUT).parts) - 1))
+        p.write_text(text, encoding="utf-8")
     for p in pages:
         if p.name in numbered: p.rename(p.with_name(numbered[p.name]))
     return sorted(OUT.rglob("*.html"))
@@ -102,6 +113,7 @@ def check():
             elif not target.exists(): bad.append(f"{name}: {link} leads nowhere")
             elif u.fragment and target in pages and unquote(u.fragment) not in pages[target].ids: bad.append(f"{name}: {link} has no such anchor")
         bad += [f"{name}: {what}: {m[0]!r}" for pat, what in UNRENDERED for m in re.finditer(pat, text, re.M)]
+        bad += [f"{name}: a link inside code: {m[0]!r}" for m in re.finditer(r"\[`[^`\]]+`\]\(http[^)]*\)", p.read_text(encoding="utf-8"))]
         bad += [f"{name}: shows an error"]*page.errors
         raw = p.read_text(encoding="utf-8")
         bad += [f"{name}: names a local path: {m[0]!r}" for m in re.finditer(r"(?:/tmp/|/root/|/home/|" + re.escape(str(ROOT.parent)) + r"/)[\w./-]*", raw)]
