@@ -116,7 +116,7 @@ def check():
         bad += [f"{name}: a link inside code: {m[0]!r}" for m in re.finditer(r"\[`[^`\]]+`\]\(http[^)]*\)", p.read_text(encoding="utf-8"))]
         bad += [f"{name}: shows an error"]*page.errors
         raw = p.read_text(encoding="utf-8")
-        bad += [f"{name}: names a local path: {m[0]!r}" for m in re.finditer(r"(?:/tmp/|/root/|/home/|" + re.escape(str(ROOT.parent)) + r"/)[\w./-]*", raw)]
+        bad += [f"{name}: names a local path: {m[0]!r}" for m in re.finditer(r"(?:/(?:tmp|root|home)/|" + re.escape(str(ROOT.parent)) + r"/)[\w./-]*", raw)]
     return sorted(set(bad)), len(pages)
 
 
