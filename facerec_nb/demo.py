@@ -190,6 +190,7 @@ def group_trials(
 ) -> dict: # `reference_first`: share of trials in which the most similar face is the person's
     "Look for a person in group pictures, as the course's pipeline does; writes `figures/group.png`"
     import numpy as np
+    from facerec_nb.celeba import wilson
     from facerec_nb.pipeline import FacePipeline
     from facerec_nb.preparation import read_selected
     from facerec_nb.records import metric
@@ -202,7 +203,7 @@ def group_trials(
     for k, who in enumerate(rng.choice(ids, trials, replace=False)):
         group = rng.permutation([who, *rng.choice(ids[ids != who], people - 1, replace=False)])
         hits.append(_trial(pipe, images, reference[who], [shown[i] for i in group], shown[who], Path(run)/"figures/group.png" if k == 0 else None))
-    low, high = _wilson(sum(hits), trials)
+    low, high = (float(x) for x in wilson(sum(hits), trials))
     return dict(reference_first=metric(sum(hits)/trials, low, high, trials, "share of trials"))
 
 # %% ../nbs/parts/demo.ipynb #c0035
@@ -229,12 +230,6 @@ def _tile_at(images, names, x, y, height=320, columns=3):
     for n in row:
         w, h = image_size(images/n); x -= max(1, round(w*height/h))
         if x < 0: return n
-
-def _wilson(k, n, z=1.96):
-    "95 % interval of a share (Wilson 1927)"
-    p, d = k/n, 1 + z*z/n
-    half = z*(p*(1 - p)/n + z*z/(4*n*n))**0.5
-    return (p + z*z/(2*n) - half)/d, (p + z*z/(2*n) + half)/d
 
 # %% ../nbs/parts/demo.ipynb #c0038
 _CODE = dict(data="synthetic", analyse="celeba", prepare="preparation", landmarks="alignment hourglass geometry training", align="alignment geometry",
