@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'Gallery', 'clean_name', 'Match']
 
 # %% ../nbs/parts/gallery.ipynb #c0003
-import sqlite3, time, unicodedata
+import contextlib, json, sqlite3, threading, time, unicodedata, zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,57 +14,116 @@ import numpy as np
 from fastcore.basics import patch
 
 from .files import InputError, atomic_path
+from .nearest import EXACT, Nearest
 
 # %% ../nbs/parts/gallery.ipynb #c0007
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE people(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE refs(id INTEGER PRIMARY KEY, person INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
-                  source TEXT NOT NULL, added TEXT NOT NULL, embedding BLOB NOT NULL);
-CREATE INDEX refs_person ON refs(person);
-"""
-_APPLICATION, VERSION = 0x46414345, 1 # SQLite's application_id ("FACE") and user_version
+_SCHEMA = {
+    "meta": "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "people": "CREATE TABLE people(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE)",
+    "refs": "CREATE TABLE refs(id INTEGER PRIMARY KEY AUTOINCREMENT, person INTEGER NOT NULL REFERENCES people ON DELETE CASCADE, source TEXT NOT NULL, added TEXT NOT NULL, embedding BLOB NOT NULL)",
+    "refs_person": "CREATE INDEX refs_person ON refs(person)",
+    "removed": "CREATE TRIGGER removed AFTER DELETE ON refs BEGIN UPDATE meta SET value=value+1 WHERE key='edits'; END",
+    "moved": "CREATE TRIGGER moved AFTER UPDATE ON refs BEGIN UPDATE meta SET value=value+1 WHERE key='edits'; END",
+    "renamed": "CREATE TRIGGER renamed AFTER UPDATE ON people BEGIN UPDATE meta SET value=value+1 WHERE key='edits'; END"}
+_APPLICATION, VERSION = 0x46414345, 2 # SQLite's application_id ("FACE") and user_version
 
 # %% ../nbs/parts/gallery.ipynb #c0009
-def _connect(path, create):
-    "An open, checked database; raises `InputError`"
-    if path is not None and not create and not Path(path).is_file(): raise InputError(f"{path} is not a gallery file: enrol people first, or check the path")
-    where = ":memory:" if path is None else Path(path).resolve().as_uri() + ("?mode=rwc" if create else "?mode=rw")
+def _wrong(path, e):
+    "What SQLite complains about, as one sentence with a way out"
+    text = str(e)
+    way = ("another program is writing to it for a long time: try again" if "locked" in text else "make room and try again" if "full" in text else
+           "the folder must be writable" if "readonly" in text or "unable to open" in text else "open it again" if "closed" in text else "it is damaged or no gallery: take a copy of it, or enrol again into a new file")
+    return InputError(f"the gallery {path or 'in memory'} cannot be used ({text}): {way}")
+
+def _open(path, mode):
+    "A connection with the settings that forgetting and durability need; None: in memory"
+    where = ":memory:" if path is None else f"{Path(path).resolve().as_uri()}?mode={mode}"
+    db = sqlite3.connect(where, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
     try:
-        db = sqlite3.connect(where, uri=True)
-        db.executescript("PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON; PRAGMA trusted_schema=OFF;")
-        fresh = create and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if fresh: db.executescript(f"BEGIN; {_SCHEMA} PRAGMA application_id={_APPLICATION}; PRAGMA user_version={VERSION}; COMMIT;")
-        kind, version = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version"))
-    except sqlite3.Error as e: raise InputError(f"{path} cannot be opened as a gallery ({e}): check the path, or enrol again into a new file") from None
-    if kind != _APPLICATION: db.close(); raise InputError(f"{path} is another program's database, not a gallery: give a new file name")
-    if version != VERSION: db.close(); raise InputError(f"{path} is a gallery of version {version}, this version of facerec_nb reads {VERSION}: enrol again into a new file")
+        for p in ("trusted_schema=OFF", "cell_size_check=ON", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY", "synchronous=FULL"): db.execute(f"PRAGMA {p}").fetchall()
+    except sqlite3.Error: db.close(); raise
     return db
 
 # %% ../nbs/parts/gallery.ipynb #c0011
+def _check(db, path):
+    "Refuse what is not a gallery of this version; raises InputError"
+    kind, version = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version"))
+    have = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
+    if not have and kind in (0, _APPLICATION): raise InputError(f"{path} is empty, not a gallery: enrol people first, or check the path")
+    if kind != _APPLICATION: raise InputError(f"{path} is another program's database, not a gallery: give a new file name")
+    if version != VERSION: raise InputError(f"{path} is a gallery of version {version}, this version of facerec_nb reads {VERSION}: enrol again into a new file")
+    if have != _SCHEMA: raise InputError(f"{path} is not laid out as a gallery ({', '.join(sorted(k for k in have.keys() | _SCHEMA.keys() if have.get(k) != _SCHEMA.get(k)))} differ): enrol again into a new file")
+
+def _create(db, model):
+    "Tables and model in one transaction, unless somebody else was quicker"
+    if db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in ("wal", "memory"): raise sqlite3.OperationalError("this disk cannot keep a write-ahead log")
+    db.execute("BEGIN IMMEDIATE")
+    if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        for sql in _SCHEMA.values(): db.execute(sql)
+        db.executemany("INSERT INTO meta VALUES(?, ?)", [("model", model), ("edits", "0")])
+        db.execute(f"PRAGMA application_id={_APPLICATION}"); db.execute(f"PRAGMA user_version={VERSION}")
+    db.execute("COMMIT")
+
+# %% ../nbs/parts/gallery.ipynb #c0012
+def _connect(path, model, create):
+    "An open, checked database, made when it is not there or still empty; raises InputError"
+    if path is not None and Path(path).exists() and not Path(path).is_file(): raise InputError(f"{path} is not a gallery file: enrol people first, or check the path")
+    if not create and not Path(path).exists(): raise InputError(f"{path} does not exist: enrol people first, or check the path")
+    db = None
+    try:
+        db = _open(path, "rwc" if create else "rw")
+        if create and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not db.execute("PRAGMA application_id").fetchone()[0]: _create(db, model)
+        _check(db, path)
+        return db
+    except BaseException as e:
+        if db: db.close()
+        if isinstance(e, sqlite3.Error): raise _wrong(path, e) from None
+        raise
+
+# %% ../nbs/parts/gallery.ipynb #c0014
 class Gallery:
     "People with several reference embeddings each; `path=None` keeps them in memory only"
     def __init__(self,
         path=None, # SQLite file, made when it is not there; `None`: in memory
         model:str=None, # fingerprint of the model that makes the embeddings; needed for a new gallery, checked for an old one
+        exact:int=EXACT, # up to so many references the search is exact; above it has two stages, see `Nearest`
     ):
-        new = path is None or not Path(path).exists()
-        if new and not model: raise InputError(f"a new gallery {path or ''} needs the model's fingerprint: pass model=pipe.model")
-        self.path, self._cache = path, None
-        self.db = _connect(path, create=new)
-        if new: self._set("model", model)
+        self.path, self.exact, self._memory, self._db, self._reader = path, exact, None, None, None
+        if not model and (path is None or not Path(path).exists()): raise InputError(f"a new gallery {path or ''} needs the model's fingerprint: pass model=pipe.model")
+        self._db = _connect(path, model and str(model), create=bool(model))
+        self._reader = self._db if path is None else _connect(path, None, create=False)
+        self._writing = threading.RLock()
+        self._reading = self._writing if path is None else threading.RLock()
         if model: self.check_model(model)
     def close(self):
         "Close the file"
-        self.db.close()
+        if self._memory: self._memory.nearest.close()
+        for db in (self._reader, self._db): db and db.close()
+    def __enter__(self): return self
+    def __exit__(self, *args): self.close()
+    def __del__(self): self.close()
 
-# %% ../nbs/parts/gallery.ipynb #c0012
+# %% ../nbs/parts/gallery.ipynb #c0015
 @patch
 def _rows(self:Gallery, sql, *args):
     "What a query finds; raises InputError for a damaged file"
-    try: return self.db.execute(sql, args).fetchall()
-    except sqlite3.DatabaseError as e: raise InputError(f"the gallery {self.path or ''} is damaged ({e}): take a copy of it, or enrol again into a new file") from None
+    try:
+        with self._reading: return self._reader.execute(sql, args).fetchall()
+    except sqlite3.Error as e: raise _wrong(self.path, e) from None
 
+@patch
+@contextlib.contextmanager
+def _change(self:Gallery):
+    "One transaction: all of it is on the disk when the block ends well, nothing when it does not"
+    with self._writing:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try: yield self._db; self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction: self._db.execute("ROLLBACK")
+        except sqlite3.Error as e: raise _wrong(self.path, e) from None
+
+# %% ../nbs/parts/gallery.ipynb #c0017
 @patch
 def _get(self:Gallery, key):
     rows = self._rows("SELECT value FROM meta WHERE key=?", key)
@@ -72,9 +131,8 @@ def _get(self:Gallery, key):
 
 @patch
 def _set(self:Gallery, key, value):
-    with self.db: self.db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, str(value)))
+    with self._change() as db: db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, str(value)))
 
-# %% ../nbs/parts/gallery.ipynb #c0014
 @patch(as_prop=True)
 def model(self:Gallery) -> str: # as `FacePipeline.model`
     "Fingerprint of the model that made the embeddings"
@@ -88,15 +146,22 @@ def check_model(self:Gallery,
     if model != self.model:
         raise InputError(f"the gallery {self.path or ''} holds embeddings of model {self.model}, not of {model}: use that model, or enrol again into a new gallery")
 
-# %% ../nbs/parts/gallery.ipynb #c0015
+# %% ../nbs/parts/gallery.ipynb #c0018
+def _cosine_limit(value, path):
+    "A threshold as a float; raises InputError"
+    try: t = float(value)
+    except (TypeError, ValueError): t = float("nan")
+    if not -1 <= t <= 1: raise InputError(f"the threshold {value!r} of the gallery {path or ''} is not a cosine: give a number from -1 to 1")
+    return t
+
 def _threshold(self):
     "Cosine at or above which a face is known, -1..1, or `None`"
     value = self._get("threshold")
-    return None if value is None else float(value)
+    return None if value is None else _cosine_limit(value, self.path)
 
-Gallery.threshold = property(_threshold, lambda self, value: self._set("threshold", float(value)))
+Gallery.threshold = property(_threshold, lambda self, value: self._set("threshold", _cosine_limit(value, self.path)))
 
-# %% ../nbs/parts/gallery.ipynb #c0021
+# %% ../nbs/parts/gallery.ipynb #c0026
 def clean_name(
     name, # as written by a person, a folder or a table
 ) -> str: # Unicode NFC, spaces trimmed
@@ -105,7 +170,7 @@ def clean_name(
     if not text or any(unicodedata.category(c) in ("Cc", "Cs") for c in text): raise InputError(f"{str(name)!r} cannot be a person's name: use printable text")
     return text
 
-# %% ../nbs/parts/gallery.ipynb #c0023
+# %% ../nbs/parts/gallery.ipynb #c0028
 def _text(s):
     "A file name as text that can be stored, whatever its bytes are"
     return str(s).encode("utf-8", "backslashreplace").decode()
@@ -119,25 +184,40 @@ def _checked(embeddings, dim):
     if not (np.abs(length - 1) < 1e-3).all(): raise InputError(f"an embedding has length {length[np.argmax(~(np.abs(length - 1) < 1e-3))]:.3g}, not 1: normalise it first")
     return e
 
-# %% ../nbs/parts/gallery.ipynb #c0024
+# %% ../nbs/parts/gallery.ipynb #c0029
+def _person(db, name):
+    "Number of a person, or None"
+    row = db.execute("SELECT id FROM people WHERE name=?", (name,)).fetchone()
+    return row and row[0]
+
+def _insert(db, name, e, sources, added):
+    "References of one person inside a transaction; returns the person's number"
+    width = db.execute("SELECT length(embedding)/4 FROM refs LIMIT 1").fetchone()
+    if width and width[0] != e.shape[1]: _checked(e, width[0])
+    person = _person(db, name) or db.execute("INSERT INTO people(name) VALUES(?)", (name,)).lastrowid
+    db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), t, v.tobytes()) for s, t, v in zip(sources, added, e)])
+    return person
+
+def _now(): return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+# %% ../nbs/parts/gallery.ipynb #c0030
 @patch
 def add(self:Gallery,
     name:str, # the person; references are added when the name is there already
     embeddings, # `(N, D)` or `(D,)`, L2-normalised
     sources="", # where each came from (file names), one text or N
+    model:str=None, # fingerprint of the model that made them, checked when given
 ) -> int: # how many references the person has now
-    "Add references of one person, all or none; raises `InputError`"
-    name, e = clean_name(name), _checked(embeddings, self.dim)
+    "Add references of one person, all or none, on the disk when this returns; raises `InputError`"
+    if model is not None: self.check_model(model)
+    name, e = clean_name(name), _checked(embeddings, None)
     sources = [sources]*len(e) if isinstance(sources, (str, Path)) else list(sources)
     if len(sources) != len(e): raise InputError(f"{len(sources)} sources for {len(e)} embeddings of {name}: give one each")
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    with self.db:
-        self.db.execute("INSERT OR IGNORE INTO people(name) VALUES(?)", (name,))
-        person = self.db.execute("SELECT id FROM people WHERE name=?", (name,)).fetchone()[0]
-        self.db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), now, v.tobytes()) for s, v in zip(sources, e)])
-    return self.db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
+    with self._change() as db:
+        person = _insert(db, name, e, sources, [_now()]*len(e))
+        return db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
 
-# %% ../nbs/parts/gallery.ipynb #c0025
+# %% ../nbs/parts/gallery.ipynb #c0031
 @patch(as_prop=True)
 def dim(self:Gallery) -> int: # numbers in an embedding, `None` when the gallery is empty
     "Length of the embeddings"
@@ -150,89 +230,205 @@ def people(self:Gallery) -> dict: # name -> number of references, sorted by name
     return dict(self._rows("SELECT name, count(refs.id) FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name"))
 
 @patch
+def references(self:Gallery,
+    name:str, # the person; an unknown one has none
+) -> list: # `(source, added)` of each reference, oldest first; `added` as UTC, `2026-01-31T12:00:00Z`
+    "Where the references of a person came from, and when"
+    return self._rows("SELECT source, added FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id", clean_name(name))
+
+@patch
 def sources(self:Gallery,
     name:str, # the person; an unknown one has none
 ) -> set: # what `add` was told
     "Where the references of a person came from"
-    return {s for s, in self._rows("SELECT source FROM refs JOIN people ON people.id=person WHERE name=?", clean_name(name))}
+    return {s for s, _ in self.references(name)}
 
 # %% ../nbs/parts/gallery.ipynb #c0032
+@patch
+def __len__(self:Gallery): return self._rows("SELECT count(*) FROM people")[0][0]
+
+@patch
+def __repr__(self:Gallery):
+    "One line: how many people and references, which model and threshold"
+    count = self._rows("SELECT count(*) FROM refs")[0][0]
+    return f"Gallery: {len(self)} people, {count} references of {self.dim or 0} numbers, model {self.model}, threshold {self.threshold}"
+
+# %% ../nbs/parts/gallery.ipynb #c0038
+class _Memory(NamedTuple):
+    "The gallery as it is searched"
+    state: tuple # of the file when this was read
+    edits: str # `meta.edits` then
+    nearest: Nearest # one row a reference
+    ids: np.ndarray # number of each row's reference
+    person: np.ndarray # number of each row's person
+    names: dict # number -> name
+
+# %% ../nbs/parts/gallery.ipynb #c0039
+def _block(rows, dim, path):
+    "Numbers, people and embeddings (N, D) of rows read from a file; raises InputError when they cannot be right"
+    bad = next((r[0] for r in rows if not isinstance(r[2], bytes) or len(r[2]) != 4*dim), None)
+    if bad is not None: raise InputError(f"the gallery {path or ''} is damaged (reference {bad} is not {dim} numbers long): take a copy of it, or enrol again into a new file")
+    e = np.frombuffer(b"".join(r[2] for r in rows), "<f4").reshape(len(rows), dim)
+    off = ~(np.abs(np.linalg.norm(e, axis=1) - 1) < 2e-3)
+    if off.any(): raise InputError(f"the gallery {path or ''} is damaged (reference {rows[off.argmax()][0]} is not of unit length): take a copy of it, or enrol again into a new file")
+    return np.array([r[0] for r in rows], np.int64), np.array([r[1] for r in rows], np.int64), e
+
+# %% ../nbs/parts/gallery.ipynb #c0040
+@patch
+def _read_new(self:Gallery, db, m):
+    "References with larger numbers than those in memory, in blocks"
+    last, ids, person = (m.ids[-1] if len(m.ids) else 0), [m.ids], [m.person]
+    while rows := db.execute("SELECT id, person, embedding FROM refs WHERE id>? ORDER BY id LIMIT 20000", (int(last),)).fetchall():
+        i, p, e = _block(rows, m.nearest.dim, self.path)
+        if not set(p.tolist()) <= m.names.keys(): raise InputError(f"the gallery {self.path or ''} is damaged (a reference belongs to nobody): take a copy of it, or enrol again into a new file")
+        m.nearest.add(e); ids.append(i); person.append(p); last = i[-1]
+    return m._replace(ids=np.concatenate(ids), person=np.concatenate(person))
+
+# %% ../nbs/parts/gallery.ipynb #c0041
+@patch
+def _forget(self:Gallery, db, m):
+    "Drop what is no longer in the file, and read all names again"
+    left = np.fromiter((i for i, in db.execute("SELECT id FROM refs")), np.int64)
+    m.nearest.drop(np.flatnonzero(~np.isin(m.ids, left)))
+    return m._replace(names=dict(db.execute("SELECT id, name FROM people")))
+
+@patch
+def _renew(self:Gallery, db, state):
+    "Read what is new in the file, inside a read transaction; everything when most of what is in memory has gone"
+    edits, count, dim = db.execute("SELECT (SELECT value FROM meta WHERE key='edits'), (SELECT count(*) FROM refs), (SELECT length(embedding)/4 FROM refs LIMIT 1)").fetchone()
+    m = self._memory
+    if m is None or dim not in (None, m.nearest.dim) or 2*count < len(m.ids): m = _Memory(None, edits, Nearest(dim or 1, self.exact), np.empty(0, np.int64), np.empty(0, np.int64), {})
+    if edits != m.edits: m = self._forget(db, m)
+    m = m._replace(names=m.names | dict(db.execute("SELECT id, name FROM people WHERE id>?", (max(m.names, default=0),))))
+    return self._read_new(db, m)._replace(state=state, edits=edits)
+
+@patch
+def _sync(self:Gallery):
+    "What is searched, as new as the file"
+    db = self._reader
+    with self._reading:
+        try:
+            state = db.execute("PRAGMA data_version").fetchone()[0], db.total_changes
+            if self._memory and self._memory.state == state: return self._memory
+            db.execute("BEGIN")
+            try: self._memory = self._renew(db, state)
+            except BaseException: self._memory = None; raise
+            finally: db.execute("COMMIT")
+        except sqlite3.Error as e: raise _wrong(self.path, e) from None
+    return self._memory
+
+# %% ../nbs/parts/gallery.ipynb #c0045
 class Match(NamedTuple):
     "One line of a ranked answer"
     name: str # the person
     similarity: float # cosine with the nearest reference, -1..1
     source: str # where that reference came from
 
-# %% ../nbs/parts/gallery.ipynb #c0033
-@patch
-def _matrix(self:Gallery):
-    "Names, first row of each person, sources, embeddings (R, D); read again after a change"
-    state = self.db.execute("PRAGMA data_version").fetchone()[0], self.db.total_changes
-    if self._cache is None or self._cache[0] != state:
-        rows = self._rows("SELECT name, source, embedding FROM refs JOIN people ON people.id=person ORDER BY person, refs.id")
-        if not rows: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
-        if len({len(r[2]) for r in rows}) > 1: raise InputError(f"the gallery {self.path or ''} is damaged (embeddings of several lengths): enrol again into a new file")
-        names = np.array([r[0] for r in rows], object)
-        first = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-        self._cache = state, (names[first], first, [r[1] for r in rows], np.frombuffer(b"".join(r[2] for r in rows), np.float32).reshape(len(rows), -1))
-    return self._cache[1]
+# %% ../nbs/parts/gallery.ipynb #c0046
+def _people_first(m, similarity, row, k):
+    "`(person, similarity, row)` of the first k different people"
+    best = {}
+    for s, r in zip(similarity, row):
+        p = int(m.person[r]) if r >= 0 else None
+        if p in m.names and p not in best: best[p] = (p, float(s), int(r))
+        if len(best) == k: break
+    return list(best.values())
 
-# %% ../nbs/parts/gallery.ipynb #c0034
 @patch
 def search(self:Gallery,
     embeddings, # `(N, D)` or `(D,)`, L2-normalised
     k:int=5, # how many people to name
 ) -> list: # for each face a list of up to `k` `Match`, nearest first
     "Rank the people of the gallery for each face; raises `InputError` when the gallery is empty"
-    names, first, sources, refs = self._matrix()
-    similarity = _checked(embeddings, refs.shape[1]) @ refs.T
-    person = np.maximum.reduceat(similarity, first, axis=1)
-    ends, answers = np.r_[first[1:], len(refs)], []
-    for row, best in zip(similarity, person):
-        top = np.argsort(-best, kind="stable")[:k]
-        answers.append([Match(names[p], float(best[p]), sources[first[p] + row[first[p]:ends[p]].argmax()]) for p in top])
-    return answers
+    m = self._sync()
+    if not m.names: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
+    e, many, answers = _checked(embeddings, m.nearest.dim), max(100, 10*k), None
+    while answers is None or many < 4*len(m.ids) and min(map(len, answers)) < min(k, len(m.names)):
+        answers = [_people_first(m, s, r, k) for s, r in zip(*m.nearest.search(e, min(many, len(m.ids))))]; many *= 4
+    return [[Match(m.names[p], s, self._source(m.ids[r])) for p, s, r in a] for a in answers]
 
-# %% ../nbs/parts/gallery.ipynb #c0044
+@patch
+def _source(self:Gallery, ref):
+    "Where a reference came from; empty when it was removed a moment ago"
+    return next((s for s, in self._rows("SELECT source FROM refs WHERE id=?", int(ref))), "")
+
+# %% ../nbs/parts/gallery.ipynb #c0060
+@patch
+def _wipe(self:Gallery):
+    "Empty the write-ahead log, so that nothing deleted is left in it"
+    with self._writing:
+        try: busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error as e: raise _wrong(self.path, e) from None
+    if busy: raise InputError(f"the change is made, but another program keeps {self.path} busy and old copies stay in {Path(self.path).name}-wal: close that program and call compact()")
+    if self._memory: self._sync()
+
+@patch
+def compact(self:Gallery):
+    "Write the file anew without its free pages and empty the log; needs as much room again as the file has"
+    with self._writing:
+        try: self._db.execute("VACUUM")
+        except sqlite3.Error as e: raise _wrong(self.path, e) from None
+    self._wipe()
+
+# %% ../nbs/parts/gallery.ipynb #c0061
+@patch
+def _known(self:Gallery, db, name):
+    "Number of a person who must be there; raises InputError"
+    person = _person(db, clean_name(name))
+    if person is None: raise InputError(f"there is nobody called {name!r} in the gallery {self.path or ''}: see people()")
+    return person
+
 @patch
 def remove(self:Gallery,
     name:str, # the person
 ):
-    "Delete a person and every reference, overwriting them in the file; raises `InputError` for an unknown name"
-    with self.db: gone = self.db.execute("DELETE FROM people WHERE name=?", (clean_name(name),)).rowcount
-    if not gone: raise InputError(f"there is nobody called {name!r} in the gallery {self.path or ''}: see people()")
+    "Delete a person and every reference, and overwrite them in the file; raises `InputError` for an unknown name"
+    with self._change() as db: db.execute("DELETE FROM people WHERE id=?", (self._known(db, name),))
+    self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0045
+# %% ../nbs/parts/gallery.ipynb #c0062
 @patch
 def rename(self:Gallery,
     old:str, # the name now
     new:str, # the name wanted
-    merge:bool=False, # when `new` is there already, add the references to that person
 ):
-    "Rename a person; raises `InputError` when the new name is taken and `merge` is off"
-    have, new = self.people(), clean_name(new)
-    if clean_name(old) not in have: raise InputError(f"there is nobody called {old!r} in the gallery {self.path or ''}: see people()")
-    if new in have and not merge: raise InputError(f"{new!r} is in the gallery already: pass merge=True if both are one person")
-    with self.db:
-        if new not in have: self.db.execute("UPDATE people SET name=? WHERE name=?", (new, clean_name(old)))
-        elif new != clean_name(old):
-            self.db.execute("UPDATE refs SET person=(SELECT id FROM people WHERE name=?) WHERE person=(SELECT id FROM people WHERE name=?)", (new, clean_name(old)))
-            self.db.execute("DELETE FROM people WHERE name=?", (clean_name(old),))
+    "Rename a person; the old name does not stay in the file; raises `InputError` when the new one is taken"
+    with self._change() as db:
+        person, other = self._known(db, old), _person(db, clean_name(new))
+        if other not in (None, person): raise InputError(f"{new!r} is in the gallery already: call merge if both are one person")
+        db.execute("UPDATE people SET name=? WHERE id=?", (clean_name(new), person))
+    self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0050
+@patch
+def merge(self:Gallery,
+    old:str, # this person disappears,
+    into:str, # and this one gets the references
+):
+    "Make two people one; raises `InputError` when one of them is not there or both are the same"
+    with self._change() as db:
+        a, b = self._known(db, old), self._known(db, into)
+        if a == b: raise InputError(f"{old!r} and {into!r} are one person already: give two names")
+        db.execute("INSERT INTO refs(person, source, added, embedding) SELECT ?, source, added, embedding FROM refs WHERE person=? ORDER BY id", (b, a))
+        db.execute("DELETE FROM people WHERE id=?", (a,))
+    self._wipe()
+
+# %% ../nbs/parts/gallery.ipynb #c0068
 @patch
 def save(self:Gallery,
     path, # the file to write
 ) -> Path: # the path written
-    "Write a copy of the gallery atomically"
+    "Write a copy of the gallery atomically; raises `InputError` when a gallery there is in use"
     if self.path is not None and Path(path).resolve() == Path(self.path).resolve(): return Path(path)
+    if Path(f"{path}-wal").exists(): raise InputError(f"{path} is a gallery that is in use: close it, or give another name")
     with atomic_path(path) as temp:
         copy = sqlite3.connect(temp)
-        try: self.db.backup(copy)
+        try:
+            with self._reading: self._reader.backup(copy)
+        except sqlite3.Error as e: raise _wrong(self.path, e) from None
         finally: copy.close()
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0051
+# %% ../nbs/parts/gallery.ipynb #c0069
 @patch(cls_method=True)
 def load(cls:Gallery,
     path, # a gallery file
@@ -240,14 +436,76 @@ def load(cls:Gallery,
 ) -> Gallery: # open for reading and adding
     "Open a gallery that exists; raises `InputError`"
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: enrol people first, or check the path")
-    return cls(path, model)
+    g = cls(path)
+    if model: g.check_model(model)
+    return g
 
-# %% ../nbs/parts/gallery.ipynb #c0052
-@patch
-def __len__(self:Gallery): return self.db.execute("SELECT count(*) FROM people").fetchone()[0]
+# %% ../nbs/parts/gallery.ipynb #c0075
+_FORMAT, _JSON_MOST = "facerec_nb gallery 1", 500_000_000 # bytes of JSON that an import will read
 
 @patch
-def __repr__(self:Gallery):
-    "One line: how many people and references, which model and threshold"
-    count = self.db.execute("SELECT count(*) FROM refs").fetchone()[0]
-    return f"Gallery: {len(self)} people, {count} references of {self.dim or 0} numbers, model {self.model}, threshold {self.threshold}"
+def export(self:Gallery,
+    path, # the `.zip` to write
+    names=None, # people to export; `None`: all
+) -> Path: # the path written
+    "Write people to a file that another gallery can import; raises `InputError` for an unknown name"
+    wanted = list(self.people()) if names is None else [clean_name(n) for n in names]
+    missing = [n for n in wanted if not self.references(n)]
+    if missing or not wanted: raise InputError(f"there is nobody called {missing[0]!r} in the gallery {self.path or ''}: see people()" if missing else f"the gallery {self.path or ''} is empty: enrol people first")
+    with self._reading: # one moment of the gallery
+        people = [dict(name=n, references=self.references(n)) for n in wanted]
+        head = dict(format=_FORMAT, model=self.model, dim=self.dim, threshold=self.threshold, people=people)
+        with atomic_path(path) as temp, zipfile.ZipFile(temp, "w", zipfile.ZIP_STORED) as z:
+            z.writestr("gallery.json", json.dumps(head, ensure_ascii=False))
+            with z.open("embeddings.f32", "w", force_zip64=True) as f:
+                for n in wanted: f.write(b"".join(e for e, in self._rows("SELECT embedding FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id", n)))
+    return Path(path)
+
+# %% ../nbs/parts/gallery.ipynb #c0076
+def _header(z, path):
+    "The checked `gallery.json` of an export and its number of references; raises InputError"
+    def no(why): raise InputError(f"{path} is not a whole export of a gallery ({why}): export it again")
+    info = {i.filename: i for i in z.infolist()}
+    if sorted(info) != ["embeddings.f32", "gallery.json"] or len(z.infolist()) != 2: no("it must hold gallery.json and embeddings.f32")
+    if any(i.compress_type != zipfile.ZIP_STORED or i.flag_bits & 1 for i in info.values()): no("it is compressed or encrypted")
+    if info["gallery.json"].file_size > _JSON_MOST: no(f"gallery.json is larger than {_JSON_MOST:,} bytes")
+    head = json.loads(z.read("gallery.json"))
+    if not isinstance(head, dict) or head.get("format") != _FORMAT: no(f"it is not of the format {_FORMAT!r}")
+    dim, people, text = head.get("dim"), head.get("people"), lambda v: isinstance(v, str)
+    if type(dim) is not int or not 1 <= dim <= 65536 or not text(head.get("model")) or not isinstance(people, list) or not people: no("model, dim or people are missing")
+    for p in people:
+        refs = p.get("references") if isinstance(p, dict) else None
+        if not refs or not text(p.get("name")) or not isinstance(refs, list) or not all(isinstance(r, list) and len(r) == 2 and all(map(text, r)) for r in refs): no("a person without name or references")
+    count = sum(len(p["references"]) for p in people)
+    if len({clean_name(p["name"]) for p in people}) < len(people): no("a name occurs twice")
+    if info["embeddings.f32"].file_size != 4*dim*count: no(f"{count} references of {dim} numbers are {4*dim*count} bytes, there are {info['embeddings.f32'].file_size}")
+    return head, count
+
+# %% ../nbs/parts/gallery.ipynb #c0077
+@patch
+def _import_people(self:Gallery, db, z, head, merge):
+    "The people of a checked export, inside a transaction"
+    dim = head["dim"]
+    with z.open("embeddings.f32") as f:
+        for p in head["people"]:
+            name, refs = clean_name(p["name"]), p["references"]
+            if not merge and _person(db, name): raise InputError(f"{name!r} is in the gallery {self.path or ''} already: rename one of them, or pass merge=True if both are one person")
+            e = _checked(np.frombuffer(f.read(4*dim*len(refs)), "<f4").reshape(len(refs), dim), None)
+            _insert(db, name, e, [r[0] for r in refs], [r[1] for r in refs])
+        f.read(1) # the end: here the checksum is compared
+
+@patch
+def import_file(self:Gallery,
+    path, # written by `export`
+    merge:bool=False, # add the references to people who are here already
+) -> int: # people imported
+    "Add all people of an export, or none; raises `InputError` for a damaged file, another model, or a name that is taken"
+    if not Path(path).is_file(): raise InputError(f"{path} does not exist: check the path")
+    try:
+        with zipfile.ZipFile(path) as z:
+            head, _ = _header(z, path)
+            if head["model"] != self.model: raise InputError(f"{path} holds embeddings of model {head['model']}, the gallery {self.path or ''} those of {self.model}: use one model for both")
+            with self._change() as db: self._import_people(db, z, head, merge)
+    except InputError: raise
+    except (zipfile.BadZipFile, OSError, ValueError, RecursionError, EOFError, NotImplementedError) as e: raise InputError(f"{path} is not a whole export of a gallery ({type(e).__name__}: {e}): export it again") from None
+    return len(head["people"])
