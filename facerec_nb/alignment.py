@@ -441,9 +441,11 @@ def align(
 def _read_table(out):
     path = Path(out)/"aligned_pred_all.csv"
     if not path.is_file(): raise InputError(f"{path} does not exist: run facerec_align to its end")
-    table = pd.read_csv(path, dtype=dict(image_id=str, split=str, people=str))
+    try: table = pd.read_csv(path, dtype=dict(image_id=str, split=str, people=str))
+    except ValueError as e: raise InputError(f"{path} cannot be read ({str(e).split('. ')[-1].strip()}): run facerec_align again") from None
     lacking = [c for c in ALIGNED_COLUMNS if c not in table]
     if lacking: raise InputError(f"{path} has no column {lacking[0]}: run facerec_align again")
+    if not len(table) or table[ALIGNED_COLUMNS[:5]].isna().any(axis=None): raise InputError(f"{path} has no rows, or a row without name, person, split or people: run facerec_align again")
     return table
 
 # %% ../nbs/02_face_alignment.ipynb #c0080
