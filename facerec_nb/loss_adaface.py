@@ -6,8 +6,6 @@
 __all__ = ['ada_margin', 'AdaFaceHead']
 
 # %% ../nbs/parts/loss_adaface.ipynb #c0003
-import math
-
 import torch
 from fastcore.basics import patch
 

@@ -179,7 +179,7 @@ def _add_threshold(path, faces, ids, target_far, metrics):
 def train_embedder(
     data, # folder written by `facerec_align`, or a tuple (table, faces)
     run, # folder of the run
-    head:str="arcface", # one of `HEADS`: ce, normface, cosface, arcface, triplet
+    head:str="arcface", # one of `HEADS`: ce, normface, cosface, arcface, adaface, triplet
     backbone:str="tiny", # one of `BACKBONES`
     epochs:int=30, # passes over the training faces
     batch_size:int=32, # faces a step
@@ -190,7 +190,7 @@ def train_embedder(
     target_far:float=0.01, # false accept rate that the stored threshold is for, 0..1
     augment=Augment(), # an `Augment`, or `None`
     pretrained:bool=False, # ImageNet weights, for resnet18 and resnet50
-    head_kw:dict=None, # scale, margin, smoothing, mining of the head; on top of `HEAD_KW`
+    head_kw:dict=None, # scale, margin, smoothing, centres, mining of the head; on top of `HEAD_KW`
     template:str="arcface", # the template the faces were aligned to
     precision:str="auto", # see `FitCfg`
     resume:bool=False, # go on from the last epoch
