@@ -181,7 +181,7 @@ def facerec_align(
 def facerec_train_embedder(
     data:str, # folder written by facerec_align
     run:str, # folder of the run, made when needed
-    head:str="arcface", # arcface, ce, cosface, normface or triplet
+    head:str="arcface", # arcface, adaface, ce, cosface, normface or triplet
     backbone:str="tiny", # tiny, iresnet18, resnet18 or resnet50
     epochs:int=30, # passes over the faces
     batch_size:int=32, # faces a step
