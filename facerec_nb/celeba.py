@@ -45,11 +45,15 @@ def _scan(root):
     return sorted(tables), photos
 
 # %% ../nbs/00_data_analysis.ipynb #c0015
+_MOST = 500_000_000 # bytes of an annotation file, unpacked
+
 def _lines(path):
     "The lines of a text file or gzip file; `InputError` when it is damaged or empty"
+    if not os.path.isfile(path): raise InputError(f"{path} is not a plain file: put CelebA's own there")
     try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as f: raw = f.read()
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as f: raw = f.read(_MOST + 1)
     except (OSError, EOFError, zlib.error) as e: raise InputError(f"{path} cannot be read ({type(e).__name__}): copy or download it again") from None
+    if len(raw) > _MOST: raise InputError(f"{path} holds more than {_MOST:,} bytes, CelebA's largest table 27 million: copy or download it again")
     lines = raw.decode("utf-8-sig", errors="replace").splitlines()
     if not any(l.strip() for l in lines): raise InputError(f"{path} is empty: copy or download it again")
     return lines
@@ -86,14 +90,16 @@ def _parse(path, problems):
     lines = _lines(path)
     sep, names, first, count = _columns(path, lines)
     rows = [(i, l) for i, l in enumerate(lines[first:], first + 1) if l.strip()]
+    if not rows: raise InputError(f"{path} has no rows: copy or download it again")
     width = [len(l.split(sep)) for _, l in rows]
     bad = [(i, l.split(sep)[0].strip(), w) for (i, l), w in zip(rows, width) if w != len(names)]
     if len(bad) >= max(len(rows)/2, 1): raise InputError(f"{path} does not look like a CelebA file (line {(bad or [(1,)])[0][0]}: {lines[(bad or [(1,)])[0][0] - 1][:40]!r}): download it again")
     problems.add("truncated_line", [b[1] for b in bad], path.name, [f"line {i} has {w} of {len(names)} values" for i, _, w in bad], "line dropped")
     if count not in (None, len(rows)): problems.add("row_count", "", path.name, f"the first line promises {count} rows, there are {len(rows)}", "rows used as found")
     text = "\n".join(l for (_, l), w in zip(rows, width) if w == len(names))
-    df = pd.read_csv(StringIO(text), sep=sep or r"\s+", header=None, names=names, dtype=dict(image_id=str), skipinitialspace=True)
-    return df.assign(image_id=df.image_id.str.strip())
+    try: df = pd.read_csv(StringIO(text), sep=sep or r"\s+", header=None, names=names, dtype=dict(image_id=str), skipinitialspace=True)
+    except ValueError as e: raise InputError(f"{path} cannot be read ({str(e).split('. ')[-1].strip()}): download it again") from None
+    return df.assign(image_id=df.image_id.fillna("").str.strip())
 
 # %% ../nbs/00_data_analysis.ipynb #c0025
 def _numbers(df, columns, file, problems):

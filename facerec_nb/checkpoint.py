@@ -60,7 +60,12 @@ def _torch_load(path):
     "The dict in a `.pth`, read without running code; raises `InputError`"
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: train the model first or check the path")
     if not zipfile.is_zipfile(path): raise InputError(f"{path} is not a checkpoint: it is cut short, or an old pickle, which could run code; get the file again")
-    try: return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with zipfile.ZipFile(path) as z:
+            if any(i.compress_type != zipfile.ZIP_STORED for i in z.infolist()): raise InputError(f"{path} was packed by another program: ask for the file as torch wrote it")
+            if damaged := z.testzip(): raise InputError(f"{path} is damaged (in {damaged}): get the file again")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError: raise
     except pickle.UnpicklingError: raise InputError(f"{path} holds Python objects that could run code, so it was not opened: ask for a file with weights only") from None
     except Exception as e: raise InputError(f"{path} is damaged ({type(e).__name__}): get the file again") from None
 
@@ -89,5 +94,6 @@ def load_weights(
         if k not in have: raise InputError(f"the checkpoint has no {k!r}, the {type(module).__name__} needs it ({len(have)} against {len(want)} entries): it belongs to another model")
         if k not in want: raise InputError(f"the checkpoint has {k!r}, the {type(module).__name__} does not ({len(have)} against {len(want)} entries): it belongs to another model")
         if want[k] != have[k]: raise InputError(f"{k!r} is {have[k]} in the checkpoint and {want[k]} in the {type(module).__name__}: build it with the checkpoint's 'arch'")
+        if not torch.isfinite(state[k]).all(): raise InputError(f"{k!r} in the checkpoint holds numbers that are not finite: train again, or get another file")
     module.load_state_dict(state)
     return module

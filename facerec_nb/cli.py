@@ -8,7 +8,7 @@ __all__ = ['command', 'one_spelling', 'as_json', 'one_line', 'facerec_demo', 'fa
            'facerec_identify', 'facerec_verify']
 
 # %% ../nbs/parts/cli.ipynb #c0003
-import functools, math, sys
+import functools, math, os, sys, warnings
 import json as _json
 from pathlib import Path
 
@@ -25,7 +25,10 @@ def command(
     def run(*args, **kwargs):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
-        try: return int(f(*args, **kwargs) or 0)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="PIL")
+                return int(f(*args, **kwargs) or 0)
         except InputError as e: print(f"{f.__name__}: {' '.join(str(e).split())}", file=sys.stderr); return 1
         except KeyboardInterrupt: print(f"{f.__name__}: stopped", file=sys.stderr); return 130
     return call_parse(run)
@@ -245,7 +248,7 @@ def facerec_enroll(
 def _drawing(out, photos, path):
     "Where the drawing of a photograph goes: the same place below `out`, as JPEG"
     from facerec_nb.files import inside
-    name = path.relative_to(photos) if Path(photos).is_dir() else Path(path.name)
+    name = path.relative_to(photos) if os.path.isdir(photos) else Path(path.name)
     return inside(out, f"{name}.jpg" if name.suffix.lower() not in (".jpg", ".jpeg") else str(name))
 
 @command
@@ -263,7 +266,7 @@ def facerec_identify(
     from facerec_nb.files import write_image
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import photos_below
-    paths = photos_below(photos) if Path(photos).is_dir() else [Path(photos)]
+    paths = photos_below(photos) if os.path.isdir(photos) else [Path(photos)]
     targets = [draw and _drawing(draw, photos, p) for p in paths]
     if draw and {t.resolve() for t in targets} & {p.resolve() for p in paths}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")
     g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector), [], []
@@ -292,7 +295,7 @@ def facerec_verify(
 ):
     "Do two photographs show one person? Exit code 0 same, 3 different, 4 no face in one of them, 1 bad input; the largest face of each counts"
     for p in (a, b):
-        if not Path(p).is_file(): raise InputError(f"{p} is not a file: give two photographs")
+        if not os.path.isfile(p): raise InputError(f"{p} is not a file: give two photographs")
     result = _load(run, detector).verify(a, b, threshold)
     similarity = "" if result["similarity"] is None else f"{result['similarity']:.4f}"
     _say(json, result, f"{result['status']}\t{similarity}\t{result['threshold']:.4f}")

@@ -29,9 +29,10 @@ class WholeImage:
     "The whole picture is one face: for folders of faces that were cropped already"
     def __call__(self,
         img:np.ndarray, # RGB uint8 `(H, W, 3)`
-    ) -> tuple: # one box `(1, 4)` and the score 1
+    ) -> tuple: # one box `(1, 4)` and the score 1; none for a picture three times as long as wide
         "The picture's own outline"
-        return np.array([[0, 0, img.shape[1], img.shape[0]]], np.float32), np.ones(1, np.float32)
+        n = int(max(img.shape[:2]) < 3*min(img.shape[:2]))
+        return np.array([[0, 0, img.shape[1], img.shape[0]]], np.float32)[:n], np.ones(n, np.float32)
 
 # %% ../nbs/parts/detection.ipynb #c0012
 def map_boxes(

@@ -48,13 +48,19 @@ def photos_below(
     folder, # searched recursively; links to folders are not followed
 ) -> list: # `Path`s in sorted order
     "All photographs of a folder, hidden files left out; raises `InputError` for a missing folder or one without photographs"
-    if not Path(folder).is_dir(): raise InputError(f"{folder} is not a folder: check the path")
+    if not os.path.isdir(folder): raise InputError(f"{folder} is not a folder: check the path")
     found = sorted(Path(root)/n for root, _, names in os.walk(folder) for n in names
                    if os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES and not n.startswith("."))
     if not found: raise InputError(f"{folder} holds no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}): check the path")
     return found
 
 # %% ../nbs/04_pipeline.ipynb #c0019
+def _network(path, load, probe):
+    "A network out of its file, tried once; whatever a description that is not ours leads to becomes InputError with the name of the file"
+    try: net = load(path); probe(net); return net
+    except InputError as e: raise InputError(str(e) if str(path) in str(e) else f"{path}: {e}") from None
+    except Exception as e: raise InputError(f"{path} does not describe its network as facerec_nb does ({type(e).__name__}): train it again, or get another file") from None
+
 class FacePipeline:
     "Photographs in, faces with embeddings out"
     def __init__(self,
@@ -77,13 +83,15 @@ class FacePipeline:
         "Load the two networks of a run; raises `InputError` that names a missing or damaged checkpoint"
         from facerec_nb.alignment import LandmarkModel
         from facerec_nb.recognition import FaceEmbedder
-        if not Path(run).is_dir(): raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
+        if not os.path.isdir(run): raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
         points, emb = Path(run)/landmarks, Path(run)/embedder
-        models = LandmarkModel.load(points), FaceEmbedder.load(emb)
+        black = np.zeros((64, 64, 3), np.uint8)
+        models = (_network(points, LandmarkModel.load, lambda m: m.points(black, [[0, 0, 64, 64]])),
+                  _network(emb, FaceEmbedder.load, lambda m: m.embed(align_face(black, 16*np.array([[1, 1], [3, 1], [2, 2], [1, 3], [3, 3]]), m.size, m.template)[None])))
         if threads: import torch; torch.set_num_threads(threads)
-        calibrated = models[1].threshold
+        calibrated = _network(emb, lambda _: models[1].threshold and float(models[1].threshold["threshold"]), id)
         if isinstance(detector, str): detector = create_detector(detector, **(dict(threads=threads) if detector == "centerface" else {}))
-        return cls(detector, *models, f"{emb.name}-{fingerprint(points, emb)}", calibrated and calibrated["threshold"])
+        return cls(detector, *models, f"{emb.name}-{fingerprint(points, emb)}", calibrated)
     def __repr__(self):
         "The parts in one line"
         return f"FacePipeline({type(self.detector).__name__} -> {type(self.landmarks).__name__} -> {self.model}, threshold {self.threshold})"
@@ -144,7 +152,7 @@ def __call__(self:FacePipeline,
     progress:bool=False, # show a progress bar
 ): # `Faces` of one photograph; a list of `Faces` for a list or a folder
     "Find and embed faces; one unreadable photograph raises `InputError`, among several it comes back empty with its `.problem`"
-    if isinstance(photos, (list, tuple)) or (isinstance(photos, (str, Path)) and Path(photos).is_dir()): return list(self.stream(photos, progress=progress))
+    if isinstance(photos, (list, tuple)) or (isinstance(photos, (str, Path)) and os.path.isdir(photos)): return list(self.stream(photos, progress=progress))
     faces = self.find(photos); self.embed(faces)
     return faces
 
@@ -217,9 +225,10 @@ def need_threshold(self:FacePipeline,
     gallery:Gallery=None, # whose own threshold comes next
 ) -> float: # cosine, -1..1
     "The threshold in force: given, else the gallery's, else the checkpoint's; raises `InputError` when there is none"
-    for t in (threshold, None if gallery is None else gallery.threshold, self.threshold):
+    stored = None if gallery is None else gallery.threshold
+    for t, whose in ((threshold, ""), (stored, gallery and f" in the gallery {gallery.path}"), (self.threshold, f" of the model {self.model}")):
         if t is not None:
-            if not -1 <= t <= 1: raise InputError(f"the threshold {t} is not a cosine: give a number from -1 to 1")
+            if not -1 <= t <= 1: raise InputError(f"the threshold {t}{whose} is not a cosine: give a number from -1 to 1")
             return float(t)
     raise InputError(f"the model {self.model} has no calibrated threshold: give threshold=")
 

@@ -261,7 +261,8 @@ SELECTED_COLUMNS = ["image_id", "identity", "class_id", *BOX_COLUMNS, *POINT_COL
 
 # %% ../nbs/01_data_preparation.ipynb #c0065
 def _check_values(rows, name):
-    "Columns, rows, unique ids, known words"
+    "Columns, rows, unique ids, known words, boxes and points that can be pixels"
+    import pandas as pd
     lacking = [c for c in SELECTED_COLUMNS if c not in rows]
     if lacking: raise InputError(f"{name} has no column {lacking[0]!r}: make it again with facerec_prepare")
     if not len(rows): raise InputError(f"{name} has no rows: choose a recipe that leaves some")
@@ -270,6 +271,10 @@ def _check_values(rows, name):
     for column, known in dict(split={"train", "val", "test"}, people={"seen", "unseen"}).items():
         odd = rows.image_id[~rows[column].isin(known)]
         if len(odd): raise InputError(f"{name} has {rows[column][odd.index[0]]!r} as {column} of {odd.iloc[0]}: use one of {', '.join(sorted(known))}")
+    for column in (*BOX_COLUMNS, *POINT_COLUMNS):
+        pixels = pd.to_numeric(rows[column], errors="coerce")
+        odd = rows.image_id[~(pixels.abs() < 1e6) | (column in ("width", "height")) & (pixels <= 0)]
+        if len(odd): raise InputError(f"{name} has {rows[column][odd.index[0]]!r} as {column} of {odd.iloc[0]}: give pixels of the photograph")
 
 # %% ../nbs/01_data_preparation.ipynb #c0066
 def check_selected(
@@ -390,7 +395,7 @@ def read_selected(
     path = Path(folder)/"selected_images.csv"
     if not path.is_file(): raise InputError(f"{path} does not exist: run facerec_prepare to its end")
     try: rows = pd.read_csv(path, dtype=dict(image_id=str, split=str, people=str))
-    except ValueError as e: raise InputError(f"{path} cannot be read ({e}): run facerec_prepare again") from None
+    except ValueError as e: raise InputError(f"{path} cannot be read ({str(e).split('. ')[-1].strip()}): run facerec_prepare again") from None
     check_selected(rows, str(path))
     there = set(os.listdir(path.parent/"images")) if (path.parent/"images").is_dir() else set()
     lacking = rows.image_id[~rows.image_id.isin(there)]
