@@ -1,0 +1,119 @@
+"Hundreds of hostile and odd inputs at every door: none crashes, hangs, executes or writes outside; each gets one sentence or is read right."
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import hostile
+import pytest
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    "Everything in order, made once, and watched until the end: whatever the inputs do, their surroundings stay as they were"
+    scene = hostile.Scene(tmp_path_factory.mktemp("hostile"))
+    before = hostile.snapshot(scene.home)
+    yield scene
+    made = [scene.home/n for n in ("photos", "checkpoints", "galleries", "tables", "tables of others", "mixed", "whole.db", "out")]
+    assert hostile.changes(before, hostile.snapshot(scene.home, *made)) == []
+    shutil.rmtree(scene.home)
+
+
+@pytest.fixture(scope="module")
+def photos(scene): return hostile.photographs(scene)
+@pytest.fixture(scope="module")
+def values(scene): return list(hostile.values(scene))
+@pytest.fixture(scope="module")
+def checkpoints(scene): return list(hostile.checkpoints(scene))
+@pytest.fixture(scope="module")
+def galleries(scene): return list(hostile.galleries(scene))
+
+
+def fine(rows, at_least):
+    "No failure among enough results"
+    rows = list(rows); bad = [r for r in rows if r.failure]
+    assert len(rows) >= at_least, f"{len(rows)} results only"
+    assert not bad, f"{len(bad)} of {len(rows)}:\n" + "\n".join(f"{r.entry} | {r.kind} | {r.name} | {r.failure}" for r in bad[:40])
+
+
+@pytest.fixture(autouse=True)
+def untouched(scene, request):
+    "A test may change what it is told to write, and nothing else"
+    own = {"test_commands_with_bad_galleries": ["galleries"], "test_galleries": ["galleries"]}.get(request.node.name, [])
+    for name in ("photos", "values", "checkpoints", "galleries"):
+        if name in request.fixturenames: request.getfixturevalue(name)
+    outside = [scene.home/"out", scene.home/"tables", scene.home/"tables of others", scene.home/"mixed", *(scene.home/o for o in own)]
+    before = hostile.snapshot(scene.home, *outside)
+    yield
+    assert hostile.changes(before, hostile.snapshot(scene.home, *outside)) == []
+    assert not scene.canary.exists(), "code in an input was run"
+
+
+def test_there_are_enough_and_all_differ(photos, values, checkpoints, galleries):
+    cases = [*photos, *values, *checkpoints, *galleries]
+    assert len({(c.kind, c.name) for c in cases}) == len(cases) >= 500
+    kinds = {c.kind for c in cases}
+    assert {"truncated", "bit-flipped", "zero-byte", "huge dimension", "decompression bomb", "16-bit", "palette and alpha", "animated", "CMYK", "EXIF-rotated", "other file called .jpg", "no plain file", "odd name",
+            "checkpoint cut short", "checkpoint with code", "gallery of another version"} <= kinds
+    assert sum(c.expect == "refused" for c in cases) > 300 and sum(c.truth is not None for c in cases) > 100
+
+
+def test_the_code_in_them_would_run(scene):
+    "The canary sings when somebody does unpickle: the tests below would notice"
+    import pickle
+    for how, evil in hostile._evils(scene.canary).items():
+        if how == "open": continue # leaves the file open
+        pickle.loads(pickle.dumps(evil)) if how != "eval" else None
+        if how != "eval": assert scene.canary.exists(), how
+        shutil.rmtree(scene.canary) if scene.canary.is_dir() else scene.canary.unlink(missing_ok=True)
+
+
+def test_the_judges_can_say_no():
+    "A crash, a hang, a wrong picture and a bad sentence are told apart"
+    import time
+    import numpy as np
+    assert "crashes: KeyError" in hostile.attempt(lambda: {}["x"])[2]
+    assert "hangs" in hostile.attempt(time.sleep, 5, limit=0.05)[2]
+    good = "a.jpg is not a readable image (OSError): remove it or save it again"
+    assert hostile.sentence(good, "a.jpg") == ""
+    for bad in ("it is broken: remove it", "a.jpg is broken", good + "\nTraceback", "a.jpg is a file. It is broken: remove it", "a.jpg: " + "x"*600): assert hostile.sentence(bad, "a.jpg"), bad
+    case = hostile.Case("k", "n", b"", "read", np.zeros((2, 2, 3), np.uint8))
+    assert hostile.fits(case, np.zeros((2, 2, 3), np.uint8)) == "" and "differs" in hostile.fits(case, np.full((2, 2, 3), 9, np.uint8)) and "not (2, 2, 3)" in hostile.fits(case, np.zeros((2, 3, 3), np.uint8))
+
+
+def test_reading(photos, values): fine(hostile.try_reading(photos + values), 900)
+def test_pipeline(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values), 90)
+def test_pipeline_without_detector(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values, whole=True), 70)
+def test_lists(scene, photos, values): fine(hostile.try_many(scene, hostile.sample(photos, 2) + values, None), 80)
+def test_checkpoints(scene, checkpoints): fine(hostile.try_checkpoints(scene, [c for c in checkpoints if "code" in c.kind or "best_af" in c.name]), 200)
+def test_galleries(scene, galleries): fine(hostile.try_galleries(scene, galleries), 80)
+def test_single_photographs(scene, photos): fine(hostile.try_single(scene, hostile.sample(photos, 1)), 30)
+def test_commands_on_a_folder_of_everything(scene, photos): fine(hostile.try_folders(scene, photos, scene.home/"photos", scene.home/"out"), 800)
+def test_commands_with_bad_checkpoints(scene, checkpoints): fine(hostile.try_files(scene, hostile.sample(checkpoints, 1), []), 8)
+def test_commands_with_bad_galleries(scene, galleries): fine(hostile.try_files(scene, [], galleries), 160)
+def test_alignment(scene, photos): fine(hostile.try_tables(scene, list(hostile.tables(scene)), hostile.sample(photos, 2), scene.home/"out"), 80)
+def test_tables_of_others(scene): fine(hostile.try_foreign_tables(list(hostile.foreign_tables(scene)), scene, scene.home/"out"), 120)
+
+
+def program(command, *args):
+    r = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, errors="replace", timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert "Traceback" not in r.stderr, r.stderr[-3000:]
+    return r.returncode, r.stdout, r.stderr.splitlines()
+
+
+@pytest.mark.parametrize("kind,name", [("no plain file", "pipe.jpg"), ("decompression bomb", "progressive with 20000 scans.jpg"), ("other file called .jpg", "eps.jpg"), ("odd name", "-rf.jpg")])
+def test_as_a_program(scene, photos, kind, name):
+    "The same from a shell: in a process of its own nothing is printed behind Python's back"
+    path = next(c.source for c in photos if (c.kind, c.name) == (kind, name))
+    code, out, err = program("facerec_identify", path, "--gallery", scene.gallery, "--run", scene.run)
+    if kind == "odd name": assert (code, err) == (0, []) and len(out.splitlines()) == 1 and out.startswith(str(path)), (out, err)
+    else: assert code == 1 and out == "" and len(err) == 1 and hostile.sentence(err[0], str(path)) == "", err
+
+
+def test_a_pickled_checkpoint_as_a_program(scene, checkpoints):
+    run = next(c.source.parent for c in checkpoints if c.name == "zip system, best_af.pth")
+    code, out, err = program("facerec_verify", scene.good, scene.good, "--run", run, "--threshold", "0.5")
+    assert code == 1 and out == "" and len(err) == 1 and "could run code, so it was not opened" in err[0]
