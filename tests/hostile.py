@@ -730,15 +730,15 @@ def foreign_tables(scene):
         if callable(data): data(folder/file)
         else: (folder/file).write_bytes(data)
         return Case(f"table for {command}", f"{file}, {name}", folder)
-    for command, base, file in [("facerec_prepare", base, p.name) for p in sorted(base.glob("*.csv"))] + [("facerec_evaluate", home/"aligned", "aligned_pred_all.csv")]:
-        text = (base/file).read_text(); head, *rows = text.splitlines(); cells = rows[0].split(",")
+    for command, place, file in [("facerec_prepare", base, p.name) for p in sorted(base.glob("*.csv"))] + [("facerec_evaluate", home/"aligned", "aligned_pred_all.csv")]:
+        text = (place/file).read_text(); head, *rows = text.splitlines(); cells = rows[0].split(",")
         def swapped(i, v, head=head, rows=rows, cells=cells): return "\n".join([head, ",".join(v if j == i else x for j, x in enumerate(cells)), *rows[1:], ""]).encode("utf-8", "surrogateescape")
         for name, data in {"empty": b"", "blank lines": b"\n\n\n", "header alone": head.encode() + b"\n", "no header": "\n".join(rows).encode(), "zeros": bytes(2000), "noise": bytes(range(256))*20, "photograph": scene.good.read_bytes(),
                            "utf-16": text.encode("utf-16"), "semicolons": text.replace(",", ";").encode(), "open quote": text.replace(rows[0], '"' + rows[0]).encode(), "too many cells": f"{text}{rows[0]},1,2\n".encode(),
                            "cut": text.encode()[:len(text)*2//3], "half a row": text.encode()[:-len(rows[-1])//2], "json": b'{"image_id": 1}', "pickle": pickle.dumps(_evils(scene.canary)["system"]), "header twice": f"{head}\n{text}".encode(),
                            "name that climbs": swapped(0, "../../../outside/neighbour.txt"), "absolute name": swapped(0, str(scene.home/"outside"/"neighbour.txt")), "null in the name": swapped(0, "a\0b.png"), "no name": swapped(0, ""), "bad text": swapped(0, "caf\udce9.jpg"),
                            "text for a number": swapped(1, "x"), "infinite": swapped(1, "inf"), "nothing for a number": swapped(1, ""), "huge": swapped(1, "1e308"), "negative": swapped(len(cells) - 1, "-99999999999999999999"),
-                           "folder": Path.mkdir, "pipe": os.mkfifo, "missing": lambda p: None, "link to itself": lambda p: p.symlink_to(p.name), "endless": lambda p: p.symlink_to("/dev/zero")}.items(): yield case(command, name, base, file, data)
+                           "folder": Path.mkdir, "pipe": os.mkfifo, "missing": lambda p: None, "link to itself": lambda p: p.symlink_to(p.name), "endless": lambda p: p.symlink_to("/dev/zero")}.items(): yield case(command, name, place, file, data)
 
 
 BOXY = ("x_1", "width", "height", "lefteye_x") # a face with such a box may be skipped and listed instead

@@ -66,8 +66,8 @@ def test_the_code_in_them_would_run(scene):
     import pickle
     for how, evil in hostile._evils(scene.canary).items():
         if how == "open": continue # leaves the file open
-        pickle.loads(pickle.dumps(evil)) if how != "eval" else None
-        if how != "eval": assert scene.canary.exists(), how
+        pickle.loads(pickle.dumps(evil))
+        assert scene.canary.exists(), how
         shutil.rmtree(scene.canary) if scene.canary.is_dir() else scene.canary.unlink(missing_ok=True)
 
 
@@ -85,13 +85,19 @@ def test_the_judges_can_say_no():
 
 
 def test_reading(photos, values): fine(hostile.try_reading(photos + values), 900)
-def test_pipeline(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values), 90)
-def test_pipeline_without_detector(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values, whole=True), 70)
-def test_lists(scene, photos, values): fine(hostile.try_many(scene, hostile.sample(photos, 2) + values, None), 80)
-def test_checkpoints(scene, checkpoints): fine(hostile.try_checkpoints(scene, [c for c in checkpoints if "code" in c.kind or "best_af" in c.name]), 200)
+def test_pipeline(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values[::3]), 40)
+def test_pipeline_without_detector(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values[::3], whole=True), 30)
+def test_lists(scene, photos, values): fine(hostile.try_many(scene, hostile.sample(photos, 1) + values[::2], None), 40)
+def test_checkpoints(scene, checkpoints): fine(hostile.try_checkpoints(scene, [c for c in checkpoints if "code" in c.kind or "best_af" in c.name][::2]), 100)
 def test_galleries(scene, galleries): fine(hostile.try_galleries(scene, galleries), 80)
 def test_single_photographs(scene, photos): fine(hostile.try_single(scene, hostile.sample(photos, 1)), 30)
-def test_commands_on_a_folder_of_everything(scene, photos): fine(hostile.try_folders(scene, photos, scene.home/"photos", scene.home/"out"), 800)
+def test_commands_on_a_folder_of_many(scene, photos):
+    "Every kind in one folder (the benchmark takes all)"
+    folder = scene.home/"out"/"photos"; few = []
+    for c in hostile.sample([c for c in photos if c.kind != "no plain file"], 3):
+        (folder/c.kind).mkdir(parents=True, exist_ok=True); os.link(c.source, folder/c.kind/c.name); few.append(hostile.Case(c.kind, c.name, folder/c.kind/c.name, c.expect))
+    (folder/"no plain file").mkdir(); few += hostile.no_files(folder/"no plain file", scene.photo)
+    fine(hostile.try_folders(scene, few, folder, scene.home/"out"), 120)
 def test_commands_with_bad_checkpoints(scene, checkpoints): fine(hostile.try_files(scene, hostile.sample(checkpoints, 1), []), 8)
 def test_commands_with_bad_galleries(scene, galleries): fine(hostile.try_files(scene, [], galleries), 160)
 def test_alignment(scene, photos): fine(hostile.try_tables(scene, list(hostile.tables(scene)), hostile.sample(photos, 2), scene.home/"out"), 80)
