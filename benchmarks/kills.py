@@ -53,8 +53,9 @@ def start(path, first):
     return pid, out
 
 def kill_once(path, first, rng, longest, witness):
-    "Start, wait a random moment, kill; returns the numbers acknowledged and the half-written people that a witness saw meanwhile"
+    "Start, wait a random moment, kill; returns the numbers acknowledged and the half-written people that a witness (when wanted) saw meanwhile"
     pid, out = start(path, first)
+    witness = Gallery(path, model="kill test") if witness else None # opened after the fork: SQLite must not be carried across one
     data, seen, stop = b"", [], time.monotonic() + rng.uniform(0, longest)
     while (left := stop - time.monotonic()) > 0:
         if select.select([out], [], [], left)[0]:
@@ -66,6 +67,7 @@ def kill_once(path, first, rng, longest, witness):
     status = os.waitpid(pid, 0)[1]
     while got := os.read(out, 65536): data += got
     os.close(out)
+    if witness: witness.close()
     if not os.WIFSIGNALED(status): raise SystemExit(f"the enrolling process ended by itself: {data[-200:]!r}")
     return [int(n) for n in data.split(b"\n")[:-1]], seen
 
@@ -74,9 +76,7 @@ def kills(folder, count, seed=0, longest=0.25, progress=None):
     rng, total = random.Random(seed), dict(kills=0, acknowledged=0, lost=0, half_written=0, seen_half_written=0, unacknowledged_whole=0, killed_before_first=0)
     first, acknowledged, path = 0, set(), Path(folder)/"g0.db"
     for i in range(count):
-        witness = Gallery(path, model="kill test") if i % 2 and acknowledged else None
-        done, seen = kill_once(path, first, rng, longest, witness)
-        if witness: witness.close()
+        done, seen = kill_once(path, first, rng, longest, i % 2 and acknowledged)
         acknowledged |= {f"p{n}" for n in done}
         with Gallery(path, model="kill test") as gallery:
             half, have = whole(read(gallery))

@@ -35,6 +35,7 @@ def _wrong(path, e):
            "the folder must be writable" if "readonly" in text or "unable to open" in text else "open it again" if "closed" in text else "it is damaged or no gallery: take a copy of it, or enrol again into a new file")
     return InputError(f"the gallery {path or 'in memory'} cannot be used ({text}): {way}")
 
+# %% ../nbs/parts/gallery.ipynb #c0010
 def _open(path, mode):
     "A connection with the settings that forgetting and durability need; None: in memory"
     where = ":memory:" if path is None else f"{Path(path).resolve().as_uri()}?mode={mode}"
@@ -44,7 +45,7 @@ def _open(path, mode):
     except sqlite3.Error: db.close(); raise
     return db
 
-# %% ../nbs/parts/gallery.ipynb #c0011
+# %% ../nbs/parts/gallery.ipynb #c0012
 def _check(db, path):
     "Refuse what is not a gallery of this version; raises InputError"
     kind, version = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version"))
@@ -54,6 +55,7 @@ def _check(db, path):
     if version != VERSION: raise InputError(f"{path} is a gallery of version {version}, this version of facerec_nb reads {VERSION}: enrol again into a new file")
     if have != _SCHEMA: raise InputError(f"{path} is not laid out as a gallery ({', '.join(sorted(k for k in have.keys() | _SCHEMA.keys() if have.get(k) != _SCHEMA.get(k)))} differ): enrol again into a new file")
 
+# %% ../nbs/parts/gallery.ipynb #c0013
 def _create(db, model):
     "Tables and model in one transaction, unless somebody else was quicker"
     if db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in ("wal", "memory"): raise sqlite3.OperationalError("this disk cannot keep a write-ahead log")
@@ -64,7 +66,7 @@ def _create(db, model):
         db.execute(f"PRAGMA application_id={_APPLICATION}"); db.execute(f"PRAGMA user_version={VERSION}")
     db.execute("COMMIT")
 
-# %% ../nbs/parts/gallery.ipynb #c0012
+# %% ../nbs/parts/gallery.ipynb #c0014
 def _connect(path, model, create):
     "An open, checked database, made when it is not there or still empty; raises InputError"
     if path is not None and Path(path).exists() and not Path(path).is_file(): raise InputError(f"{path} is not a gallery file: enrol people first, or check the path")
@@ -80,7 +82,7 @@ def _connect(path, model, create):
         if isinstance(e, sqlite3.Error): raise _wrong(path, e) from None
         raise
 
-# %% ../nbs/parts/gallery.ipynb #c0014
+# %% ../nbs/parts/gallery.ipynb #c0016
 class Gallery:
     "People with several reference embeddings each; `path=None` keeps them in memory only"
     def __init__(self,
@@ -103,7 +105,7 @@ class Gallery:
     def __exit__(self, *args): self.close()
     def __del__(self): self.close()
 
-# %% ../nbs/parts/gallery.ipynb #c0015
+# %% ../nbs/parts/gallery.ipynb #c0017
 @patch
 def _rows(self:Gallery, sql, *args):
     "What a query finds; raises InputError for a damaged file"
@@ -111,6 +113,7 @@ def _rows(self:Gallery, sql, *args):
         with self._reading: return self._reader.execute(sql, args).fetchall()
     except sqlite3.Error as e: raise _wrong(self.path, e) from None
 
+# %% ../nbs/parts/gallery.ipynb #c0018
 @patch
 @contextlib.contextmanager
 def _change(self:Gallery):
@@ -123,21 +126,24 @@ def _change(self:Gallery):
                 if self._db.in_transaction: self._db.execute("ROLLBACK")
         except sqlite3.Error as e: raise _wrong(self.path, e) from None
 
-# %% ../nbs/parts/gallery.ipynb #c0017
+# %% ../nbs/parts/gallery.ipynb #c0020
 @patch
 def _get(self:Gallery, key):
     rows = self._rows("SELECT value FROM meta WHERE key=?", key)
     return rows[0][0] if rows else None
 
+# %% ../nbs/parts/gallery.ipynb #c0021
 @patch
 def _set(self:Gallery, key, value):
     with self._change() as db: db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, str(value)))
 
+# %% ../nbs/parts/gallery.ipynb #c0022
 @patch(as_prop=True)
 def model(self:Gallery) -> str: # as `FacePipeline.model`
     "Fingerprint of the model that made the embeddings"
     return self._get("model")
 
+# %% ../nbs/parts/gallery.ipynb #c0023
 @patch
 def check_model(self:Gallery,
     model:str, # fingerprint of the model that is about to be used
@@ -146,7 +152,7 @@ def check_model(self:Gallery,
     if model != self.model:
         raise InputError(f"the gallery {self.path or ''} holds embeddings of model {self.model}, not of {model}: use that model, or enrol again into a new gallery")
 
-# %% ../nbs/parts/gallery.ipynb #c0018
+# %% ../nbs/parts/gallery.ipynb #c0024
 def _cosine_limit(value, path):
     "A threshold as a float; raises InputError"
     try: t = float(value)
@@ -154,6 +160,7 @@ def _cosine_limit(value, path):
     if not -1 <= t <= 1: raise InputError(f"the threshold {value!r} of the gallery {path or ''} is not a cosine: give a number from -1 to 1")
     return t
 
+# %% ../nbs/parts/gallery.ipynb #c0025
 def _threshold(self):
     "Cosine at or above which a face is known, -1..1, or `None`"
     value = self._get("threshold")
@@ -161,7 +168,7 @@ def _threshold(self):
 
 Gallery.threshold = property(_threshold, lambda self, value: self._set("threshold", _cosine_limit(value, self.path)))
 
-# %% ../nbs/parts/gallery.ipynb #c0026
+# %% ../nbs/parts/gallery.ipynb #c0033
 def clean_name(
     name, # as written by a person, a folder or a table
 ) -> str: # Unicode NFC, spaces trimmed
@@ -170,26 +177,28 @@ def clean_name(
     if not text or any(unicodedata.category(c) in ("Cc", "Cs") for c in text): raise InputError(f"{str(name)!r} cannot be a person's name: use printable text")
     return text
 
-# %% ../nbs/parts/gallery.ipynb #c0028
+# %% ../nbs/parts/gallery.ipynb #c0035
 def _text(s):
     "A file name as text that can be stored, whatever its bytes are"
     return str(s).encode("utf-8", "backslashreplace").decode()
 
+# %% ../nbs/parts/gallery.ipynb #c0036
 def _checked(embeddings, dim):
     "Embeddings as float32 (N, D) of unit length; raises InputError"
     e = np.atleast_2d(np.asarray(embeddings, np.float32))
     if e.ndim != 2 or not e.size: raise InputError(f"embeddings must be (N, D), these are {e.shape}: pass at least one")
     if dim and e.shape[1] != dim: raise InputError(f"these embeddings have {e.shape[1]} numbers, the gallery's have {dim}: they come from another model")
-    length = np.linalg.norm(e, axis=1)
+    with np.errstate(over="ignore"): length = np.linalg.norm(e, axis=1)
     if not (np.abs(length - 1) < 1e-3).all(): raise InputError(f"an embedding has length {length[np.argmax(~(np.abs(length - 1) < 1e-3))]:.3g}, not 1: normalise it first")
     return e
 
-# %% ../nbs/parts/gallery.ipynb #c0029
+# %% ../nbs/parts/gallery.ipynb #c0038
 def _person(db, name):
     "Number of a person, or None"
     row = db.execute("SELECT id FROM people WHERE name=?", (name,)).fetchone()
     return row and row[0]
 
+# %% ../nbs/parts/gallery.ipynb #c0039
 def _insert(db, name, e, sources, added):
     "References of one person inside a transaction; returns the person's number"
     width = db.execute("SELECT length(embedding)/4 FROM refs LIMIT 1").fetchone()
@@ -198,9 +207,10 @@ def _insert(db, name, e, sources, added):
     db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), t, v.tobytes()) for s, t, v in zip(sources, added, e)])
     return person
 
+# %% ../nbs/parts/gallery.ipynb #c0040
 def _now(): return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
-# %% ../nbs/parts/gallery.ipynb #c0030
+# %% ../nbs/parts/gallery.ipynb #c0041
 @patch
 def add(self:Gallery,
     name:str, # the person; references are added when the name is there already
@@ -217,18 +227,20 @@ def add(self:Gallery,
         person = _insert(db, name, e, sources, [_now()]*len(e))
         return db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
 
-# %% ../nbs/parts/gallery.ipynb #c0031
+# %% ../nbs/parts/gallery.ipynb #c0043
 @patch(as_prop=True)
 def dim(self:Gallery) -> int: # numbers in an embedding, `None` when the gallery is empty
     "Length of the embeddings"
     rows = self._rows("SELECT length(embedding)/4 FROM refs LIMIT 1")
     return rows[0][0] if rows else None
 
+# %% ../nbs/parts/gallery.ipynb #c0044
 @patch
 def people(self:Gallery) -> dict: # name -> number of references, sorted by name
     "Who is in the gallery"
     return dict(self._rows("SELECT name, count(refs.id) FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name"))
 
+# %% ../nbs/parts/gallery.ipynb #c0045
 @patch
 def references(self:Gallery,
     name:str, # the person; an unknown one has none
@@ -236,6 +248,7 @@ def references(self:Gallery,
     "Where the references of a person came from, and when"
     return self._rows("SELECT source, added FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id", clean_name(name))
 
+# %% ../nbs/parts/gallery.ipynb #c0046
 @patch
 def sources(self:Gallery,
     name:str, # the person; an unknown one has none
@@ -243,7 +256,7 @@ def sources(self:Gallery,
     "Where the references of a person came from"
     return {s for s, _ in self.references(name)}
 
-# %% ../nbs/parts/gallery.ipynb #c0032
+# %% ../nbs/parts/gallery.ipynb #c0047
 @patch
 def __len__(self:Gallery): return self._rows("SELECT count(*) FROM people")[0][0]
 
@@ -253,7 +266,7 @@ def __repr__(self:Gallery):
     count = self._rows("SELECT count(*) FROM refs")[0][0]
     return f"Gallery: {len(self)} people, {count} references of {self.dim or 0} numbers, model {self.model}, threshold {self.threshold}"
 
-# %% ../nbs/parts/gallery.ipynb #c0038
+# %% ../nbs/parts/gallery.ipynb #c0053
 class _Memory(NamedTuple):
     "The gallery as it is searched"
     state: tuple # of the file when this was read
@@ -263,17 +276,17 @@ class _Memory(NamedTuple):
     person: np.ndarray # number of each row's person
     names: dict # number -> name
 
-# %% ../nbs/parts/gallery.ipynb #c0039
+# %% ../nbs/parts/gallery.ipynb #c0054
 def _block(rows, dim, path):
     "Numbers, people and embeddings (N, D) of rows read from a file; raises InputError when they cannot be right"
     bad = next((r[0] for r in rows if not isinstance(r[2], bytes) or len(r[2]) != 4*dim), None)
     if bad is not None: raise InputError(f"the gallery {path or ''} is damaged (reference {bad} is not {dim} numbers long): take a copy of it, or enrol again into a new file")
     e = np.frombuffer(b"".join(r[2] for r in rows), "<f4").reshape(len(rows), dim)
-    off = ~(np.abs(np.linalg.norm(e, axis=1) - 1) < 2e-3)
+    with np.errstate(over="ignore"): off = ~(np.abs(np.linalg.norm(e, axis=1) - 1) < 2e-3)
     if off.any(): raise InputError(f"the gallery {path or ''} is damaged (reference {rows[off.argmax()][0]} is not of unit length): take a copy of it, or enrol again into a new file")
     return np.array([r[0] for r in rows], np.int64), np.array([r[1] for r in rows], np.int64), e
 
-# %% ../nbs/parts/gallery.ipynb #c0040
+# %% ../nbs/parts/gallery.ipynb #c0055
 @patch
 def _read_new(self:Gallery, db, m):
     "References with larger numbers than those in memory, in blocks"
@@ -284,7 +297,7 @@ def _read_new(self:Gallery, db, m):
         m.nearest.add(e); ids.append(i); person.append(p); last = i[-1]
     return m._replace(ids=np.concatenate(ids), person=np.concatenate(person))
 
-# %% ../nbs/parts/gallery.ipynb #c0041
+# %% ../nbs/parts/gallery.ipynb #c0056
 @patch
 def _forget(self:Gallery, db, m):
     "Drop what is no longer in the file, and read all names again"
@@ -292,16 +305,18 @@ def _forget(self:Gallery, db, m):
     m.nearest.drop(np.flatnonzero(~np.isin(m.ids, left)))
     return m._replace(names=dict(db.execute("SELECT id, name FROM people")))
 
+# %% ../nbs/parts/gallery.ipynb #c0058
 @patch
 def _renew(self:Gallery, db, state):
     "Read what is new in the file, inside a read transaction; everything when most of what is in memory has gone"
     edits, count, dim = db.execute("SELECT (SELECT value FROM meta WHERE key='edits'), (SELECT count(*) FROM refs), (SELECT length(embedding)/4 FROM refs LIMIT 1)").fetchone()
     m = self._memory
-    if m is None or dim not in (None, m.nearest.dim) or 2*count < len(m.ids): m = _Memory(None, edits, Nearest(dim or 1, self.exact), np.empty(0, np.int64), np.empty(0, np.int64), {})
+    if m is None or dim not in (None, m.nearest.dim) or 2*count < len(m.ids): m = _Memory(None, edits, Nearest(dim or 1, self.exact, capacity=count + count//10), np.empty(0, np.int64), np.empty(0, np.int64), {})
     if edits != m.edits: m = self._forget(db, m)
     m = m._replace(names=m.names | dict(db.execute("SELECT id, name FROM people WHERE id>?", (max(m.names, default=0),))))
     return self._read_new(db, m)._replace(state=state, edits=edits)
 
+# %% ../nbs/parts/gallery.ipynb #c0059
 @patch
 def _sync(self:Gallery):
     "What is searched, as new as the file"
@@ -317,14 +332,14 @@ def _sync(self:Gallery):
         except sqlite3.Error as e: raise _wrong(self.path, e) from None
     return self._memory
 
-# %% ../nbs/parts/gallery.ipynb #c0045
+# %% ../nbs/parts/gallery.ipynb #c0063
 class Match(NamedTuple):
     "One line of a ranked answer"
     name: str # the person
     similarity: float # cosine with the nearest reference, -1..1
     source: str # where that reference came from
 
-# %% ../nbs/parts/gallery.ipynb #c0046
+# %% ../nbs/parts/gallery.ipynb #c0064
 def _people_first(m, similarity, row, k):
     "`(person, similarity, row)` of the first k different people"
     best = {}
@@ -334,6 +349,7 @@ def _people_first(m, similarity, row, k):
         if len(best) == k: break
     return list(best.values())
 
+# %% ../nbs/parts/gallery.ipynb #c0065
 @patch
 def search(self:Gallery,
     embeddings, # `(N, D)` or `(D,)`, L2-normalised
@@ -347,12 +363,13 @@ def search(self:Gallery,
         answers = [_people_first(m, s, r, k) for s, r in zip(*m.nearest.search(e, min(many, len(m.ids))))]; many *= 4
     return [[Match(m.names[p], s, self._source(m.ids[r])) for p, s, r in a] for a in answers]
 
+# %% ../nbs/parts/gallery.ipynb #c0066
 @patch
 def _source(self:Gallery, ref):
     "Where a reference came from; empty when it was removed a moment ago"
     return next((s for s, in self._rows("SELECT source FROM refs WHERE id=?", int(ref))), "")
 
-# %% ../nbs/parts/gallery.ipynb #c0060
+# %% ../nbs/parts/gallery.ipynb #c0080
 @patch
 def _wipe(self:Gallery):
     "Empty the write-ahead log, so that nothing deleted is left in it"
@@ -362,6 +379,7 @@ def _wipe(self:Gallery):
     if busy: raise InputError(f"the change is made, but another program keeps {self.path} busy and old copies stay in {Path(self.path).name}-wal: close that program and call compact()")
     if self._memory: self._sync()
 
+# %% ../nbs/parts/gallery.ipynb #c0081
 @patch
 def compact(self:Gallery):
     "Write the file anew without its free pages and empty the log; needs as much room again as the file has"
@@ -370,7 +388,7 @@ def compact(self:Gallery):
         except sqlite3.Error as e: raise _wrong(self.path, e) from None
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0061
+# %% ../nbs/parts/gallery.ipynb #c0083
 @patch
 def _known(self:Gallery, db, name):
     "Number of a person who must be there; raises InputError"
@@ -378,6 +396,7 @@ def _known(self:Gallery, db, name):
     if person is None: raise InputError(f"there is nobody called {name!r} in the gallery {self.path or ''}: see people()")
     return person
 
+# %% ../nbs/parts/gallery.ipynb #c0084
 @patch
 def remove(self:Gallery,
     name:str, # the person
@@ -386,7 +405,7 @@ def remove(self:Gallery,
     with self._change() as db: db.execute("DELETE FROM people WHERE id=?", (self._known(db, name),))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0062
+# %% ../nbs/parts/gallery.ipynb #c0085
 @patch
 def rename(self:Gallery,
     old:str, # the name now
@@ -399,6 +418,7 @@ def rename(self:Gallery,
         db.execute("UPDATE people SET name=? WHERE id=?", (clean_name(new), person))
     self._wipe()
 
+# %% ../nbs/parts/gallery.ipynb #c0086
 @patch
 def merge(self:Gallery,
     old:str, # this person disappears,
@@ -412,7 +432,7 @@ def merge(self:Gallery,
         db.execute("DELETE FROM people WHERE id=?", (a,))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0068
+# %% ../nbs/parts/gallery.ipynb #c0092
 @patch
 def save(self:Gallery,
     path, # the file to write
@@ -428,7 +448,7 @@ def save(self:Gallery,
         finally: copy.close()
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0069
+# %% ../nbs/parts/gallery.ipynb #c0093
 @patch(cls_method=True)
 def load(cls:Gallery,
     path, # a gallery file
@@ -440,9 +460,10 @@ def load(cls:Gallery,
     if model: g.check_model(model)
     return g
 
-# %% ../nbs/parts/gallery.ipynb #c0075
+# %% ../nbs/parts/gallery.ipynb #c0099
 _FORMAT, _JSON_MOST = "facerec_nb gallery 1", 500_000_000 # bytes of JSON that an import will read
 
+# %% ../nbs/parts/gallery.ipynb #c0100
 @patch
 def export(self:Gallery,
     path, # the `.zip` to write
@@ -461,7 +482,7 @@ def export(self:Gallery,
                 for n in wanted: f.write(b"".join(e for e, in self._rows("SELECT embedding FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id", n)))
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0076
+# %% ../nbs/parts/gallery.ipynb #c0102
 def _header(z, path):
     "The checked `gallery.json` of an export and its number of references; raises InputError"
     def no(why): raise InputError(f"{path} is not a whole export of a gallery ({why}): export it again")
@@ -481,7 +502,7 @@ def _header(z, path):
     if info["embeddings.f32"].file_size != 4*dim*count: no(f"{count} references of {dim} numbers are {4*dim*count} bytes, there are {info['embeddings.f32'].file_size}")
     return head, count
 
-# %% ../nbs/parts/gallery.ipynb #c0077
+# %% ../nbs/parts/gallery.ipynb #c0104
 @patch
 def _import_people(self:Gallery, db, z, head, merge):
     "The people of a checked export, inside a transaction"
@@ -494,6 +515,7 @@ def _import_people(self:Gallery, db, z, head, merge):
             _insert(db, name, e, [r[0] for r in refs], [r[1] for r in refs])
         f.read(1) # the end: here the checksum is compared
 
+# %% ../nbs/parts/gallery.ipynb #c0105
 @patch
 def import_file(self:Gallery,
     path, # written by `export`

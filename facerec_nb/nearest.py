@@ -17,13 +17,14 @@ from .files import InputError
 # %% ../nbs/parts/nearest.ipynb #c0007
 EXACT = 200_000 # up to so many vectors every one is compared exactly
 
+# %% ../nbs/parts/nearest.ipynb #c0008
 class _Now(NamedTuple):
     "What a search works on: filled rows are never written again, except to forget them"
     rows: np.ndarray # (capacity, D) float32
     n: int # rows filled
     index: object # faiss index over the first `ntotal` rows, or None
 
-# %% ../nbs/parts/nearest.ipynb #c0008
+# %% ../nbs/parts/nearest.ipynb #c0009
 class Nearest:
     "Unit vectors that can be searched while others are added"
     def __init__(self,
@@ -31,10 +32,11 @@ class Nearest:
         exact:int=EXACT, # up to so many vectors the search is exact; above, a first stage is built in the background
         candidates:int=1000, # vectors that pass the first stage
         tail:int=10_000, # newest vectors that are compared exactly until the first stage takes them in
+        capacity:int=0, # vectors to make room for
     ):
         if dim < 1 or candidates < 1: raise InputError(f"vectors of {dim} numbers with {candidates} candidates cannot be searched: give at least one of each")
         self.dim, self.exact, self.candidates, self.tail = dim, exact, candidates, tail
-        self._now = _Now(np.empty((0, dim), np.float32), 0, None)
+        self._now = _Now(np.empty((capacity, dim), np.float32), 0, None)
         self._lock, self._build_lock, self._stop, self._thread = threading.Lock(), threading.Lock(), threading.Event(), None
     def __len__(self): return self._now.n
     def __repr__(self):
@@ -42,7 +44,7 @@ class Nearest:
         n, index = self._now.n, self._now.index
         return f"Nearest({n} vectors of {self.dim} numbers, {'exact' if index is None else f'two stages, {index.ntotal} as codes'})"
 
-# %% ../nbs/parts/nearest.ipynb #c0010
+# %% ../nbs/parts/nearest.ipynb #c0011
 @patch
 def add(self:Nearest,
     vectors, # `(N, D)` float32 of unit length
@@ -60,7 +62,7 @@ def add(self:Nearest,
     self._build_soon()
     return n
 
-# %% ../nbs/parts/nearest.ipynb #c0012
+# %% ../nbs/parts/nearest.ipynb #c0013
 @patch
 def drop(self:Nearest,
     rows, # row numbers
@@ -68,7 +70,7 @@ def drop(self:Nearest,
     "Forget some vectors; their rows stay empty"
     with self._lock: self._now.rows[:self._now.n][np.asarray(rows, int)] = np.nan
 
-# %% ../nbs/parts/nearest.ipynb #c0014
+# %% ../nbs/parts/nearest.ipynb #c0015
 def _first_stage(sample):
     "An empty faiss index with codes of two bits a number, trained on a sample (S, D)"
     import faiss
@@ -77,7 +79,7 @@ def _first_stage(sample):
     index.train(sample)
     return index
 
-# %% ../nbs/parts/nearest.ipynb #c0015
+# %% ../nbs/parts/nearest.ipynb #c0016
 @patch
 def build(self:Nearest,
     sample:int=10_000, # vectors the codes are learned from
@@ -94,9 +96,10 @@ def build(self:Nearest,
         if not self._stop.is_set():
             with self._lock: self._now = self._now._replace(index=index)
 
-# %% ../nbs/parts/nearest.ipynb #c0017
+# %% ../nbs/parts/nearest.ipynb #c0018
 _alive = weakref.WeakSet() # whatever may be building when the program ends
 
+# %% ../nbs/parts/nearest.ipynb #c0019
 @patch
 def _build_soon(self:Nearest):
     "Start `build` in the background when it is due"
@@ -107,17 +110,19 @@ def _build_soon(self:Nearest):
     self._thread = threading.Thread(target=self.build, daemon=True)
     self._thread.start()
 
+# %% ../nbs/parts/nearest.ipynb #c0020
 @patch
 def close(self:Nearest):
     "Stop building"
     self._stop.set()
     if self._thread: self._thread.join()
 
+# %% ../nbs/parts/nearest.ipynb #c0021
 @atexit.register
 def _close_all():
     for n in list(_alive): n.close()
 
-# %% ../nbs/parts/nearest.ipynb #c0019
+# %% ../nbs/parts/nearest.ipynb #c0023
 def _top(similarity, rows, k):
     "The k largest of one query, NaN left out, padded with row -1"
     keep = ~np.isnan(similarity); s, r = similarity[keep], rows[keep]
@@ -125,7 +130,7 @@ def _top(similarity, rows, k):
     order = np.argsort(-s, kind="stable"); short = k - len(s)
     return np.r_[s[order], np.full(short, -np.inf, np.float32)], np.r_[r[order], np.full(short, -1, np.int64)]
 
-# %% ../nbs/parts/nearest.ipynb #c0020
+# %% ../nbs/parts/nearest.ipynb #c0024
 @patch
 def search(self:Nearest,
     vectors, # `(N, D)` float32 of unit length
