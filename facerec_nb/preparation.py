@@ -274,7 +274,7 @@ def _check_values(rows, name):
     for column in (*BOX_COLUMNS, *POINT_COLUMNS):
         pixels = pd.to_numeric(rows[column], errors="coerce")
         odd = rows.image_id[~(pixels.abs() < 1e6) | (column in ("width", "height")) & (pixels <= 0)]
-        if len(odd): raise InputError(f"{name} has {rows[column][odd.index[0]]!r} as {column} of {odd.iloc[0]}: give pixels of the photograph")
+        if len(odd): raise InputError(f"{name} has {rows[column][odd.index[0]]} as {column} of {odd.iloc[0]}: give pixels of the photograph")
 
 # %% ../nbs/01_data_preparation.ipynb #c0066
 def check_selected(
