@@ -24,14 +24,14 @@ def unit(x): return x/np.linalg.norm(x, axis=1, keepdims=True)
 
 def population(n, queries, seed=0):
     "References (n, 512), the person of each, one further photograph of `queries` of them, and who these are"
-    rng, counts = np.random.default_rng(seed), []
-    while sum(counts) < n: counts.append(int(min(np.clip(rng.lognormal(2.02, 0.76), 2, 60), n - sum(counts))))
-    person = np.repeat(np.arange(len(counts)), counts)
-    centre = unit(rng.standard_normal((len(counts), DIM), dtype=np.float32))
+    rng = np.random.default_rng(seed)
+    counts = np.clip(np.rint(rng.lognormal(2.02, 0.76, n//2)), 2, 60).astype(int)
+    person = np.repeat(np.arange(len(counts)), counts)[:n]
+    centre = unit(rng.standard_normal((person[-1] + 1, DIM), dtype=np.float32))
     def photos(p): return unit(COSINE**0.5*centre[p] + ((1 - COSINE)/DIM)**0.5*rng.standard_normal((len(p), DIM), dtype=np.float32))
     refs = np.empty((n, DIM), np.float32)
     for s in range(0, n, 20_000): refs[s:s + 20_000] = photos(person[s:s + 20_000])
-    asked = rng.choice(len(counts), queries, replace=False)
+    asked = rng.choice(len(centre), queries, replace=False)
     return refs, person, photos(asked), asked
 
 def fill(path, refs, person):
