@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'Gallery', 'clean_name', 'Match']
 
 # %% ../nbs/parts/gallery.ipynb #c0003
-import contextlib, json, sqlite3, threading, time, unicodedata, zipfile
+import contextlib, json, re, sqlite3, threading, time, unicodedata, zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,6 +116,19 @@ def _rows(self:Gallery, sql, *args):
 # %% ../nbs/parts/gallery.ipynb #c0018
 @patch
 @contextlib.contextmanager
+def _moment(self:Gallery):
+    "Reads that see one moment of the file, whatever others write meanwhile"
+    with self._reading:
+        try:
+            self._reader.execute("BEGIN")
+            try: yield self._reader
+            finally:
+                if self._reader.in_transaction: self._reader.execute("COMMIT")
+        except sqlite3.Error as e: raise _wrong(self.path, e) from None
+
+# %% ../nbs/parts/gallery.ipynb #c0019
+@patch
+@contextlib.contextmanager
 def _change(self:Gallery):
     "One transaction: all of it is on the disk when the block ends well, nothing when it does not"
     with self._writing:
@@ -126,24 +139,24 @@ def _change(self:Gallery):
                 if self._db.in_transaction: self._db.execute("ROLLBACK")
         except sqlite3.Error as e: raise _wrong(self.path, e) from None
 
-# %% ../nbs/parts/gallery.ipynb #c0020
+# %% ../nbs/parts/gallery.ipynb #c0021
 @patch
 def _get(self:Gallery, key):
     rows = self._rows("SELECT value FROM meta WHERE key=?", key)
     return rows[0][0] if rows else None
 
-# %% ../nbs/parts/gallery.ipynb #c0021
+# %% ../nbs/parts/gallery.ipynb #c0022
 @patch
 def _set(self:Gallery, key, value):
     with self._change() as db: db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", (key, str(value)))
 
-# %% ../nbs/parts/gallery.ipynb #c0022
+# %% ../nbs/parts/gallery.ipynb #c0023
 @patch(as_prop=True)
 def model(self:Gallery) -> str: # as `FacePipeline.model`
     "Fingerprint of the model that made the embeddings"
     return self._get("model")
 
-# %% ../nbs/parts/gallery.ipynb #c0023
+# %% ../nbs/parts/gallery.ipynb #c0024
 @patch
 def check_model(self:Gallery,
     model:str, # fingerprint of the model that is about to be used
@@ -152,7 +165,7 @@ def check_model(self:Gallery,
     if model != self.model:
         raise InputError(f"the gallery {self.path or ''} holds embeddings of model {self.model}, not of {model}: use that model, or enrol again into a new gallery")
 
-# %% ../nbs/parts/gallery.ipynb #c0024
+# %% ../nbs/parts/gallery.ipynb #c0025
 def _cosine_limit(value, path):
     "A threshold as a float; raises InputError"
     try: t = float(value)
@@ -160,7 +173,7 @@ def _cosine_limit(value, path):
     if not -1 <= t <= 1: raise InputError(f"the threshold {value!r} of the gallery {path or ''} is not a cosine: give a number from -1 to 1")
     return t
 
-# %% ../nbs/parts/gallery.ipynb #c0025
+# %% ../nbs/parts/gallery.ipynb #c0026
 def _threshold(self):
     "Cosine at or above which a face is known, -1..1, or `None`"
     value = self._get("threshold")
@@ -168,7 +181,7 @@ def _threshold(self):
 
 Gallery.threshold = property(_threshold, lambda self, value: self._set("threshold", _cosine_limit(value, self.path)))
 
-# %% ../nbs/parts/gallery.ipynb #c0033
+# %% ../nbs/parts/gallery.ipynb #c0034
 def clean_name(
     name, # as written by a person, a folder or a table
 ) -> str: # Unicode NFC, spaces trimmed
@@ -177,12 +190,12 @@ def clean_name(
     if not text or any(unicodedata.category(c) in ("Cc", "Cs") for c in text): raise InputError(f"{str(name)!r} cannot be a person's name: use printable text")
     return text
 
-# %% ../nbs/parts/gallery.ipynb #c0035
+# %% ../nbs/parts/gallery.ipynb #c0036
 def _text(s):
     "A file name as text that can be stored, whatever its bytes are"
     return str(s).encode("utf-8", "backslashreplace").decode()
 
-# %% ../nbs/parts/gallery.ipynb #c0036
+# %% ../nbs/parts/gallery.ipynb #c0037
 def _checked(embeddings, dim):
     "Embeddings as float32 (N, D) of unit length; raises InputError"
     e = np.atleast_2d(np.asarray(embeddings, np.float32))
@@ -192,13 +205,13 @@ def _checked(embeddings, dim):
     if not (np.abs(length - 1) < 1e-3).all(): raise InputError(f"an embedding has length {length[np.argmax(~(np.abs(length - 1) < 1e-3))]:.3g}, not 1: normalise it first")
     return e
 
-# %% ../nbs/parts/gallery.ipynb #c0038
+# %% ../nbs/parts/gallery.ipynb #c0039
 def _person(db, name):
     "Number of a person, or None"
     row = db.execute("SELECT id FROM people WHERE name=?", (name,)).fetchone()
     return row and row[0]
 
-# %% ../nbs/parts/gallery.ipynb #c0039
+# %% ../nbs/parts/gallery.ipynb #c0040
 def _insert(db, name, e, sources, added):
     "References of one person inside a transaction; returns the person's number"
     width = db.execute("SELECT length(embedding)/4 FROM refs LIMIT 1").fetchone()
@@ -207,10 +220,10 @@ def _insert(db, name, e, sources, added):
     db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), t, v.tobytes()) for s, t, v in zip(sources, added, e)])
     return person
 
-# %% ../nbs/parts/gallery.ipynb #c0040
+# %% ../nbs/parts/gallery.ipynb #c0041
 def _now(): return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
-# %% ../nbs/parts/gallery.ipynb #c0041
+# %% ../nbs/parts/gallery.ipynb #c0042
 @patch
 def add(self:Gallery,
     name:str, # the person; references are added when the name is there already
@@ -227,20 +240,20 @@ def add(self:Gallery,
         person = _insert(db, name, e, sources, [_now()]*len(e))
         return db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
 
-# %% ../nbs/parts/gallery.ipynb #c0043
+# %% ../nbs/parts/gallery.ipynb #c0044
 @patch(as_prop=True)
 def dim(self:Gallery) -> int: # numbers in an embedding, `None` when the gallery is empty
     "Length of the embeddings"
     rows = self._rows("SELECT length(embedding)/4 FROM refs LIMIT 1")
     return rows[0][0] if rows else None
 
-# %% ../nbs/parts/gallery.ipynb #c0044
+# %% ../nbs/parts/gallery.ipynb #c0045
 @patch
 def people(self:Gallery) -> dict: # name -> number of references, sorted by name
     "Who is in the gallery"
     return dict(self._rows("SELECT name, count(refs.id) FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name"))
 
-# %% ../nbs/parts/gallery.ipynb #c0045
+# %% ../nbs/parts/gallery.ipynb #c0046
 @patch
 def references(self:Gallery,
     name:str, # the person; an unknown one has none
@@ -248,7 +261,7 @@ def references(self:Gallery,
     "Where the references of a person came from, and when"
     return self._rows("SELECT source, added FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id", clean_name(name))
 
-# %% ../nbs/parts/gallery.ipynb #c0046
+# %% ../nbs/parts/gallery.ipynb #c0047
 @patch
 def sources(self:Gallery,
     name:str, # the person; an unknown one has none
@@ -256,7 +269,7 @@ def sources(self:Gallery,
     "Where the references of a person came from"
     return {s for s, _ in self.references(name)}
 
-# %% ../nbs/parts/gallery.ipynb #c0047
+# %% ../nbs/parts/gallery.ipynb #c0048
 @patch
 def __len__(self:Gallery): return self._rows("SELECT count(*) FROM people")[0][0]
 
@@ -266,7 +279,7 @@ def __repr__(self:Gallery):
     count = self._rows("SELECT count(*) FROM refs")[0][0]
     return f"Gallery: {len(self)} people, {count} references of {self.dim or 0} numbers, model {self.model}, threshold {self.threshold}"
 
-# %% ../nbs/parts/gallery.ipynb #c0053
+# %% ../nbs/parts/gallery.ipynb #c0054
 class _Memory(NamedTuple):
     "The gallery as it is searched"
     state: tuple # of the file when this was read
@@ -276,7 +289,7 @@ class _Memory(NamedTuple):
     person: np.ndarray # number of each row's person
     names: dict # number -> name
 
-# %% ../nbs/parts/gallery.ipynb #c0054
+# %% ../nbs/parts/gallery.ipynb #c0055
 def _block(rows, dim, path):
     "Numbers, people and embeddings (N, D) of rows read from a file; raises InputError when they cannot be right"
     bad = next((r[0] for r in rows if not isinstance(r[2], bytes) or len(r[2]) != 4*dim), None)
@@ -286,7 +299,7 @@ def _block(rows, dim, path):
     if off.any(): raise InputError(f"the gallery {path or ''} is damaged (reference {rows[off.argmax()][0]} is not of unit length): take a copy of it, or enrol again into a new file")
     return np.array([r[0] for r in rows], np.int64), np.array([r[1] for r in rows], np.int64), e
 
-# %% ../nbs/parts/gallery.ipynb #c0055
+# %% ../nbs/parts/gallery.ipynb #c0056
 @patch
 def _read_new(self:Gallery, db, m):
     "References with larger numbers than those in memory, in blocks"
@@ -297,7 +310,7 @@ def _read_new(self:Gallery, db, m):
         m.nearest.add(e); ids.append(i); person.append(p); last = i[-1]
     return m._replace(ids=np.concatenate(ids), person=np.concatenate(person))
 
-# %% ../nbs/parts/gallery.ipynb #c0056
+# %% ../nbs/parts/gallery.ipynb #c0057
 @patch
 def _forget(self:Gallery, db, m):
     "Drop what is no longer in the file, and read all names again"
@@ -305,7 +318,7 @@ def _forget(self:Gallery, db, m):
     m.nearest.drop(np.flatnonzero(~np.isin(m.ids, left)))
     return m._replace(names=dict(db.execute("SELECT id, name FROM people")))
 
-# %% ../nbs/parts/gallery.ipynb #c0058
+# %% ../nbs/parts/gallery.ipynb #c0059
 @patch
 def _renew(self:Gallery, db, state):
     "Read what is new in the file, inside a read transaction; everything when most of what is in memory has gone"
@@ -316,30 +329,26 @@ def _renew(self:Gallery, db, state):
     m = m._replace(names=m.names | dict(db.execute("SELECT id, name FROM people WHERE id>?", (max(m.names, default=0),))))
     return self._read_new(db, m)._replace(state=state, edits=edits)
 
-# %% ../nbs/parts/gallery.ipynb #c0059
+# %% ../nbs/parts/gallery.ipynb #c0060
 @patch
 def _sync(self:Gallery):
     "What is searched, as new as the file"
-    db = self._reader
     with self._reading:
-        try:
-            state = db.execute("PRAGMA data_version").fetchone()[0], db.total_changes
-            if self._memory and self._memory.state == state: return self._memory
-            db.execute("BEGIN")
-            try: self._memory = self._renew(db, state)
+        state = self._rows("PRAGMA data_version")[0][0], self._reader.total_changes
+        if self._memory is None or self._memory.state != state:
+            try:
+                with self._moment() as db: self._memory = self._renew(db, state)
             except BaseException: self._memory = None; raise
-            finally: db.execute("COMMIT")
-        except sqlite3.Error as e: raise _wrong(self.path, e) from None
-    return self._memory
+        return self._memory
 
-# %% ../nbs/parts/gallery.ipynb #c0063
+# %% ../nbs/parts/gallery.ipynb #c0064
 class Match(NamedTuple):
     "One line of a ranked answer"
     name: str # the person
     similarity: float # cosine with the nearest reference, -1..1
     source: str # where that reference came from
 
-# %% ../nbs/parts/gallery.ipynb #c0064
+# %% ../nbs/parts/gallery.ipynb #c0065
 def _people_first(m, similarity, row, k):
     "`(person, similarity, row)` of the first k different people"
     best = {}
@@ -349,7 +358,7 @@ def _people_first(m, similarity, row, k):
         if len(best) == k: break
     return list(best.values())
 
-# %% ../nbs/parts/gallery.ipynb #c0065
+# %% ../nbs/parts/gallery.ipynb #c0066
 @patch
 def search(self:Gallery,
     embeddings, # `(N, D)` or `(D,)`, L2-normalised
@@ -360,16 +369,16 @@ def search(self:Gallery,
     if not m.names: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
     e, many, answers = _checked(embeddings, m.nearest.dim), max(100, 10*k), None
     while answers is None or many < 4*len(m.ids) and min(map(len, answers)) < min(k, len(m.names)):
-        answers = [_people_first(m, s, r, k) for s, r in zip(*m.nearest.search(e, min(many, len(m.ids))))]; many *= 4
+        answers = [_people_first(m, s, r, k) for s, r in zip(*m.nearest.search(e, min(many, len(m.ids)), upto=len(m.ids)))]; many *= 4
     return [[Match(m.names[p], s, self._source(m.ids[r])) for p, s, r in a] for a in answers]
 
-# %% ../nbs/parts/gallery.ipynb #c0066
+# %% ../nbs/parts/gallery.ipynb #c0067
 @patch
 def _source(self:Gallery, ref):
     "Where a reference came from; empty when it was removed a moment ago"
     return next((s for s, in self._rows("SELECT source FROM refs WHERE id=?", int(ref))), "")
 
-# %% ../nbs/parts/gallery.ipynb #c0080
+# %% ../nbs/parts/gallery.ipynb #c0081
 @patch
 def _wipe(self:Gallery):
     "Empty the write-ahead log, so that nothing deleted is left in it"
@@ -379,7 +388,7 @@ def _wipe(self:Gallery):
     if busy: raise InputError(f"the change is made, but another program keeps {self.path} busy and old copies stay in {Path(self.path).name}-wal: close that program and call compact()")
     if self._memory: self._sync()
 
-# %% ../nbs/parts/gallery.ipynb #c0081
+# %% ../nbs/parts/gallery.ipynb #c0082
 @patch
 def compact(self:Gallery):
     "Write the file anew without its free pages and empty the log; needs as much room again as the file has"
@@ -388,7 +397,7 @@ def compact(self:Gallery):
         except sqlite3.Error as e: raise _wrong(self.path, e) from None
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0083
+# %% ../nbs/parts/gallery.ipynb #c0084
 @patch
 def _known(self:Gallery, db, name):
     "Number of a person who must be there; raises InputError"
@@ -396,7 +405,7 @@ def _known(self:Gallery, db, name):
     if person is None: raise InputError(f"there is nobody called {name!r} in the gallery {self.path or ''}: see people()")
     return person
 
-# %% ../nbs/parts/gallery.ipynb #c0084
+# %% ../nbs/parts/gallery.ipynb #c0085
 @patch
 def remove(self:Gallery,
     name:str, # the person
@@ -405,7 +414,7 @@ def remove(self:Gallery,
     with self._change() as db: db.execute("DELETE FROM people WHERE id=?", (self._known(db, name),))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0085
+# %% ../nbs/parts/gallery.ipynb #c0086
 @patch
 def rename(self:Gallery,
     old:str, # the name now
@@ -418,7 +427,7 @@ def rename(self:Gallery,
         db.execute("UPDATE people SET name=? WHERE id=?", (clean_name(new), person))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0086
+# %% ../nbs/parts/gallery.ipynb #c0087
 @patch
 def merge(self:Gallery,
     old:str, # this person disappears,
@@ -432,7 +441,7 @@ def merge(self:Gallery,
         db.execute("DELETE FROM people WHERE id=?", (a,))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0092
+# %% ../nbs/parts/gallery.ipynb #c0093
 @patch
 def save(self:Gallery,
     path, # the file to write
@@ -448,7 +457,7 @@ def save(self:Gallery,
         finally: copy.close()
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0093
+# %% ../nbs/parts/gallery.ipynb #c0094
 @patch(cls_method=True)
 def load(cls:Gallery,
     path, # a gallery file
@@ -460,29 +469,28 @@ def load(cls:Gallery,
     if model: g.check_model(model)
     return g
 
-# %% ../nbs/parts/gallery.ipynb #c0099
-_FORMAT, _JSON_MOST = "facerec_nb gallery 1", 500_000_000 # bytes of JSON that an import will read
-
 # %% ../nbs/parts/gallery.ipynb #c0100
+_FORMAT, _JSON_MOST = "facerec_nb gallery 1", 200_000_000 # bytes of JSON that an import will read
+
+# %% ../nbs/parts/gallery.ipynb #c0101
 @patch
 def export(self:Gallery,
     path, # the `.zip` to write
     names=None, # people to export; `None`: all
 ) -> Path: # the path written
     "Write people to a file that another gallery can import; raises `InputError` for an unknown name"
-    wanted = list(self.people()) if names is None else [clean_name(n) for n in names]
-    missing = [n for n in wanted if not self.references(n)]
-    if missing or not wanted: raise InputError(f"there is nobody called {missing[0]!r} in the gallery {self.path or ''}: see people()" if missing else f"the gallery {self.path or ''} is empty: enrol people first")
-    with self._reading: # one moment of the gallery
+    with self._moment(), atomic_path(path) as temp:
+        wanted = list(self.people()) if names is None else [clean_name(n) for n in names]
         people = [dict(name=n, references=self.references(n)) for n in wanted]
-        head = dict(format=_FORMAT, model=self.model, dim=self.dim, threshold=self.threshold, people=people)
-        with atomic_path(path) as temp, zipfile.ZipFile(temp, "w", zipfile.ZIP_STORED) as z:
-            z.writestr("gallery.json", json.dumps(head, ensure_ascii=False))
+        missing = [p["name"] for p in people if not p["references"]]
+        if missing or not wanted: raise InputError(f"there is nobody called {missing[0]!r} in the gallery {self.path or ''}: see people()" if missing else f"the gallery {self.path or ''} is empty: enrol people first")
+        with zipfile.ZipFile(temp, "w", zipfile.ZIP_STORED) as z:
+            z.writestr("gallery.json", json.dumps(dict(format=_FORMAT, model=self.model, dim=self.dim, people=people), ensure_ascii=False))
             with z.open("embeddings.f32", "w", force_zip64=True) as f:
                 for n in wanted: f.write(b"".join(e for e, in self._rows("SELECT embedding FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id", n)))
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0102
+# %% ../nbs/parts/gallery.ipynb #c0103
 def _header(z, path):
     "The checked `gallery.json` of an export and its number of references; raises InputError"
     def no(why): raise InputError(f"{path} is not a whole export of a gallery ({why}): export it again")
@@ -497,12 +505,13 @@ def _header(z, path):
     for p in people:
         refs = p.get("references") if isinstance(p, dict) else None
         if not refs or not text(p.get("name")) or not isinstance(refs, list) or not all(isinstance(r, list) and len(r) == 2 and all(map(text, r)) for r in refs): no("a person without name or references")
+    if not all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", t, re.ASCII) for p in people for _, t in p["references"]): no("a time that is none")
     count = sum(len(p["references"]) for p in people)
     if len({clean_name(p["name"]) for p in people}) < len(people): no("a name occurs twice")
     if info["embeddings.f32"].file_size != 4*dim*count: no(f"{count} references of {dim} numbers are {4*dim*count} bytes, there are {info['embeddings.f32'].file_size}")
     return head, count
 
-# %% ../nbs/parts/gallery.ipynb #c0104
+# %% ../nbs/parts/gallery.ipynb #c0105
 @patch
 def _import_people(self:Gallery, db, z, head, merge):
     "The people of a checked export, inside a transaction"
@@ -515,7 +524,7 @@ def _import_people(self:Gallery, db, z, head, merge):
             _insert(db, name, e, [r[0] for r in refs], [r[1] for r in refs])
         f.read(1) # the end: here the checksum is compared
 
-# %% ../nbs/parts/gallery.ipynb #c0105
+# %% ../nbs/parts/gallery.ipynb #c0106
 @patch
 def import_file(self:Gallery,
     path, # written by `export`

@@ -135,15 +135,17 @@ def _top(similarity, rows, k):
 def search(self:Nearest,
     vectors, # `(N, D)` float32 of unit length
     k:int=10, # neighbours
+    upto:int=None, # look at the first so many rows only; `None`: at all
 ) -> tuple: # cosines `(N, k)` in falling order and rows `(N, k)`; row -1 where there are fewer
     "The nearest vectors; their cosines are exact in every mode"
     import faiss
     q = np.ascontiguousarray(vectors, np.float32)
     if q.ndim != 2 or q.shape[1] != self.dim: raise InputError(f"these vectors are {q.shape}, not (N, {self.dim}): they come from another model")
     rows, n, index = self._now
+    n = n if upto is None else min(n, upto)
     if index is None: similarity, row = faiss.knn(q, rows[:n], k, metric=faiss.METRIC_INNER_PRODUCT); return similarity, row
     coded = index.ntotal
     near = index.search(q, min(coded, max(self.candidates, k)))[1]
     if n > coded: late = faiss.knn(q, rows[coded:n], min(k, n - coded), metric=faiss.METRIC_INNER_PRODUCT)[1]; near = np.hstack([near, np.where(late < 0, -1, late + coded)])
-    found = [_top(rows[c] @ v, c, k) for v, c in ((v, c[c >= 0]) for v, c in zip(q, near))]
+    found = [_top(rows[c] @ v, c, k) for v, c in ((v, c[(c >= 0) & (c < n)]) for v, c in zip(q, near))]
     return np.array([s for s, _ in found], np.float32).reshape(-1, k), np.array([r for _, r in found]).reshape(-1, k)

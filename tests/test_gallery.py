@@ -213,11 +213,11 @@ def test_an_import_is_measured_before_it_is_read(tmp_path):
         with zipfile.ZipFile(tmp_path/"x.zip", "w") as z:
             for name, data in members.items(): z.writestr(name, data)
         with Gallery(model="m") as g: return g.import_file(tmp_path/"x.zip")
-    head = lambda **k: json.dumps(dict(format="facerec_nb gallery 1", model="m", dim=64, threshold=None, people=[dict(name="a", references=[["s", "t"]])]) | k)
+    head = lambda **k: json.dumps(dict(format="facerec_nb gallery 1", model="m", dim=64, people=[dict(name="a", references=[["s", "2026-01-31T12:00:00Z"]])]) | k)
     assert zipped({"gallery.json": head(), "embeddings.f32": some(1).tobytes()}) == 1
     for members in ({"gallery.json": head(dim=65536), "embeddings.f32": b""}, {"gallery.json": "["*100_000, "embeddings.f32": b""}, {"gallery.json": "{", "embeddings.f32": b""},
-                    {"gallery.json": head(), "embeddings.f32": some(2).tobytes()}, {"gallery.json": head(people=[dict(name="a", references=[[1, 2]])]), "embeddings.f32": some(1).tobytes()},
-                    {"gallery.json": head(people=[dict(name=7, references=[["s", "t"]])]), "embeddings.f32": some(1).tobytes()}, {"gallery.json": head(dim=True), "embeddings.f32": b"0000"},
+                    {"gallery.json": head(), "embeddings.f32": some(2).tobytes()}, {"gallery.json": head(people=[dict(name="a", references=[["s", "\ud800"]])]), "embeddings.f32": some(1).tobytes()}, {"gallery.json": head(people=[dict(name="a", references=[[1, 2]])]), "embeddings.f32": some(1).tobytes()},
+                    {"gallery.json": head(people=[dict(name=7, references=[["s", "2026-01-31T12:00:00Z"]])]), "embeddings.f32": some(1).tobytes()}, {"gallery.json": head(dim=True), "embeddings.f32": b"0000"},
                     {"gallery.json": head(), "../embeddings.f32": some(1).tobytes()}, {"gallery.json": "[]", "embeddings.f32": b""}, {}):
         with pytest.raises(InputError, match="x.zip is not a whole export"): zipped(members)
     assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]
