@@ -1,108 +1,180 @@
-"""Train the default landmark network on real photographs and record what it is worth on people it has never seen. Writes results/landmarks/default.json and summary.json.
+"""Landmarks on real photographs: train the recipes, measure them on people never seen, write results/landmarks/*.json.
 
-    python benchmarks/landmarks.py [--data ../shared/data/celeba-wild-60x30] [--run runs/landmarks] [--out results/landmarks]
+    python benchmarks/landmarks.py --train big:0 big:1 big:2     # train (or go on with) recipe `big` with seeds 0, 1, 2
+    python benchmarks/landmarks.py --train course:0 small:0 ...  # see RECIPES and ABLATION below
+    python benchmarks/landmarks.py                               # measure everything that is trained, write the records
 
-A run folder that already holds `landmarks.json` is measured, not trained again. About seven minutes on two cores.
+Runs lie in `--runs`; one that was interrupted goes on where it stopped. On one core beside another training: course 70 minutes, big 40, an ablation 4.
 """
 import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from facerec_nb.alignment import CropCfg, LandmarkModel, align, errors_by_attribute, landmark_errors, mean_face, mean_face_errors
 from facerec_nb.alignment import read_aligned, read_crops, risk_coverage, sharpness, train_landmarks
 from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.celeba_aligned import aligned_faces
 from facerec_nb.files import fingerprint, read_json
 from facerec_nb.geometry import align_matrix, apply_matrix, template, xywh_to_xyxy
 from facerec_nb.hourglass import decode, decode_argmax
+from facerec_nb.landmark_study import shaken_errors
 from facerec_nb.metrics import bootstrap_ids
 from facerec_nb.preparation import Usable, prepare, read_selected
 from facerec_nb.records import metric, record, write_record
 from facerec_nb.training import read_log
 
-COMMAND = "python benchmarks/landmarks.py"
-POINTS = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
+COMMAND, POINTS = "python benchmarks/landmarks.py", ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
+PHOTOGRAPHS = ("course", "default", "photos", "photos_short")  # recipes that see only the 48 people's photographs
+BEST = dict(epochs=18, rotation=40., spin=0.15, blur=0.2, cover=0.3, twice=True, with_test=True)
+RECIPES = dict(
+    course=dict(epochs=16, stacks=2, channels=256, depth=4, input_size=256, batch_size=16, lr=1e-3, square=False, rotation=0., zoom=0., shift=0., colour=0., flip=False,
+                with_test=True, subpixel=False),
+    default={}, big=BEST, small=BEST | dict(stacks=1), photos=BEST | dict(epochs=105))
+SHORT = BEST | dict(epochs=2)
+ABLATION = {
+    "short": ("the whole recipe, 2 epochs", SHORT), "photos_short": ("only the photographs of 48 people, 12 epochs", BEST | dict(epochs=12)),
+    "no_geometry": ("nothing turned, zoomed, shifted", SHORT | dict(rotation=0., spin=0., zoom=0., shift=0.)), "no_spin": ("no large turns", SHORT | dict(spin=0.)),
+    "no_colour": ("no change of colour", SHORT | dict(colour=0.)), "no_cover": ("nothing blurred or covered", SHORT | dict(blur=0., cover=0.)),
+    "no_mirror": ("no mirror images", SHORT | dict(flip=False)), "squeezed": ("box squeezed to a square", SHORT | dict(square=False)),
+    "wider": ("more context: box grown by 10 %", SHORT | dict(shrink=-0.1)), "absolute": ("absolute error of the heatmaps", SHORT | dict(power=1.)),
+    "one_stack": ("one hourglass", SHORT | dict(stacks=1)), "narrow": ("32 channels", SHORT | dict(channels=32)), "wide": ("128 channels", SHORT | dict(channels=128)),
+    "coarse": ("64 px", SHORT | dict(input_size=64)),
+}
+
+
+def make_data(args):
+    "The two prepared folders: photographs of 60 people, aligned pictures of others with known points"
+    data, extra = args.runs/"data-for-alignment", args.runs/"aligned-faces"
+    prepare(load_celeba(args.data), Usable(min_box=0, drop_blurry=False), data, unseen=0.2, seed=21)
+    if not (extra/"selected_images.csv").exists():
+        aligned_faces(load_celeba(args.annotations, images=False).table, pd.read_csv(args.aligned/"identity.csv"), args.aligned/"img", extra, window=(25, 42))
+    return data, extra
+
+
+def train(name, seed, data, extra, runs):
+    "Train a recipe to its end, or go on"
+    settings, run = RECIPES.get(name) or ABLATION.get(name, (None, {}))[1], runs/f"{name}-{seed}"
+    if not (run/"landmarks.json").exists(): train_landmarks(data, run, extra=None if name in PHOTOGRAPHS else extra, resume=True, seed=int(seed), **settings)
+    print(name, seed, read_json(run/"landmarks.json")["unseen"])
 
 
 def mean(values, ids, unit="NME"):
     "A mean over photographs as a metric; the interval draws people"
     values = np.asarray(values, float)
-    value, low, high = bootstrap_ids(lambda i: values[i].mean(), np.asarray(ids))
-    return metric(float(value), float(low), float(high), n=len(values), unit=unit)
+    return metric(*map(float, bootstrap_ids(lambda i: values[i].mean(), np.asarray(ids))), n=len(values), unit=unit)
 
 
-def rms(offsets):
-    "Root of the mean squared distance, as a metric"
-    return metric(float(np.sqrt((offsets**2).sum(-1).mean())), n=len(offsets), unit="px of 112")
+def ratio(a, b, ids):
+    "One mean over another on the same photographs"
+    a, b = np.asarray(a), np.asarray(b)
+    return metric(*map(float, bootstrap_ids(lambda i: a[i].mean()/b[i].mean(), np.asarray(ids))), n=len(a), unit="ratio")
 
 
-def detail(faces):
-    "Sharpness of the mean of many faces, as a metric"
-    return metric(sharpness(faces.mean(0).round().astype(np.uint8)), n=len(faces), unit="variance of the Laplacian")
-
-
+def rms(offsets): return metric(float(np.sqrt((offsets**2).sum(-1).mean())), n=len(offsets), unit="px of 112")
+def detail(faces): return metric(sharpness(faces.mean(0).round().astype(np.uint8)), n=len(faces), unit="variance of the Laplacian")
 def points_of(rows): return rows[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
 
 
-def curve(values, points=200):
+def curve(values, points=150):
     "The cumulative distribution, thinned"
-    x = np.quantile(values, np.linspace(0, 1, points))
-    return dict(nme=x.round(5).tolist(), share=np.linspace(0, 1, points).round(4).tolist())
+    return dict(nme=np.quantile(values, np.linspace(0, 1, points)).round(5).tolist(), share=np.linspace(0, 1, points).round(4).tolist())
+
+
+class Test:
+    "The 12 people never seen"
+    def __init__(self, data):
+        self.data, self.all = data, read_selected(data)
+        self.rows = self.all[self.all.people == "unseen"].reset_index(drop=True)
+        self.seen = self.all[(self.all.people == "seen") & (self.all.split == "train")]
+        self.ids, self.boxes, self.paths = self.rows.identity.to_numpy(), xywh_to_xyxy(self.rows[BOX_COLUMNS]), [data/"images"/i for i in self.rows.image_id]
+    def errors(self, model, reader=None): return landmark_errors(model, self.rows, read_crops(self.paths, self.boxes, model.crop, model.rim)[0], reader)
+
+
+def variants(model, test):
+    "NME of the same weights read or asked in other ways, a column each"
+    flip, upright = model.flip, model.upright
+    out = {"argmax": test.errors(model, decode_argmax).nme, "subpixel": test.errors(model, decode).nme}
+    model.flip = not flip; out["no_flip_test" if flip else "flip_test"] = test.errors(model).nme; model.flip = flip
+    if upright is not None:
+        model.upright = None; out["one_look"] = test.errors(model).nme
+        model.flip = False; out["one_look_no_flip"] = test.errors(model).nme; model.flip, model.upright = flip, upright
+    return out
+
+
+def shaken(model, test, plain):
+    "NME against jitter and against roll, and both at once (three draws)"
+    curves = dict(jitter=dict(share=[0, .05, .1, .15, .2, .3]), roll=dict(degrees=[0, 15, 30, 45, 60, 90, 120]))
+    curves["jitter"]["nme"] = [round(shaken_errors(model, test.data, test.rows, j, 0).nme.mean(), 5) for j in curves["jitter"]["share"]]
+    curves["roll"]["nme"] = [round(shaken_errors(model, test.data, test.rows, 0, r).nme.mean(), 5) for r in curves["roll"]["degrees"]]
+    both = np.mean([shaken_errors(model, test.data, test.rows, .1, 30, s).nme for s in range(3)], 0)
+    return curves, dict(nme_shaken=mean(both, test.ids), shaken_ratio=ratio(both, plain, test.ids))
+
+
+def alignment_metrics(run, model, test):
+    "Where eyes land, and how sharp the mean face is before and after"
+    table = align(test.data, run, run/"data-for-recognition"); faces = read_aligned(run/"data-for-recognition")[1]
+    mine = (table.people == "unseen").to_numpy(); true, found = points_of(test.rows.set_index("image_id").loc[table.image_id[mine]]), points_of(table[mine])
+    target, eyes = template()[:2], apply_matrix(CropCfg(112).matrices(test.boxes), points_of(test.rows))[:, :2]
+    zoom = np.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=1).mean()/np.linalg.norm(target[0] - target[1])  # mean faces are compared at the same size
+    before = read_crops(test.paths, test.boxes, CropCfg(112, shrink=1 - 0.95*zoom))[0]
+    by_found, by_truth = apply_matrix(align_matrix(found), true)[:, :2], apply_matrix(align_matrix(true), true)[:, :2]
+    return dict(eye_rms_px=rms(by_found - target), eye_rms_px_perfect=rms(by_truth - target), eye_rms_px_from_perfect=rms(by_found - by_truth),
+                sharpness_before=detail(before), sharpness_after=detail(faces[mine]))
+
+
+def measure(name, seeds, test, runs):
+    "One record of a recipe: its NME is the mean over the seeds, details are of the first seed"
+    models = [LandmarkModel.load(runs/f"{name}-{s}") for s in seeds]; errors = [test.errors(m) for m in models]
+    nme, ids, first, model, run = np.mean([e.nme for e in errors], 0), test.ids, errors[0], models[0], runs/f"{name}-{seeds[0]}"
+    log, result = read_log(run, "stacked_hg"), read_json(run/"landmarks.json")
+    asked = variants(model, test); curves, numbers = shaken(model, test, first.nme)
+    guess = mean_face_errors(test.rows, mean_face(xywh_to_xyxy(test.seen[BOX_COLUMNS]), points_of(test.seen)))
+    each = [float(e.nme.mean()) for e in errors]; kept, risk = risk_coverage(first)
+    numbers |= dict(
+        nme_unseen=mean(nme, ids), failure_rate_10=mean(np.mean([e.nme > .1 for e in errors], 0), ids, "share"),
+        nme_seed_spread=metric(float(np.std(each, ddof=1)) if len(each) > 1 else None, n=len(each), unit="standard deviation over seeds"),
+        nme_val=metric(result["val"]["nme"], result["val"]["low"], result["val"]["high"], n=result["val"]["n_images"], unit="NME"),
+        nme_median=metric(float(np.median(first.nme)), n=len(first), unit="NME"), nme_guess=mean(guess, ids),
+        worst_two=metric(float(first.nme.nlargest(2).sum()/first.nme.sum()), n=len(first), unit="share of the summed NME"),
+        nme_kept_95=metric(float(risk[round(.95*len(first)) - 1]), n=round(.95*len(first)), unit="NME of the 95 % most confident"),
+        **{f"nme_{k}": mean(v, ids) for k, v in asked.items()}, **{f"nme_{p}": mean(first[f"error_{i}"], ids) for i, p in enumerate(POINTS)},
+        **alignment_metrics(run, model, test), parameters=metric(result["parameters"], unit="weights"), train_images=metric(result["n_train"], unit="photographs"),
+        extra_images=metric(result.get("n_extra", 0), unit="aligned pictures of other people"), train_seconds=metric(result["seconds"], unit="s of wall time, beside other jobs"))
+    step = slice(len(kept)//20 - 1, None, max(len(kept)//60, 1))
+    curves |= dict(nme_seeds=each, cdf={"average face": curve(guess), "brightest pixel": curve(asked["argmax"]), "sub-pixel": curve(asked["subpixel"])},
+        log=log[["epoch", "loss", "val_nme"]].round(5).to_dict("list"), attributes=errors_by_attribute(first, test.rows).round(5).to_dict("list"),
+        risk=dict(kept=kept[step].round(4).tolist(), nme=risk[step].round(5).tolist()), config=result["config"])
+    return nme, numbers, curves
+
+
+def trained(runs, name): return sorted(int(p.parent.name.rpartition("-")[2]) for p in runs.glob(f"{name}-[0-9]*/landmarks.json"))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/celeba-wild-60x30")
-    parser.add_argument("--run", default="runs/landmarks")
-    parser.add_argument("--out", default="results/landmarks")
+    for k, v in dict(data="../shared/data/celeba-wild-60x30", aligned="../shared/data/celeba-aligned-3000x5", annotations="../shared/data/celeba-annotations", runs="runs/landmarks",
+                     out="results/landmarks").items(): parser.add_argument("--" + k, default=v, type=Path)
+    parser.add_argument("--train", nargs="*", default=[], help="NAME:SEED ..."); parser.add_argument("--only", nargs="*", default=[], help="measure these recipes only")
     args = parser.parse_args()
-    run, out = Path(args.run), Path(args.out)
-    data = run/"data-for-alignment"
-    celeba = load_celeba(args.data)
-    prepare(celeba, Usable(min_box=0, drop_blurry=False), data, unseen=0.2, seed=21)
-    result = read_json(run/"landmarks.json") if (run/"landmarks.json").exists() else train_landmarks(data, run)
-
-    model, rows, log = LandmarkModel.load(run), read_selected(data), read_log(run, "stacked_hg")
-    seen, unseen = rows[(rows.people == "seen") & (rows.split == "train")], rows[rows.people == "unseen"].reset_index(drop=True)
-    boxes, ids = xywh_to_xyxy(unseen[BOX_COLUMNS]), unseen.identity
-    crops = read_crops([data/"images"/i for i in unseen.image_id], boxes, model.crop)[0]
-    errors = landmark_errors(model, unseen, crops)
-    rounded = landmark_errors(model, unseen, crops, decode_argmax)
-    model.flip = False; once = landmark_errors(model, unseen, crops, decode); model.flip = True
-    guess = mean_face_errors(unseen, mean_face(xywh_to_xyxy(seen[BOX_COLUMNS]), points_of(seen)))
-
-    table = align(data, run, run/"data-for-recognition")
-    faces = read_aligned(run/"data-for-recognition")[1]
-    mine = (table.people == "unseen").to_numpy()
-    true, found = points_of(rows.set_index("image_id").loc[table.image_id[mine]]), points_of(table[mine])
-    M, target = align_matrix(found), template()[:2]
-    eyes = apply_matrix(CropCfg(112).matrices(boxes), points_of(unseen))[:, :2]
-    zoom = np.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=1).mean()/np.linalg.norm(target[0] - target[1])  # the mean faces are compared at the same size
-    before = read_crops([data/"images"/i for i in unseen.image_id], boxes, CropCfg(112, shrink=1 - 0.95*zoom))[0]
-
-    val = result["val"]
-    numbers = dict(
-        nme_unseen=mean(errors.nme, ids), failure_rate_10=mean(errors.nme > 0.10, ids, "share"),
-        nme_val=metric(val["nme"], val["low"], val["high"], n=val["n_images"], unit="NME"),
-        nme_median=metric(float(errors.nme.median()), n=len(errors), unit="NME"),
-        worst_two=metric(float(errors.nme.nlargest(2).sum()/errors.nme.sum()), n=len(errors), unit="share of the summed NME"),
-        nme_kept_95=metric(float(risk_coverage(errors)[1][round(0.95*len(errors)) - 1]), n=round(0.95*len(errors)), unit="NME of the 95 % most confident"),
-        nme_guess=mean(guess, ids), nme_argmax=mean(rounded.nme, ids), nme_no_flip_test=mean(once.nme, ids),
-        **{f"nme_{p}": mean(errors[f"error_{i}"], ids) for i, p in enumerate(POINTS)},
-        eye_rms_px=rms(apply_matrix(M, true)[:, :2] - target), found_eye_rms_px=rms(apply_matrix(M, found)[:, :2] - target),
-        sharpness_before=detail(before), sharpness_after=detail(faces[mine]), parameters=metric(result["parameters"], unit="weights"),
-        train_images=metric(result["n_train"], unit="photographs"), train_seconds=metric(result["seconds"], unit="s of wall time, beside other jobs"))
-    kept, risk = risk_coverage(errors)
-    step = slice(len(kept)//20 - 1, None, max(len(kept)//60, 1))
-    curves = dict(
-        cdf={"average face": curve(guess), "brightest pixel": curve(rounded.nme), "sub-pixel": curve(errors.nme)},
-        log=log[["epoch", "loss", "val_nme"]].round(5).to_dict("list"), attributes=errors_by_attribute(errors, unseen).round(5).to_dict("list"),
-        risk=dict(kept=kept[step].round(4).tolist(), nme=risk[step].round(5).tolist()), config=result["config"])
-
-    about = dict(name="celeba-wild-60x30", fingerprint=fingerprint(data/"selected_images.csv"), n_images=len(rows), n_people=int(rows.identity.nunique()))
-    what, seeds = "Five points on real CelebA photographs, 48 people for training, 12 never seen; default settings", [result["config"]["seed"]]
-    write_record(out/"default.json", record(what, COMMAND, about, numbers, curves, seeds))
-    empty = {k: metric(None) for k in ("nme_unseen_baseline", "ms_small", "ms_baseline")}
-    headline = dict(nme_unseen=numbers["nme_unseen"], failure_rate_10=numbers["failure_rate_10"], nme_small=numbers["nme_unseen"]) | empty
-    write_record(out/"summary.json", record("Headline numbers of the landmarks; the course's network is not trained yet", COMMAND, about, headline, seeds=seeds))
-    print({k: round(v["value"], 4) for k, v in numbers.items()})
+    data, extra = make_data(args)
+    for job in args.train: train(*job.split(":"), data, extra, args.runs)
+    if args.train: raise SystemExit
+    test = Test(data); n_people = int(test.all.identity.nunique())
+    about = dict(name="celeba-wild-60x30", fingerprint=fingerprint(data/"selected_images.csv"), n_images=len(test.all), n_people=n_people)
+    for name in RECIPES:
+        seeds = trained(args.runs, name)
+        if not seeds or (args.only and name not in args.only): continue
+        nme, numbers, curves = measure(name, seeds, test, args.runs)
+        if trained(args.runs, "course") and name != "course":
+            baseline = test.errors(LandmarkModel.load(args.runs/"course-0")).nme
+            numbers["baseline_ratio"] = ratio(nme, baseline, test.ids)
+        write_record(args.out/f"{name}.json", record(f"Five points on real photographs of 12 people never seen: recipe {name}", COMMAND, about, numbers, curves, seeds))
+        print(name, {k: round(v["value"], 4) for k, v in numbers.items() if v["value"] is not None})
+    rows = [(name, what, LandmarkModel.load(args.runs/f"{name}-0")) for name, (what, _) in ABLATION.items() if trained(args.runs, name)]
+    if rows and not args.only:
+        errors = {name: test.errors(m).nme.to_numpy() for name, _, m in rows}
+        numbers = {name: mean(e, test.ids) for name, e in errors.items()} | {f"{k}_difference": metric(*map(float, bootstrap_ids(lambda i: (e[i] - errors["short"][i]).mean(), test.ids)),
+                   n=len(e), unit="NME more than the whole recipe") for k, e in errors.items() if k != "short"}
+        write_record(args.out/"ablation.json", record("What each ingredient brings: 14,000 training faces each, a ninth of the full length", COMMAND, about, numbers, dict(names={n: w for n, w, _ in rows}), [0]))

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE_112', 'COURSE_TEMPLATE', 'TEMPLATES', 'FLIP_ORDER', 'xywh_to_xyxy', 'xyxy_to_xywh', 'shrink_box',
-           'square_box', 'apply_matrix', 'compose', 'invert', 'crop_matrix', 'warp', 'crop_resize', 'similarity',
-           'template', 'align_matrix', 'align_face', 'flip_points', 'warp_batch', 'jitter', 'jitter_points']
+           'square_box', 'apply_matrix', 'compose', 'invert', 'crop_matrix', 'turn', 'warp', 'crop_resize',
+           'similarity', 'template', 'align_matrix', 'align_face', 'flip_points', 'warp_batch', 'jitter',
+           'jitter_points']
 
 # %% ../nbs/parts/geometry.ipynb #c0003
 import cv2
@@ -93,6 +94,16 @@ def crop_matrix(
     return M
 
 # %% ../nbs/parts/geometry.ipynb #c0026
+def turn(
+    degrees, # `(...,)`: positive turns the picture clockwise on the screen
+    size:int, # side of the picture in pixels
+) -> np.ndarray: # `(..., 2, 3)`: picture -> picture
+    "Turns a square picture about its centre"
+    a, middle = np.deg2rad(np.asarray(degrees, float)), (size - 1)/2
+    R = np.stack([np.cos(a), -np.sin(a), np.sin(a), np.cos(a)], -1).reshape(*a.shape, 2, 2)
+    return np.concatenate([R, (middle - R.sum(-1)*middle)[..., None]], -1)
+
+# %% ../nbs/parts/geometry.ipynb #c0029
 def warp(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     M:np.ndarray, # `(2, 3)`: photograph -> result
@@ -112,7 +123,7 @@ def warp(
     out = cv2.warpAffine(img, M, (size*max(k, 1)).tolist(), flags=cv2.INTER_LINEAR, borderMode=mode)
     return cv2.resize(out, size.tolist(), interpolation=cv2.INTER_AREA) if k > 1 else out
 
-# %% ../nbs/parts/geometry.ipynb #c0027
+# %% ../nbs/parts/geometry.ipynb #c0030
 def crop_resize(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     box, # x1, y1, x2, y2 in pixels; may be fractional and may reach outside
@@ -121,7 +132,7 @@ def crop_resize(
     "Cut out a box and resize it; `crop_matrix` moves the points"
     return warp(img, crop_matrix(box, size), size)
 
-# %% ../nbs/parts/geometry.ipynb #c0040
+# %% ../nbs/parts/geometry.ipynb #c0043
 def similarity(
     src, # `(..., K, 2)` points, K >= 2
     dst, # `(..., K, 2)` or `(K, 2)` targets
@@ -138,12 +149,12 @@ def similarity(
     R = U*S[..., None, :] @ Vt * ((D*S).sum(-1)/spread)[..., None, None]
     return np.concatenate([R, (mean_dst - mean_src @ R.swapaxes(-1, -2)).swapaxes(-1, -2)], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0046
+# %% ../nbs/parts/geometry.ipynb #c0049
 TEMPLATE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 COURSE_TEMPLATE = np.array([[0.30, 0.35], [0.70, 0.35], [0.50, 0.52], [0.35, 0.75], [0.65, 0.75]])
 TEMPLATES = dict(arcface=(TEMPLATE_112 + 0.5)/112, course=COURSE_TEMPLATE)
 
-# %% ../nbs/parts/geometry.ipynb #c0047
+# %% ../nbs/parts/geometry.ipynb #c0050
 def template(
     size:int=112, # side of the aligned face in pixels
     name:str="arcface", # a key of `TEMPLATES`
@@ -153,7 +164,7 @@ def template(
     if name not in TEMPLATES: raise InputError(f"there is no template {name!r}: use one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]*size - 0.5
 
-# %% ../nbs/parts/geometry.ipynb #c0049
+# %% ../nbs/parts/geometry.ipynb #c0052
 def align_matrix(
     points, # `(..., 5, 2)` pixels of the photograph
     size:int=112, # side of the aligned face in pixels
@@ -162,7 +173,7 @@ def align_matrix(
     "The similarity that brings five points as near to a template as it can"
     return similarity(points, template(size, name))
 
-# %% ../nbs/parts/geometry.ipynb #c0050
+# %% ../nbs/parts/geometry.ipynb #c0053
 def align_face(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     points, # `(5, 2)` pixels of the photograph
@@ -173,10 +184,10 @@ def align_face(
     "Turn, scale and shift a photograph so that its five points lie on the template"
     return warp(img, align_matrix(points, size, template), size, border)
 
-# %% ../nbs/parts/geometry.ipynb #c0054
+# %% ../nbs/parts/geometry.ipynb #c0057
 FLIP_ORDER = [1, 0, 2, 4, 3]
 
-# %% ../nbs/parts/geometry.ipynb #c0055
+# %% ../nbs/parts/geometry.ipynb #c0058
 def flip_points(
     points, # `(..., 5, 2)` pixels, array or tensor
     width:int, # width of the picture in pixels
@@ -186,12 +197,12 @@ def flip_points(
     flipped[..., 0] = width - 1 - flipped[..., 0]
     return flipped
 
-# %% ../nbs/parts/geometry.ipynb #c0058
+# %% ../nbs/parts/geometry.ipynb #c0061
 def _normalised(width, height, like):
     "Pixels -> the -1..1 coordinates of `grid_sample(align_corners=False)`, as 3x3"
     return like.new_tensor([[2/width, 0, 1/width - 1], [0, 2/height, 1/height - 1], [0, 0, 1]])
 
-# %% ../nbs/parts/geometry.ipynb #c0059
+# %% ../nbs/parts/geometry.ipynb #c0062
 def warp_batch(
     x, # float tensor `(N, C, H, W)`
     M, # tensor `(N, 2, 3)`: input pixels -> result pixels
@@ -206,11 +217,11 @@ def warp_batch(
     grid = F.affine_grid(theta[:, :2], (len(x), x.shape[1], size, size), align_corners=False)
     return F.grid_sample(x, grid.to(x.dtype), padding_mode=border, align_corners=False)
 
-# %% ../nbs/parts/geometry.ipynb #c0063
+# %% ../nbs/parts/geometry.ipynb #c0066
 def jitter(
     n:int, # how many matrices
     size:int, # side of the picture in pixels
-    rotation:float=30., # degrees, uniform in +-rotation
+    rotation=30., # degrees, uniform in +-rotation; a number, or a tensor `(n,)`
     zoom:float=0.2, # factor, log-uniform in 1/(1+zoom)..(1+zoom)
     shift:float=0.08, # share of the side, uniform in +-shift, in x and y
     flip:float=0.5, # share of mirrored pictures
@@ -220,7 +231,7 @@ def jitter(
     import torch
     device = generator.device if generator is not None else None
     u = torch.rand(n, 5, generator=generator, device=device)
-    angle, factor = (2*u[:, 0] - 1)*np.deg2rad(rotation), (1 + zoom)**(2*u[:, 1] - 1)
+    angle, factor = (2*u[:, 0] - 1)*rotation*(np.pi/180), (1 + zoom)**(2*u[:, 1] - 1)
     mirrored = u[:, 4] < flip
     c, s, sign = angle.cos()*factor, angle.sin()*factor, 1 - 2*mirrored.float()
     R = torch.stack([torch.stack([c*sign, -s], -1), torch.stack([s*sign, c], -1)], 1)
@@ -228,7 +239,7 @@ def jitter(
     moved = middle + (2*u[:, 2:4] - 1)*shift*size - R.sum(-1)*middle
     return torch.cat([R, moved[..., None]], -1), mirrored
 
-# %% ../nbs/parts/geometry.ipynb #c0064
+# %% ../nbs/parts/geometry.ipynb #c0067
 def jitter_points(
     points, # tensor `(n, 5, 2)` pixels
     M, # tensor `(n, 2, 3)` from `jitter`, perhaps composed with a crop

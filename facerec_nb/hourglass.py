@@ -113,9 +113,10 @@ def heatmap_loss(
     target, # `(N, K, h, w)` from `heatmaps`
     sigma:float=1.5, # the one the targets were drawn with, in heatmap pixels
     visible=None, # bool `(N, K)`: points that count; `None`: all
+    power:float=2., # 2: squared error; 1: absolute error
 ): # scalar tensor: 1 for a network that answers nothing, 0 for a perfect one
-    "Squared error of every stack in units of a Gaussian's energy"
-    wrong = torch.stack([((a.float() - target)**2).sum((-1, -2)) for a in answers])/(torch.pi*sigma**2)
+    "Squared (or absolute) error of every stack, in units of the same integral over a Gaussian"
+    wrong = torch.stack([((a.float() - target).abs()**power).sum((-1, -2)) for a in answers])/(2*torch.pi*sigma**2/power)
     if visible is None: return wrong.mean()
     return (wrong*visible).sum()/(visible.sum()*len(answers)).clamp(min=1)
 

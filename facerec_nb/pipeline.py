@@ -76,15 +76,17 @@ class FacePipeline:
     def load(cls,
         run, # folder of a run
         detector="centerface", # name of a detector, or one
-        landmarks:str="best_stacked_hg.pth", # checkpoint of the landmark network, in `run`
+        landmarks:str=None, # 'big' or 'small' of the package, or a checkpoint in `run`; `None`: the run's own best_stacked_hg.pth, or 'big' where it has none
         embedder:str="best_af.pth", # checkpoint of the embedder, in `run`
         threads:int=None, # threads of each network; `None`: one a core
     ) -> "FacePipeline": # ready for photographs
         "Load the two networks of a run; raises `InputError` that names a missing or damaged checkpoint"
         from facerec_nb.alignment import LandmarkModel
+        from facerec_nb.checkpoint import packaged
         from facerec_nb.recognition import FaceEmbedder
         if not os.path.isdir(run): raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
-        points, emb = Path(run)/landmarks, Path(run)/embedder
+        own, emb = Path(run)/(landmarks or "best_stacked_hg.pth"), Path(run)/embedder
+        points = packaged(f"landmarks_{landmarks or 'big'}") if landmarks in ("big", "small") or not (landmarks or own.exists()) else own
         black = np.zeros((64, 64, 3), np.uint8)
         models = (_network(points, LandmarkModel.load, lambda m: m.points(black, [[0, 0, 64, 64]])),
                   _network(emb, FaceEmbedder.load, lambda m: m.embed(align_face(black, 16*np.array([[1, 1], [3, 1], [2, 2], [1, 3], [3, 3]]), m.size, m.template)[None])))

@@ -827,10 +827,10 @@ def try_tables(scene, cases, photos, out):
     import pandas as pd
     from facerec_nb.cli import facerec_align
     run = str(scene.run)
-    for i, c in enumerate(cases): yield _told("facerec_align", c, "facerec_align", attempt(quietly, facerec_align, str(c.source), run, str(out/f"aligned{i}")), ("selected_images.csv", str(c.source)))
+    for i, c in enumerate(cases): yield _told("facerec_align", c, "facerec_align", attempt(quietly, facerec_align, str(c.source), str(out/f"aligned{i}"), run), ("selected_images.csv", str(c.source)))
     usable = {f"{i:03}{p.source.suffix}": p for i, p in enumerate(photos) if isinstance(p.source, Path) and os.path.isfile(p.source) and p.source.suffix and p.source.stat().st_size < 10**7}
     folder = prepared(scene, scene.home/"mixed", {n: p.source for n, p in usable.items()})
-    value, refusal, failure, s = attempt(quietly, facerec_align, str(folder), run, str(out/"mixed"), limit=LIMIT*len(usable))
+    value, refusal, failure, s = attempt(quietly, facerec_align, str(folder), str(out/"mixed"), run, limit=LIMIT*len(usable))
     if failure or refusal or value[0]: yield Result("facerec_align (photographs)", "all", "all", s, failure or refusal or f"exit code {value[0]}: {value[2][-500:]}"); return
     skipped = pd.read_csv(out/"mixed"/"skipped.csv").set_index("image_id").reason; done = set(pd.read_csv(out/"mixed"/"aligned_pred_all.csv").image_id)
     for n, c in usable.items():

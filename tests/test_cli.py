@@ -89,7 +89,7 @@ def chain(tmp_path_factory):
     good("facerec_synth", home/"data", "--ids", 8, "--per_id", 10)
     good("facerec_prepare", home/"data", home/"dfa", "--ids", 8, "--per_id", 10, "--min_box", 30, "--keep_blurry", "--unseen", 0.5)
     good("facerec_train_landmarks", home/"dfa", home/"run", "--epochs", 10, "--channels", 16, "--stacks", 1, "--input_size", 64, "--batch_size", 8)
-    good("facerec_align", home/"dfa", home/"run", home/"dfr")
+    good("facerec_align", home/"dfa", home/"dfr", "--model", home/"run")
     for head in ("ce", "arcface"): good("facerec_train_embedder", home/"dfr", home/"run", "--head", head, "--epochs", 2, "--emb_dim", 64)
     from facerec_nb.celeba import load_celeba
     celeba = load_celeba(home/"data")
