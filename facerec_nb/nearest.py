@@ -33,11 +33,13 @@ class Nearest:
         candidates:int=1000, # vectors that pass the first stage
         tail:int=10_000, # newest vectors that are compared exactly until the first stage takes them in
         capacity:int=0, # vectors to make room for
+        threads:int=None, # that look for one face together; `None`: as many as faiss uses here
     ):
         if dim < 1 or candidates < 1: raise InputError(f"vectors of {dim} numbers with {candidates} candidates cannot be searched: give at least one of each")
-        self.dim, self.exact, self.candidates, self.tail = dim, exact, candidates, tail
+        import faiss
+        self.dim, self.exact, self.candidates, self.tail, self.threads = dim, exact, candidates, tail, threads or min(8, faiss.omp_get_max_threads())
         self._now = _Now(np.empty((capacity, dim), np.float32), 0, None)
-        self._lock, self._build_lock, self._stop, self._thread = threading.Lock(), threading.Lock(), threading.Event(), None
+        self._lock, self._build_lock, self._stop, self._thread, self._parts = threading.Lock(), threading.Lock(), threading.Event(), None, []
     def __len__(self): return self._now.n
     def __repr__(self):
         "How many vectors, and how they are searched"
@@ -79,7 +81,16 @@ def _first_stage(sample):
     index.train(sample)
     return index
 
-# %% ../nbs/parts/nearest.ipynb #c0016
+# %% ../nbs/parts/nearest.ipynb #c0017
+def _joined(parts):
+    "faiss indexes over consecutive rows as one, each searched by a thread of its own"
+    import faiss
+    if len(parts) == 1: return parts[0]
+    index = faiss.IndexShards(parts[0].d, True, True)
+    for p in parts: index.add_shard(p)
+    return index
+
+# %% ../nbs/parts/nearest.ipynb #c0018
 @patch
 def build(self:Nearest,
     sample:int=10_000, # vectors the codes are learned from
@@ -90,16 +101,19 @@ def build(self:Nearest,
         rows, n, index = self._now
         if index is None:
             some = rows[:n][np.sort(np.random.default_rng(0).choice(n, min(n, sample), replace=False))]
-            index = _first_stage(some[~np.isnan(some[:, 0])])
-        else: index = faiss.clone_index(index)
-        while index.ntotal < n and not self._stop.is_set(): index.add(rows[index.ntotal:min(n, index.ntotal + 20_000)])
-        if not self._stop.is_set():
-            with self._lock: self._now = self._now._replace(index=index)
+            empty = _first_stage(some[~np.isnan(some[:, 0])]); count = self.threads
+            parts = [faiss.clone_index(empty) for _ in range(count)]; work = [(p, n*(i + 1)//count) for i, p in enumerate(parts)]
+        else: parts = self._parts[:-1] + [faiss.clone_index(self._parts[-1])]; work = [(parts[-1], n)] # what a search is using now is left alone
+        done = 0 if index is None else index.ntotal
+        for part, end in work:
+            while done < end and not self._stop.is_set(): part.add(rows[done:min(end, done + 20_000)]); done = min(end, done + 20_000)
+        if self._stop.is_set(): return
+        with self._lock: self._now, self._parts = self._now._replace(index=_joined(parts)), parts
 
-# %% ../nbs/parts/nearest.ipynb #c0018
+# %% ../nbs/parts/nearest.ipynb #c0020
 _alive = weakref.WeakSet() # whatever may be building when the program ends
 
-# %% ../nbs/parts/nearest.ipynb #c0019
+# %% ../nbs/parts/nearest.ipynb #c0021
 @patch
 def _build_soon(self:Nearest):
     "Start `build` in the background when it is due"
@@ -110,19 +124,19 @@ def _build_soon(self:Nearest):
     self._thread = threading.Thread(target=self.build, daemon=True)
     self._thread.start()
 
-# %% ../nbs/parts/nearest.ipynb #c0020
+# %% ../nbs/parts/nearest.ipynb #c0022
 @patch
 def close(self:Nearest):
     "Stop building"
     self._stop.set()
     if self._thread: self._thread.join()
 
-# %% ../nbs/parts/nearest.ipynb #c0021
+# %% ../nbs/parts/nearest.ipynb #c0023
 @atexit.register
 def _close_all():
     for n in list(_alive): n.close()
 
-# %% ../nbs/parts/nearest.ipynb #c0023
+# %% ../nbs/parts/nearest.ipynb #c0025
 def _top(similarity, rows, k):
     "The k largest of one query, NaN left out, padded with row -1"
     keep = ~np.isnan(similarity); s, r = similarity[keep], rows[keep]
@@ -130,7 +144,7 @@ def _top(similarity, rows, k):
     order = np.argsort(-s, kind="stable"); short = k - len(s)
     return np.r_[s[order], np.full(short, -np.inf, np.float32)], np.r_[r[order], np.full(short, -1, np.int64)]
 
-# %% ../nbs/parts/nearest.ipynb #c0024
+# %% ../nbs/parts/nearest.ipynb #c0026
 @patch
 def search(self:Nearest,
     vectors, # `(N, D)` float32 of unit length
