@@ -234,7 +234,7 @@ def _tile_at(images, names, x, y, height=320, columns=3):
 # %% ../nbs/parts/demo.ipynb #c0038
 _CODE = dict(data="synthetic", analyse="celeba", prepare="preparation", landmarks="alignment crops hourglass geometry training", align="alignment crops geometry",
              ce="recognition heads loss_contract loss_softmax backbones training", arcface="recognition heads loss_contract loss_normface loss_arcface backbones training", evaluate="recognition metrics",
-             names="demo pipeline gallery detection", groups="demo pipeline detection", report="demo recognition")
+             names="demo pipeline gallery nearest detection", groups="demo pipeline detection", report="demo recognition")
 
 def _code(stage):
     "Fingerprint of the modules that do a stage"

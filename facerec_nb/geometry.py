@@ -118,6 +118,7 @@ def warp(
     if np.ptp(seen, axis=0).max() > 10*max(width, height):
         raise InputError(f"the face would be over ten times larger than the photograph of {width}x{height} pixels: check the points")
     k = int(np.ceil(1/np.linalg.norm(M[:, :2], axis=0).min() - 1e-6))
+    if (k*size).prod(dtype=float) > 4e8: raise InputError(f"the face would fill {k*size.max()} pixels of a photograph of {width}x{height}: check the points")
     mode = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)[border]
     if k > 1: M = compose(np.array([[k, 0, k/2 - 0.5], [0, k, k/2 - 0.5]]), M)
     out = cv2.warpAffine(img, M, (size*max(k, 1)).tolist(), flags=cv2.INTER_LINEAR, borderMode=mode)
