@@ -55,23 +55,24 @@ def run(tmp_path_factory):
 
 def networks(folder):
     for name, arch in dict(one=dict(stacks=1, channels=12, depth=2, input_size=64), two=dict(stacks=2, channels=16, depth=4, input_size=128)).items():
-        yield hourglass(folder/f"{name}.pth", **arch), lambda p: (lambda x: LandmarkModel.load(p, "cpu").net(x)[-1]), "heatmaps"
-    for name in ("tiny", "iresnet18", "resnet18"):
-        yield embedder(folder/f"{name}.pth", name), lambda p: (lambda x: FaceEmbedder.load(p, "cpu").model["backbone"].embed(x, flip=False)), "embedding"
+        path = hourglass(folder/f"{name}.pth", **arch); net = LandmarkModel.load(path, "cpu").net
+        yield path, lambda x, net=net: net(x)[-1], "heatmaps"
+    for name in ("tiny", "resnet18"):
+        path = embedder(folder/f"{name}.pth", name); net = FaceEmbedder.load(path, "cpu").model["backbone"]
+        yield path, lambda x, net=net: net.embed(x, flip=False), "embedding"
 
 
 def test_every_network_answers_as_torch_does(tmp_path):
-    for checkpoint, load, name in networks(tmp_path):
+    for checkpoint, torch_net, name in networks(tmp_path):
         done = export_onnx(checkpoint, tmp_path/"a.onnx")
         assert done["difference"] < 1e-4 and done["opset"] == OPSET
-        session, torch_net = ort.InferenceSession(tmp_path/"a.onnx", providers=["CPUExecutionProvider"]), load(checkpoint)
+        session, ours = ort.InferenceSession(tmp_path/"a.onnx", providers=["CPUExecutionProvider"]), OnnxNet(tmp_path/"a.onnx", threads=1)
         for n in (1, 5):
             x = torch.randint(0, 256, (n, 3, done["size"], done["size"]), dtype=torch.uint8)
             with torch.no_grad(): want = torch_net(x).numpy()
             got, = session.run([name], dict(pixels=x.numpy().astype(np.float32)))
             assert got.shape == want.shape and np.abs(want).max() > 0.1 and np.abs(got - want).max() < 1e-4, (checkpoint.name, n)
-            others = OnnxNet(tmp_path/"a.onnx", threads=1)
-            assert np.abs(others.answer(x, name).numpy() - want).max() < 1e-4
+            assert np.abs(ours.answer(x, name).numpy() - want).max() < 1e-4
 
 
 def test_the_file_says_what_a_user_must_know(run):
