@@ -37,7 +37,7 @@ def tiny(
     widths:tuple=(24, 48, 96, 160), # channels after each of the four halvings
     blocks:tuple=(0, 1, 1, 1), # residual blocks after each halving
 ) -> nn.Sequential: # normalised float `(N, 3, size, size)` -> `(N, emb_dim)`
-    "About one million weights of plain convolutions, with position-wise weights at the end (MobileFaceNet, section 3.1)"
+    "Plain convolutions, about one million weights as it stands, with position-wise weights at the end (MobileFaceNet, section 3.1)"
     layers, c = [], 3
     for w, n in zip(widths, blocks):
         layers += [_conv(c, w, stride=2), *(_Residual(w) for _ in range(n))]
@@ -102,6 +102,8 @@ def torchvision_resnet(
 # %% ../nbs/parts/backbones.ipynb #c0022
 BACKBONES = dict(
     tiny=lambda emb_dim, size, pretrained: tiny(emb_dim, size),
+    small=lambda emb_dim, size, pretrained: tiny(emb_dim, size, (32, 64, 128, 256), (0, 1, 2, 3)),
+    base=lambda emb_dim, size, pretrained: tiny(emb_dim, size, (64, 128, 256, 512), (0, 1, 2, 4)),
     iresnet18=lambda emb_dim, size, pretrained: IResNet((2, 2, 2, 2), emb_dim, size),
     resnet18=lambda emb_dim, size, pretrained: torchvision_resnet("resnet18", emb_dim, pretrained),
     resnet50=lambda emb_dim, size, pretrained: torchvision_resnet("resnet50", emb_dim, pretrained))

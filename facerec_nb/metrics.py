@@ -141,15 +141,16 @@ def tenfold(
     scores, # `(N,)` one score a pair, in the order of the list
     same, # `(N,)` true where both are one person
     folds:int=10, # sets
-) -> dict: # accuracy (mean), se (standard error), accuracies, thresholds, n (pairs)
+) -> dict: # accuracy (mean), se (standard error), accuracies, thresholds, right (`(N,)` bool), n (pairs)
     "Accuracy by LFW's protocol: the threshold comes from the other folds"
     scores, same = np.asarray(scores, np.float64), np.asarray(same, bool)
     if min(same.sum(), (~same).sum()) < folds or not np.isfinite(scores).all(): raise InputError(f"{same.sum()} same and {(~same).sum()} different pairs for {folds} folds: each fold needs one of both, all scores finite")
     fold = np.empty(len(same), int)
     for kind in (same, ~same): fold[kind] = np.arange(kind.sum())*folds//kind.sum()
     thresholds = np.array([_best_threshold(scores[fold != f], same[fold != f]) for f in range(folds)])
-    accuracies = np.array([((scores > t) == same)[fold == f].mean() for f, t in enumerate(thresholds)])
-    return dict(accuracy=float(accuracies.mean()), se=float(accuracies.std(ddof=1)/np.sqrt(folds)), accuracies=accuracies, thresholds=thresholds, n=len(same))
+    right = (scores > thresholds[fold]) == same
+    accuracies = np.array([right[fold == f].mean() for f in range(folds)])
+    return dict(accuracy=float(accuracies.mean()), se=float(accuracies.std(ddof=1)/np.sqrt(folds)), accuracies=accuracies, thresholds=thresholds, right=right, n=len(same))
 
 # %% ../nbs/parts/metrics.ipynb #c0065
 def _person_scores(probe, gallery, gallery_ids):

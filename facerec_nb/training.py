@@ -90,13 +90,23 @@ class ArrayData(torch.utils.data.Dataset):
 
 # %% ../nbs/parts/training.ipynb #c0025
 class _Order(torch.utils.data.Sampler):
-    "Row numbers in an order that depends on seed and epoch only"
-    def __init__(self, n, shuffle, seed): self.n, self.shuffle, self.seed, self.epoch = n, shuffle, seed, 0
+    "Row numbers in an order that depends on seed and epoch only; rows of one group may stay together"
+    def __init__(self, n, shuffle, seed, groups=None, together=4):
+        self.n, self.shuffle, self.seed, self.epoch, self.together = n, shuffle, seed, 0, together
+        self.groups = None if groups is None else np.unique(groups, return_inverse=True)[1]
     def set_epoch(self, epoch): self.epoch = epoch
     def __len__(self): return self.n
     def __iter__(self):
         g = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        return iter(torch.randperm(self.n, generator=g).tolist() if self.shuffle else range(self.n))
+        if not self.shuffle: return iter(range(self.n))
+        order = torch.randperm(self.n, generator=g).numpy()
+        return iter((order if self.groups is None else self._side_by_side(order, g)).tolist())
+    def _side_by_side(self, order, g):
+        "The order with its rows moved so that `together` of one group follow each other"
+        order = order[np.argsort(self.groups[order], kind="stable")]; who = self.groups[order]
+        rank = np.arange(self.n) - np.searchsorted(who, who)
+        chunk = np.cumsum(rank % self.together == 0) - 1
+        return order[np.argsort(torch.randperm(chunk[-1] + 1, generator=g).numpy()[chunk], kind="stable")]
 
 # %% ../nbs/parts/training.ipynb #c0027
 def _mix(*numbers):
@@ -109,9 +119,11 @@ def batches(
     cfg:FitCfg, # its `batch_size`
     shuffle:bool=False, # new order each epoch, incomplete last batch left out
     seed:int=0, # of the order
+    groups=None, # `(n,)` group of each row: rows of one group come side by side, in random fours; losses that compare rows of a batch need it
+    together:int=4, # how many of one group
 ) -> torch.utils.data.DataLoader: # yields dicts of tensors
     "Batches out of arrays in memory, no worker processes; `loader.sampler.set_epoch(e)` sets the order"
-    return torch.utils.data.DataLoader(data, cfg.batch_size, sampler=_Order(len(data), shuffle, seed), num_workers=0, collate_fn=lambda batch: batch,
+    return torch.utils.data.DataLoader(data, cfg.batch_size, sampler=_Order(len(data), shuffle, seed, groups, together), num_workers=0, collate_fn=lambda batch: batch,
                                        drop_last=shuffle and len(data) >= cfg.batch_size)
 
 # %% ../nbs/parts/training.ipynb #c0032
@@ -255,6 +267,7 @@ def fit(
     checkpoint=None, # dict, or function that makes it: kind, arch, preprocessing, classes, licence ... for `save_checkpoint`
     resume:bool=False, # go on from `last_{name}.pth` when there is one
     until:int=None, # stop after this epoch, to be resumed later
+    groups=None, # `(n,)` group of each training row, see `batches`
     progress:bool=False, # show a progress bar
 ) -> pd.DataFrame: # the log, one row an epoch: model, epoch, lr, loss, ..., seconds, images_per_s
     "Train with AdamW; the model ends in eval mode with its last weights; raises `FloatingPointError`, `InputError`"
@@ -263,7 +276,7 @@ def fit(
     if cfg.channels_last: model.to(memory_format=torch.channels_last)
     step = _Step(model, loss); opt = torch.optim.AdamW(_groups(step, cfg.weight_decay), lr=cfg.lr)
     if cfg.compile: step.compile()
-    step, opt, loader = acc.prepare(step, opt, batches(train, cfg, shuffle=True, seed=cfg.seed))
+    step, opt, loader = acc.prepare(step, opt, batches(train, cfg, shuffle=True, seed=cfg.seed, groups=groups))
     training, last = {**dataclasses.asdict(cfg), "rows": len(train)}, run and run/f"last_{name}.pth"
     log = _resume(last, model, opt, acc, training) if resume and last and last.exists() else []
     for epoch in range(len(log), min(cfg.epochs, until or cfg.epochs)):
