@@ -16,10 +16,10 @@ from .files import InputError, find_images, inside
 from .geometry import apply_matrix, similarity, xywh_to_xyxy
 from .preparation import SELECTED_COLUMNS, add_splits
 
-# %% ../nbs/parts/celeba_aligned.ipynb #c0007
+# %% ../nbs/parts/celeba_aligned.ipynb #c0010
 ALIGNED_TEMPLATE = np.array([[69.37, 111.18], [107.63, 111.44], [88.65, 152.30]]) # left eye, right eye, middle of the mouth, in pixels of the 178x218 picture
 
-# %% ../nbs/parts/celeba_aligned.ipynb #c0008
+# %% ../nbs/parts/celeba_aligned.ipynb #c0011
 def aligned_matrix(
     points, # `(..., 5, 2)` points of the original photograph in pixels
     window=(0, 0), # top left corner in pixels of the part of the 178x218 picture that is at hand
@@ -29,14 +29,14 @@ def aligned_matrix(
     three = np.concatenate([points[..., :2, :], points[..., 3:, :].mean(-2, keepdims=True)], -2)
     return similarity(three, ALIGNED_TEMPLATE - window)
 
-# %% ../nbs/parts/celeba_aligned.ipynb #c0012
+# %% ../nbs/parts/celeba_aligned.ipynb #c0015
 def _moved_boxes(boxes, M):
     "CelebA boxes `(N, 4)` after a similarity: the centre moves, the sides grow, nothing tilts"
     corners = xywh_to_xyxy(boxes).reshape(-1, 2, 2)
     sides = np.ptp(corners, axis=1)*np.linalg.norm(M[:, :, 0], axis=1)[:, None]
     return np.concatenate([apply_matrix(M, corners.mean(1, keepdims=True))[:, 0] - sides/2, sides], 1)
 
-# %% ../nbs/parts/celeba_aligned.ipynb #c0013
+# %% ../nbs/parts/celeba_aligned.ipynb #c0016
 def aligned_faces(
     table, # `CelebA.table` of the originals: image_id, identity, boxes, points, attributes
     identity, # image_id and identity of all pictures of the folder; the people held out are drawn among these
