@@ -83,7 +83,7 @@ def _heat(self:LandmarkModel, x):
 
 @patch
 def _look(self:LandmarkModel, x, reader):
-    "Points in pixels of `x` (float64 on the CPU) and confidence of crops with their rim; the second look is at faces turned upright"
+    "Points in pixels of `x` (float64 on the CPU) and confidence of crops with their rim; the second look is at faces turned upright, and where both agree their mean counts"
     size, rim = self.crop.size, self.rim
     p, sure = reader(self._heat(x[:, :, rim:rim + size, rim:rim + size]), size)
     p = p.double().cpu().numpy() + rim
@@ -92,7 +92,9 @@ def _look(self:LandmarkModel, x, reader):
     ok = np.abs(np.log2(np.linalg.norm(M[:, :, 0], axis=1))) < 1  # a face twice too large or small was not found
     M[~ok] = [[1, 0, -rim], [0, 1, -rim]]
     q, sure = reader(self._heat(warp_batch(x.float(), torch.from_numpy(M).float().to(x.device), size)), size)
-    return apply_matrix(invert(M), q.double().cpu().numpy()), sure
+    q = apply_matrix(invert(M), q.double().cpu().numpy())
+    agree = np.linalg.norm(p - q, axis=-1).mean(1) < size/32
+    return np.where(agree[:, None, None], (p + q)/2, q), sure
 
 # %% ../nbs/02_face_alignment.ipynb #c0013
 @patch
