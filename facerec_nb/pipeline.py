@@ -61,6 +61,16 @@ def _network(path, load, probe):
     except InputError as e: raise InputError(str(e) if str(path) in str(e) else f"{path}: {e}") from None
     except Exception as e: raise InputError(f"{path} does not describe its network as facerec_nb does ({type(e).__name__}): train it again, or get another file") from None
 
+def _models(points, emb):
+    "Both networks of a pipeline, each tried on a black picture, and the threshold stored with the embedder"
+    from facerec_nb.alignment import LandmarkModel
+    from facerec_nb.recognition import FaceEmbedder
+    black, five = np.zeros((64, 64, 3), np.uint8), 16*np.array([[1, 1], [3, 1], [2, 2], [1, 3], [3, 3]])
+    landmarks = _network(points, LandmarkModel.load, lambda m: m.points(black, [[0, 0, 64, 64]]))
+    embedder = _network(emb, FaceEmbedder.load, lambda m: m.embed(align_face(black, five, m.size, m.template)[None]))
+    return landmarks, embedder, _network(emb, lambda _: embedder.threshold and float(embedder.threshold["threshold"]), id)
+
+# %% ../nbs/04_pipeline.ipynb #c0020
 class FacePipeline:
     "Photographs in, faces with embeddings out"
     def __init__(self,
@@ -81,24 +91,19 @@ class FacePipeline:
         threads:int=None, # threads of each network; `None`: one a core
     ) -> "FacePipeline": # ready for photographs
         "Load the two networks of a run; raises `InputError` that names a missing or damaged checkpoint"
-        from facerec_nb.alignment import LandmarkModel
         from facerec_nb.checkpoint import packaged
-        from facerec_nb.recognition import FaceEmbedder
         if not os.path.isdir(run): raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
         own, emb = Path(run)/(landmarks or "best_stacked_hg.pth"), Path(run)/embedder
         points = packaged(f"landmarks_{landmarks or 'big'}") if landmarks in ("big", "small") or not (landmarks or own.exists()) else own
-        black = np.zeros((64, 64, 3), np.uint8)
-        models = (_network(points, LandmarkModel.load, lambda m: m.points(black, [[0, 0, 64, 64]])),
-                  _network(emb, FaceEmbedder.load, lambda m: m.embed(align_face(black, 16*np.array([[1, 1], [3, 1], [2, 2], [1, 3], [3, 3]]), m.size, m.template)[None])))
+        found, embed, threshold = _models(points, emb)
         if threads: import torch; torch.set_num_threads(threads)
-        calibrated = _network(emb, lambda _: models[1].threshold and float(models[1].threshold["threshold"]), id)
         if isinstance(detector, str): detector = create_detector(detector, **(dict(threads=threads) if detector == "centerface" else {}))
-        return cls(detector, *models, f"{emb.name}-{fingerprint(points, emb)}", calibrated)
+        return cls(detector, found, embed, f"{emb.name}-{fingerprint(points, emb)}", threshold)
     def __repr__(self):
         "The parts in one line"
         return f"FacePipeline({type(self.detector).__name__} -> {type(self.landmarks).__name__} -> {self.model}, threshold {self.threshold})"
 
-# %% ../nbs/04_pipeline.ipynb #c0022
+# %% ../nbs/04_pipeline.ipynb #c0023
 @patch
 def find(self:FacePipeline,
     photo, # path, bytes, PIL image or array, see `read_image`
@@ -119,7 +124,7 @@ def _try(self:FacePipeline, photo, number):
     try: return self.find(photo)
     except InputError as e: return Faces(source=photo if isinstance(photo, (str, Path)) else f"photo {number}", problem=str(e))
 
-# %% ../nbs/04_pipeline.ipynb #c0023
+# %% ../nbs/04_pipeline.ipynb #c0024
 @patch
 def embed(self:FacePipeline,
     faces, # `Face`s, of any number of photographs
@@ -129,7 +134,7 @@ def embed(self:FacePipeline,
         for face, e in zip(faces, self.embedder.embed(np.stack([f.aligned for f in faces]), check_colour=False)): face.embedding = e
     return faces
 
-# %% ../nbs/04_pipeline.ipynb #c0025
+# %% ../nbs/04_pipeline.ipynb #c0026
 @patch
 def stream(self:FacePipeline,
     photos, # list of photographs, or a folder
@@ -147,7 +152,7 @@ def stream(self:FacePipeline,
             yield from waiting
             waiting = []
 
-# %% ../nbs/04_pipeline.ipynb #c0026
+# %% ../nbs/04_pipeline.ipynb #c0027
 @patch
 def __call__(self:FacePipeline,
     photos, # a photograph (path, bytes, PIL image, array), a list of them, or a folder
@@ -158,7 +163,7 @@ def __call__(self:FacePipeline,
     faces = self.find(photos); self.embed(faces)
     return faces
 
-# %% ../nbs/04_pipeline.ipynb #c0046
+# %% ../nbs/04_pipeline.ipynb #c0047
 def people_below(
     folder, # one folder a person, named after the person
 ) -> dict: # name -> sorted list of `Path`s
@@ -170,7 +175,7 @@ def people_below(
     if not people: raise InputError(f"{folder} holds photographs but no folders: make one folder for each person, named after the person")
     return people
 
-# %% ../nbs/04_pipeline.ipynb #c0047
+# %% ../nbs/04_pipeline.ipynb #c0048
 def _printable(name):
     "A file name as text, whatever its bytes are"
     return name.encode("utf-8", "backslashreplace").decode()
@@ -200,7 +205,7 @@ def enroll(self:FacePipeline,
     if not len(gallery): raise InputError(f"no face was found in any of the {len(table)} photographs of {folder}: check the pictures")
     return table
 
-# %% ../nbs/04_pipeline.ipynb #c0052
+# %% ../nbs/04_pipeline.ipynb #c0053
 @dataclass(eq=False)
 class Answer:
     "What the gallery says about one face"
@@ -220,7 +225,7 @@ class Answer:
         return dict(status=self.status, name=self.name, similarity=self.similarity, threshold=self.threshold, matches=[m._asdict() for m in self.matches],
                     **({} if f is None else dict(box=f.box.tolist(), score=f.score, points=f.points.tolist(), confidence=f.confidence)))
 
-# %% ../nbs/04_pipeline.ipynb #c0053
+# %% ../nbs/04_pipeline.ipynb #c0054
 @patch
 def need_threshold(self:FacePipeline,
     threshold:float=None, # asked for; wins when given
@@ -234,7 +239,7 @@ def need_threshold(self:FacePipeline,
             return float(t)
     raise InputError(f"the model {self.model} has no calibrated threshold: give threshold=")
 
-# %% ../nbs/04_pipeline.ipynb #c0054
+# %% ../nbs/04_pipeline.ipynb #c0055
 @patch
 def identify(self:FacePipeline,
     photo, # a photograph, or the `Faces` found in one
@@ -253,7 +258,7 @@ def identify(self:FacePipeline,
         answers.append(Answer("known" if known else "unknown", near.name if known else None, near.similarity, threshold, matches, face))
     return answers
 
-# %% ../nbs/04_pipeline.ipynb #c0065
+# %% ../nbs/04_pipeline.ipynb #c0066
 @patch
 def verify(self:FacePipeline,
     a, # a photograph, or `Faces`
@@ -267,7 +272,7 @@ def verify(self:FacePipeline,
     status = "no_face" if similarity is None else "same" if similarity >= threshold else "different"
     return dict(status=status, similarity=similarity, threshold=threshold, faces=[len(p) for p in pair])
 
-# %% ../nbs/04_pipeline.ipynb #c0068
+# %% ../nbs/04_pipeline.ipynb #c0069
 @patch
 def draw(self:FacePipeline,
     photo, # path, bytes, PIL image or array
@@ -290,7 +295,7 @@ def draw(self:FacePipeline,
         pen.rectangle(where, fill=colour); pen.text((face.box[0], face.box[1]), text, font=font, fill="white", anchor="ls")
     return np.asarray(canvas)
 
-# %% ../nbs/04_pipeline.ipynb #c0071
+# %% ../nbs/04_pipeline.ipynb #c0072
 @patch
 def rank(self:FacePipeline,
     reference, # photograph of the person looked for (the largest face counts), or `Faces`
@@ -301,7 +306,7 @@ def rank(self:FacePipeline,
     if not ref: raise InputError(f"no face was found in the reference {ref.source or 'photograph'}: give a clearer one")
     return sorted(((f, float(f.embedding @ ref[0].embedding)) for f in faces), key=lambda x: -x[1])
 
-# %% ../nbs/04_pipeline.ipynb #c0072
+# %% ../nbs/04_pipeline.ipynb #c0073
 @patch
 def show_rank(self:FacePipeline,
     reference, # photograph of the person looked for
