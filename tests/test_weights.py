@@ -1,0 +1,47 @@
+"The weights that come with the package: small, described, and of use without any training"
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import facerec_nb
+from facerec_nb.alignment import LandmarkModel, align, landmark_errors, read_aligned
+from facerec_nb.checkpoint import load_checkpoint, packaged
+from facerec_nb.celeba import BOX_COLUMNS, load_celeba
+from facerec_nb.crops import read_crops
+from facerec_nb.files import InputError, read_json
+from facerec_nb.geometry import xywh_to_xyxy
+from facerec_nb.preparation import Usable, prepare, read_selected
+from facerec_nb.synthetic import synthesise
+
+FOLDER = Path(facerec_nb.__file__).parent/"weights"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.pth")), ids=lambda p: p.stem)
+def test_a_checkpoint_is_small_and_says_what_it_is(path):
+    ck = load_checkpoint(packaged(path.stem))
+    assert path.stat().st_size < 8e6 and "non-commercial research" in ck["licence"] and ck["config"] and ck["metrics"]
+    card = (FOLDER/f"{path.stem.partition('_')[0]}.md").read_text()
+    assert f"`{path.stem.partition('_')[2]}`" in card and "## Limits" in card and "## Licence" in card
+
+
+def test_the_card_says_what_was_measured():
+    m, card = read_json(ROOT/"results/landmarks/big.json")["metrics"], (FOLDER/"landmarks.md").read_text()
+    for key, digits in (("nme_unseen", 4), ("failure_rate_10", 3), ("nme_shaken", 4)): assert f"{m[key]['value']:.{digits}f}" in card
+    assert load_checkpoint(packaged("landmarks_big"))["metrics"]["nme_unseen"] == m["nme_unseen"]["value"]
+
+
+def test_faces_are_aligned_without_training(tmp_path):
+    data = tmp_path/"data"
+    prepare(load_celeba(synthesise(tmp_path/"raw", ids=4, per_id=4, seed=1)), Usable(min_box=0, drop_blurry=False), data, split=(1, 0, 0), unseen=0)
+    rows, model = read_selected(data), LandmarkModel.load("big")
+    crops = read_crops([data/"images"/i for i in rows.image_id], xywh_to_xyxy(rows[BOX_COLUMNS]), model.crop, model.rim)[0]
+    errors = landmark_errors(model, rows, crops)
+    assert errors.nme.median() < 0.12  # drawn faces are not what it was trained on
+    table = align(data, "big", tmp_path/"out")
+    assert np.allclose(table.nme, errors.nme, atol=1e-3) and read_aligned(tmp_path/"out")[1].shape == (16, 112, 112, 3)
+
+
+def test_unknown_weights_are_named():
+    with pytest.raises(InputError, match="no weights 'landmarks_enormous': choose from .*landmarks_big"): packaged("landmarks_enormous")
