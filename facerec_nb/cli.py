@@ -245,14 +245,14 @@ def facerec_study(
     json:bool=False, # print JSON
 ):
     "The recognition study from the raw folders to its records; goes on where it stopped"
-    from facerec_nb.recognition_study import open_study, parse_job
+    from facerec_nb.recognition_study import list_jobs, open_study, parse_job
     wanted = [parse_job(j.strip()) for j in train.split(",") if j.strip()] if train else []
+    if state: return _say(json, found := list_jobs(runs), found.to_string(index=False))
     if threads: import torch; torch.set_num_threads(threads)
     study, show = open_study(data, runs, model, progress=_progress()), _progress()
     if faces: return _say(json, study.about(), as_json(study.about()))
-    if state: return _say(json, study.jobs(), study.jobs().to_string(index=False))
     if speed: return _say(json, rec := study.speed(out), as_json(rec["metrics"]))
-    for job in wanted or ([] if measure else study.jobs()[["name", "seed"]].values.tolist()): print(*job, as_json(study.train(*job, progress=show)["metrics"]), file=sys.stderr)
+    for job in wanted or ([] if measure else list_jobs(runs)[["name", "seed"]].values.tolist()): print(*job, as_json(study.train(*job, progress=show)["metrics"]), file=sys.stderr)
     if not wanted: _say(json, rec := study.write_records(out, boot), as_json(rec["metrics"]))
 
 # %% ../nbs/parts/cli.ipynb #c0029

@@ -6,7 +6,7 @@
 __all__ = ['ALIGNED_BOX', 'EYES', 'FOLDERS', 'EYE_LIMIT', 'ARC', 'RUNS', 'COMMAND', 'MAIN', 'one_place', 'sources', 'central_box',
            'face_matrix', 'align_all', 'read_faces', 'Recipe', 'parse_job', 'Study', 'calibrated_threshold',
            'fit_probability', 'same_person', 'reliability', 'attribute_errors', 'read_pairs', 'store_calibration',
-           'paired_difference', 'summarise', 'ms_per_face', 'open_study']
+           'paired_difference', 'summarise', 'ms_per_face', 'open_study', 'list_jobs']
 
 # %% ../nbs/parts/recognition_study.ipynb #c0003
 import os, shutil
@@ -703,11 +703,13 @@ def open_study(
     return Study(table, faces, runs, raw=data)
 
 # %% ../nbs/parts/recognition_study.ipynb #c0107
-@patch
-def jobs(self:Study) -> pd.DataFrame: # name, seed, state (finished, begun, missing), a row a training
+def list_jobs(
+    runs, # folder of the trainings
+    recipes:dict=None, # name -> `Recipe`; `None`: `RUNS`
+) -> pd.DataFrame: # name, seed, state (finished, begun, missing), a row a training
     "What there is to train"
     def state(run): return "finished" if (run/"trained.json").exists() else "begun" if (run/"begun.json").exists() else "missing"
-    return pd.DataFrame([dict(name=n, seed=s, state=state(self.runs/f"{n}-{s}")) for n, r in self.recipes.items() for s in r.seeds])
+    return pd.DataFrame([dict(name=n, seed=s, state=state(Path(runs)/f"{n}-{s}")) for n, r in (recipes or RUNS).items() for s in r.seeds])
 
 # %% ../nbs/parts/recognition_study.ipynb #c0108
 @patch

@@ -10,7 +10,7 @@ from facerec_nb.cli import facerec_study
 from facerec_nb.crops import CropCfg
 from facerec_nb.files import InputError, read_json
 from facerec_nb.recognition import FaceEmbedder
-from facerec_nb.recognition_study import RUNS, Recipe, Study, align_all, attribute_errors, calibrated_threshold, paired_difference, parse_job, summarise
+from facerec_nb.recognition_study import RUNS, Recipe, Study, align_all, attribute_errors, calibrated_threshold, list_jobs, paired_difference, parse_job, summarise
 
 SIDE, QUICK = 32, dict(epochs=3, batch_size=12, emb_dim=16, size=32, lr=5e-3)
 ROLES = ["train"]*6 + ["unseen"]*8 + ["calibration"]*5 + ["wild_unseen"]*2 + ["lfw"]*4
@@ -51,7 +51,7 @@ def test_a_killed_training_ends_with_the_same_weights(study, tmp_path, monkeypat
     with monkeypatch.context() as m:
         m.setattr(facerec_nb.training, "_save", killed)
         with pytest.raises(KeyboardInterrupt): again.train("arcface", 0)
-    assert again.trained("arcface") == [] and again.jobs().query("name == 'arcface' and seed == 0").state.item() == "begun"
+    assert again.trained("arcface") == [] and list_jobs(tmp_path, study.recipes).query("name == 'arcface' and seed == 0").state.item() == "begun"
     again.train("arcface", 0)
     a, b = (FaceEmbedder.load(s.runs/"arcface-0"/"best_af.pth").embed(study.faces[:8]) for s in (study, again))
     np.testing.assert_array_equal(a, b)
@@ -131,4 +131,5 @@ def test_register_and_command(capsys, tmp_path):
 
     assert facerec_study(str(tmp_path/"none"), str(tmp_path/"runs"), train="acrface:0") == 1
     assert "choose one of ce, arcface" in capsys.readouterr().err
-    assert facerec_study(str(tmp_path/"none"), str(tmp_path/"runs"), state=True) == 1 and "none" in capsys.readouterr().err
+    assert facerec_study(str(tmp_path/"none"), str(tmp_path/"runs"), faces=True) == 1 and "has no folder celeba-aligned-3000x5" in capsys.readouterr().err
+    assert facerec_study(str(tmp_path/"none"), str(tmp_path/"runs"), state=True) == 0 and capsys.readouterr().out.count("missing") == sum(len(r.seeds) for r in RUNS.values())
