@@ -349,6 +349,7 @@ def _align_batch(model, rows, images, out, template, size, min_confidence):
     def face(j):
         if min_confidence is not None and sure[j] < min_confidence: raise InputError(f"confidence {sure[j]:.3f} is below min_confidence {min_confidence}")
         img = align_face(photos[j], found[j], size, template)
+        if np.ptp(img) == 0: raise InputError("the aligned face is one flat colour: its points were not found")
         write_image(inside(out/"faces_aligned", _aligned_name(rows.image_id.iloc[j])), img)
         return sharpness(img)
     sharp = thread_map(lambda j: _try(face, j), range(len(rows)))
