@@ -208,7 +208,7 @@ def export_onnx(
         if not d < tolerance: raise InputError(f"the ONNX form of {checkpoint} differs from torch by {d:.2g}, allowed is less than {tolerance:g}: nothing was written")
     return dict(path=str(out), kind=about["kind"], fingerprint=about["fingerprint"], opset=OPSET, size=about["size"], difference=d, bytes=len(data))
 
-# %% ../nbs/parts/onnx.ipynb #c0044
+# %% ../nbs/parts/onnx.ipynb #c0045
 def use_onnx(
     model, # a `LandmarkModel`, or a `FaceEmbedder` out of `FaceEmbedder.load`
     path, # its `.onnx` file
@@ -223,7 +223,7 @@ def use_onnx(
     else: model.model = nn.ModuleDict(dict(backbone=net, head=copy.deepcopy(model.model["head"]).cpu()))
     return model
 
-# %% ../nbs/parts/onnx.ipynb #c0049
+# %% ../nbs/parts/onnx.ipynb #c0050
 def export_run(
     source, # a checkpoint, or the folder of a run with `best_*.pth`
     out, # for a checkpoint the `.onnx` file; for a run the folder, made when needed
