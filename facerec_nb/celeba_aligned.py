@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .celeba import BOX_COLUMNS, POINT_COLUMNS
-from .files import InputError, find_images, inside
+from .files import InputError, find_images, inside, write_csv
 from .geometry import apply_matrix, similarity, xywh_to_xyxy
 from .preparation import SELECTED_COLUMNS, add_splits
 
@@ -56,5 +56,5 @@ def aligned_faces(
     rows = rows.assign(class_id=np.unique(rows.identity, return_inverse=True)[1], **dict(zip(BOX_COLUMNS, boxes.T.round(2))), **dict(zip(POINT_COLUMNS, points.T.round(2))))[SELECTED_COLUMNS]
     (out/"images").mkdir(parents=True, exist_ok=True)
     for i in rows.image_id: shutil.copyfile(found[i], inside(out/"images", i))
-    rows.to_csv(out/"selected_images.csv", index=False)
+    write_csv(out/"selected_images.csv", rows)
     return rows

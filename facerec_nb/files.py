@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'InputError', 'read_image', 'image_size', 'atomic_path', 'write_image', 'inside',
-           'find_images', 'thread_map', 'write_json', 'read_json', 'fingerprint']
+           'find_images', 'thread_map', 'write_json', 'read_json', 'write_csv', 'fingerprint']
 
 # %% ../nbs/parts/files.ipynb #c0003
 import contextlib, hashlib, io, json, math, os, re
@@ -190,6 +190,15 @@ def read_json(
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError: raise InputError(f"{path} does not exist: check the path") from None
     except ValueError as e: raise InputError(f"{path} is not valid JSON ({e}): make it again") from None
+
+# %% ../nbs/parts/files.ipynb #c0042b
+def write_csv(
+    path, # the file to be written
+    table, # DataFrame; its index is left out
+) -> Path: # the path written
+    "Write a table atomically as CSV; equal tables give equal bytes"
+    with atomic_path(path) as temp: table.to_csv(temp, index=False, lineterminator="\n")
+    return Path(path)
 
 # %% ../nbs/parts/files.ipynb #c0044
 def fingerprint(

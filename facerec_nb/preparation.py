@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA, load_celeba, outside_box
-from .files import InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map, write_json
+from .files import InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map, write_csv, write_json
 
 # %% ../nbs/01_data_preparation.ipynb #c0010
 @dataclass(frozen=True)
@@ -321,11 +321,6 @@ def _claim(out, plan, root):
     (out/"images").mkdir(parents=True, exist_ok=True)
     write_json(marker, plan)
 
-# %% ../nbs/01_data_preparation.ipynb #c0078
-def _write_csv(path, table):
-    "The same table always gives the same bytes"
-    with atomic_path(path) as temp: table.to_csv(temp, index=False, lineterminator="\n")
-
 # %% ../nbs/01_data_preparation.ipynb #c0080
 def _write_zip(path, folder, names):
     "A zip without times, so that equal content gives equal bytes; photographs are stored, they are compressed already"
@@ -340,10 +335,10 @@ def _finish(out, rows, skipped, zip):
     keep = set(rows.image_id)
     for p in (out/"images").iterdir():
         if p.name not in keep: p.unlink()
-    _write_csv(out/"skipped.csv", skipped)
+    write_csv(out/"skipped.csv", skipped)
     with atomic_path(out/"selected_image_ids.txt") as temp: temp.write_text("".join(f"{i}\n" for i in rows.image_id))
-    _write_csv(out/"selected_images_with_classes.csv", rows[["image_id", "class_id"]])
-    _write_csv(out/"selected_images.csv", rows)
+    write_csv(out/"selected_images_with_classes.csv", rows[["image_id", "class_id"]])
+    write_csv(out/"selected_images.csv", rows)
     names = ["selected_images.csv", "selected_image_ids.txt", "selected_images_with_classes.csv", "skipped.csv", *(f"images/{i}" for i in rows.image_id)]
     if zip: _write_zip(out.with_name(out.name + ".zip"), out, names)
 

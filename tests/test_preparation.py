@@ -171,7 +171,7 @@ from facerec_nb import preparation
 from facerec_nb.celeba import CelebA
 import pandas as pd
 table = pd.read_pickle(sys.argv[1]); delay = float(sys.argv[3])
-for name in ("_place", "_write_csv", "_write_zip", "_claim"): # every step takes a while, so that the kill meets each
+for name in ("_place", "write_csv", "_write_zip", "_claim"): # every step takes a while, so that the kill meets each
     def slow(*a, real=getattr(preparation, name)): time.sleep(delay); out = real(*a); time.sleep(delay); return out
     setattr(preparation, name, slow)
 preparation.prepare(CelebA(table, None, sys.argv[4]), preparation.Usable(min_box=0, drop_blurry=False), sys.argv[2], zip=True, n_workers=2)
