@@ -49,11 +49,11 @@ class LandmarkModel:
         return 0 if self.upright is None else self.crop.size//4
 
     @property
-    def fingerprint(self): # 16 hexadecimal characters: weights and preprocessing
+    def fingerprint(self): # 16 hexadecimal characters: weights, preprocessing and reading
         "Equal for equal models"
         weights = b"".join(v.cpu().numpy().tobytes() for v in self.net.state_dict().values())
         again = None if self.upright is None else self.upright.tolist()
-        return fingerprint(hashlib.sha256(weights).hexdigest(), self.net.arch, asdict(self.crop), self.flip, again)
+        return fingerprint(hashlib.sha256(weights).hexdigest(), self.net.arch, asdict(self.crop), self.flip, self.reader.__name__, again)
 
     @classmethod
     def load(cls,
@@ -230,8 +230,9 @@ def _read_parts(data, extra, cfg, max_images, n_workers, progress):
     if not len(parts["train"][1]): raise InputError(f"{data} has no photograph with people=seen and split=train: run facerec_prepare with a larger share for training")
     if extra:
         parts["extra"] = extra, read_selected(extra).query("people == 'seen'")
-        shared = set(parts["extra"][1].image_id) & set(rows.image_id)
-        if shared: raise InputError(f"{min(shared)} is in {extra} and in {data}: further faces must be of other people")
+        for key, what in dict(image_id="photograph", identity="person").items():
+            shared = set(parts["extra"][1][key]) & set(rows[key])
+            if shared: raise InputError(f"{what} {min(shared)} is in {extra} and in {data}: further faces must be of other people, under numbers of their own")
     got = {k: _load(d, r, cfg.crop, cfg.rim*(cfg.twice or k in ("train", "extra")), n_workers, progress) for k, (d, r) in parts.items() if len(r)}
     return {k: g[:2] for k, g in got.items()}, pd.concat([g[2] for g in got.values()], ignore_index=True)
 
@@ -256,7 +257,7 @@ def train_landmarks(
     progress:bool=False, # show progress bars
     **changes, # single settings: `epochs=10, channels=32`
 ) -> dict: # `val` and `unseen` (see `summarise_errors`), `baseline`, n_train, skipped, parameters, seconds
-    "Train on the `train` photographs of the seen people, choose the epoch on their `val`, measure on people never seen"
+    "Train on the `train` photographs of the seen people (and `test`, when `with_test`) and on `extra`, choose the epoch on their `val`, measure on people never seen; raises `InputError`"
     unknown = changes.keys() - asdict(cfg).keys()
     if unknown: raise InputError(f"there is no setting {', '.join(sorted(unknown))}: choose from {', '.join(asdict(cfg))}")
     cfg, run, start = replace(cfg, **changes), Path(run), time.perf_counter()

@@ -77,3 +77,19 @@ def test_wrong_files_and_settings_are_refused(trained, tmp_path):
     save_checkpoint(tmp_path/"other.pth", "embedder", {}, {}, {})
     with pytest.raises(InputError, match="'embedder'"): LandmarkModel.load(tmp_path/"other.pth")
     with pytest.raises(InputError, match="no setting epoch"): train_landmarks(here/"data", tmp_path, epoch=3)
+
+
+def test_further_faces_are_of_other_people(trained, tmp_path):
+    "Further faces are trained on; a person or a photograph that is in both folders is named"
+    here, rows, _, alone = trained
+    prepare(load_celeba(tiny_celeba(tmp_path/"raw", ids=2, per_id=3, seed=7)), Usable(min_box=0, drop_blurry=False), tmp_path/"more", split=(1, 0, 0), unseen=0)
+    table = pd.read_csv(tmp_path/"more"/"selected_images.csv")
+    def save(**columns): table.assign(**columns).to_csv(tmp_path/"more"/"selected_images.csv", index=False)
+    others = dict(identity=table.identity + 1000, image_id=[f"more_{i}" for i in table.image_id])
+    for old, new in zip(table.image_id, others["image_id"]): (tmp_path/"more"/"images"/old).rename(tmp_path/"more"/"images"/new)
+    save(**others); both = train_landmarks(here/"data", tmp_path/"run", extra=tmp_path/"more", **SMALL)
+    assert (both["n_train"], both["n_extra"]) == (alone["n_train"], len(table))
+    save(**others | dict(identity=rows.identity.iloc[0], class_id=0))
+    with pytest.raises(InputError, match=f"person {rows.identity.iloc[0]} is in .*of other people"): train_landmarks(here/"data", tmp_path/"run", extra=tmp_path/"more", **SMALL)
+    (tmp_path/"more"/"images"/others["image_id"][0]).rename(tmp_path/"more"/"images"/rows.image_id.iloc[0]); save(**others | dict(image_id=[rows.image_id.iloc[0], *others["image_id"][1:]]))
+    with pytest.raises(InputError, match=f"photograph {rows.image_id.iloc[0]} is in .*of other people"): train_landmarks(here/"data", tmp_path/"run", extra=tmp_path/"more", **SMALL)
