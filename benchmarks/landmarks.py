@@ -83,11 +83,11 @@ def curve(values, points=150):
 
 
 class Test:
-    "The 12 people never seen"
-    def __init__(self, data):
+    "The 12 people never seen, or (`val`) the photographs on which epochs and ways of reading are chosen"
+    def __init__(self, data, val=False):
         self.data, self.all = data, read_selected(data)
-        self.rows = self.all[self.all.people == "unseen"].reset_index(drop=True)
-        self.seen = self.all[(self.all.people == "seen") & (self.all.split == "train")]
+        mine = (self.all.people == "seen") & (self.all.split == "val") if val else self.all.people == "unseen"
+        self.rows, self.seen = self.all[mine].reset_index(drop=True), self.all[(self.all.people == "seen") & (self.all.split == "train")]
         self.ids, self.boxes, self.paths = self.rows.identity.to_numpy(), xywh_to_xyxy(self.rows[BOX_COLUMNS]), [data/"images"/i for i in self.rows.image_id]
     def errors(self, model, reader=None): return landmark_errors(model, self.rows, read_crops(self.paths, self.boxes, model.crop, model.rim)[0], reader)
 
@@ -124,18 +124,18 @@ def alignment_metrics(run, model, test):
                 sharpness_before=detail(before), sharpness_after=detail(faces[mine]))
 
 
-def measure(name, seeds, test, runs):
+def measure(name, seeds, test, val, runs):
     "One record of a recipe: its NME is the mean over the seeds, details are of the first seed"
     models = [LandmarkModel.load(runs/f"{name}-{s}") for s in seeds]; errors = [test.errors(m) for m in models]
     nme, ids, first, model, run = np.mean([e.nme for e in errors], 0), test.ids, errors[0], models[0], runs/f"{name}-{seeds[0]}"
     log, result = read_log(run, "stacked_hg"), read_json(run/"landmarks.json")
-    asked = variants(model, test); curves, numbers = shaken(model, test, first.nme)
+    asked, chosen = variants(model, test), variants(model, val) | {"": val.errors(model).nme}; curves, numbers = shaken(model, test, first.nme)
     guess = mean_face_errors(test.rows, mean_face(xywh_to_xyxy(test.seen[BOX_COLUMNS]), points_of(test.seen)))
     each = [float(e.nme.mean()) for e in errors]; kept, risk = risk_coverage(first)
     numbers |= dict(
         nme_unseen=mean(nme, ids), failure_rate_10=mean(np.mean([e.nme > .1 for e in errors], 0), ids, "share"),
         nme_seed_spread=metric(float(np.std(each, ddof=1)) if len(each) > 1 else None, n=len(each), unit="standard deviation over seeds"),
-        nme_val=metric(result["val"]["nme"], result["val"]["low"], result["val"]["high"], n=result["val"]["n_images"], unit="NME"),
+        **{f"nme_val{'_' + k if k else ''}": mean(v, val.ids) for k, v in chosen.items()},
         nme_median=metric(float(np.median(first.nme)), n=len(first), unit="NME"), nme_guess=mean(guess, ids),
         worst_two=metric(float(first.nme.nlargest(2).sum()/first.nme.sum()), n=len(first), unit="share of the summed NME"),
         nme_kept_95=metric(float(risk[round(.95*len(first)) - 1]), n=round(.95*len(first)), unit="NME of the 95 % most confident"),
@@ -161,12 +161,12 @@ if __name__ == "__main__":
     data, extra = make_data(args)
     for job in args.train: train(*job.split(":"), data, extra, args.runs)
     if args.train: raise SystemExit
-    test = Test(data); n_people = int(test.all.identity.nunique())
+    test, val = Test(data), Test(data, val=True); n_people = int(test.all.identity.nunique())
     about = dict(name="celeba-wild-60x30", fingerprint=fingerprint(data/"selected_images.csv"), n_images=len(test.all), n_people=n_people)
     for name in RECIPES:
         seeds = trained(args.runs, name)
         if not seeds or (args.only and name not in args.only): continue
-        nme, numbers, curves = measure(name, seeds, test, args.runs)
+        nme, numbers, curves = measure(name, seeds, test, val, args.runs)
         if trained(args.runs, "course") and name != "course":
             baseline = test.errors(LandmarkModel.load(args.runs/"course-0")).nme
             numbers["baseline_ratio"] = ratio(nme, baseline, test.ids)
