@@ -1,4 +1,4 @@
-"""Put trained landmark networks into the package: half-precision weights and their model card, every number from results/landmarks/*.json.
+"""Put trained landmark networks into the package: half-precision weights, their ONNX form and their model card, every number from results/landmarks/*.json.
 
     python benchmarks/ship_landmarks.py [--runs runs/landmarks]
 
@@ -7,9 +7,9 @@ The first seed of each recipe is shipped, not the best one. Run after benchmarks
 import argparse
 from pathlib import Path
 
-from facerec_nb.alignment import LandmarkModel
 from facerec_nb.checkpoint import load_checkpoint, save_checkpoint
 from facerec_nb.files import atomic_path, read_json
+from facerec_nb.onnx_export import export_onnx
 from facerec_nb.records import show_metric
 
 WEIGHTS, LICENCE = Path("facerec_nb/weights"), "Research only: trained on CelebA, whose pictures may be used for non-commercial research; the code around the weights is Apache-2.0"
@@ -56,7 +56,7 @@ if __name__ == "__main__":
         weights = {part: {k: v.half() if v.is_floating_point() else v for k, v in state.items()} for part, state in ck["weights"].items()}
         metrics = {k: v["value"] for k, v in got[name]["metrics"].items() if k in ("nme_unseen", "failure_rate_10", "nme_shaken")}
         save_checkpoint(WEIGHTS/f"landmarks_{name}.pth", "landmarks", weights, metrics=metrics, licence=LICENCE, **keep)
-        LandmarkModel.load(name)
+        export_onnx(WEIGHTS/f"landmarks_{name}.pth", WEIGHTS/f"landmarks_{name}.onnx")
     m = [r["metrics"] for r in got.values()]
     rows = [row("", [TITLES[n] for n in got]), row("---", ["---"]*len(got)), row("weights (millions)", [f"{x['parameters']['value']/1e6:.2f}" for x in m])]
     rows += [row("input (px)", [str(r["curves"]["config"]["input_size"]) for r in got.values()]), row("seeds", [str(len(r["seeds"])) for r in got.values()])]

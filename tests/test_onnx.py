@@ -165,3 +165,14 @@ def test_the_command(run, tmp_path, capsys):
         assert cli.facerec_export_onnx(*map(str, args)) == 1
         err = capsys.readouterr().err
         assert why in err and err.count("\n") == 1
+
+
+def test_the_packaged_weights_have_an_onnx_form(tmp_path):
+    "Their checkpoint holds tensors in its preprocessing, which metadata must be able to say; the file that comes with the package is of these very weights"
+    from facerec_nb.checkpoint import packaged
+    done = export_onnx(packaged("landmarks_big"), tmp_path/"big.onnx")
+    assert done["difference"] < 1e-4 and np.shape(OnnxNet(tmp_path/"big.onnx", threads=1).about["upright"]) == (5, 2)
+    for path in packaged("landmarks_big").parent.glob("landmarks_*.pth"):
+        model = LandmarkModel.load(path, "cpu"); fast = use_onnx(model, path.with_suffix(".onnx"), threads=1)
+        crops = np.random.default_rng(0).integers(0, 256, (2, *[model.crop.size + 2*model.rim]*2, 3), dtype=np.uint8)
+        for a, b in zip(fast.predict(crops), model.predict(crops)): np.testing.assert_allclose(a, b, atol=0.05)
