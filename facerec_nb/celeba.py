@@ -54,6 +54,7 @@ def _lines(path):
         with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as f: raw = f.read(_MOST + 1)
     except (OSError, EOFError, zlib.error) as e: raise InputError(f"{path} cannot be read ({type(e).__name__}): copy or download it again") from None
     if len(raw) > _MOST: raise InputError(f"{path} holds more than {_MOST:,} bytes, CelebA's largest table 27 million: copy or download it again")
+    if b"\0" in raw: raise InputError(f"{path} is not plain text (it holds bytes of value 0): save it as UTF-8, or download it again")
     lines = raw.decode("utf-8-sig", errors="replace").splitlines()
     if not any(l.strip() for l in lines): raise InputError(f"{path} is empty: copy or download it again")
     return lines
@@ -197,7 +198,7 @@ def _attach(table, photos, root, problems):
     found = [photos.get(i) or stems.get(os.path.splitext(i)[0]) for i in table.image_id]
     table = table.assign(path=[os.path.relpath(p, root) if p else "" for p in found])
     other = np.array([bool(p) and p.name != i for i, p in zip(table.image_id, found)], bool)
-    problems.add("other_suffix", table.image_id[other], "", ("found as " + table.path[other]).tolist(), "taken as this image")
+    problems.add("other_suffix", table.image_id[other], "", [f"found as {p}" for p in table.path[other]], "taken as this image")
     problems.add("missing_photo", table.image_id[table.path == ""], "", "no such photograph below the folder", "row dropped")
     used = {p.name for p in found if p}
     problems.add("photo_without_row", [n for n in photos if n not in used], "", "no row in the annotation files", "photograph ignored")

@@ -307,7 +307,7 @@ def facerec_identify(
     from facerec_nb.pipeline import photos_below
     paths = photos_below(photos) if os.path.isdir(photos) else [Path(photos)]
     targets = [draw and _drawing(draw, photos, p) for p in paths]
-    if draw and {t.resolve() for t in targets} & {p.resolve() for p in paths}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")
+    if draw and {*map(os.path.realpath, targets)} & {*map(os.path.realpath, paths)}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")
     g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector), [], []
     for path, target, faces in zip(paths, targets, pipe.stream(paths, progress=_progress())):
         if faces.problem and len(paths) == 1: raise InputError(faces.problem)

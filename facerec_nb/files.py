@@ -131,8 +131,8 @@ def inside(
     name:str, # a relative name, perhaps from somebody's table
 ) -> Path: # `folder/name`
     "Join `name` to `folder`; raises `InputError` when the result would lie outside"
-    folder, path = Path(folder), Path(folder)/str(name)
-    if "\0" in str(name) or not path.resolve().is_relative_to(folder.resolve()) or path.resolve() == folder.resolve():
+    path, real = Path(folder)/str(name), lambda p: Path(os.path.realpath(p)) # a link to itself stays as it is
+    if "\0" in str(name) or real(path) == real(folder) or not real(path).is_relative_to(real(folder)):
         raise InputError(f"the name {str(name)!r} points outside {folder}: use a plain file name")
     return path
 

@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'Gallery', 'clean_name', 'Match']
 
 # %% ../nbs/parts/gallery.ipynb #c0003
-import contextlib, json, re, sqlite3, threading, time, unicodedata, zipfile
+import contextlib, json, os, re, sqlite3, threading, time, unicodedata, zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ def _wrong(path, e):
 # %% ../nbs/parts/gallery.ipynb #c0010
 def _open(path, mode):
     "A connection with the settings that forgetting and durability need; None: in memory"
-    where = ":memory:" if path is None else f"{Path(path).resolve().as_uri()}?mode={mode}"
+    where = ":memory:" if path is None else f"{Path(os.path.realpath(path)).as_uri()}?mode={mode}"
     db = sqlite3.connect(where, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
     try:
         for p in ("trusted_schema=OFF", "cell_size_check=ON", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY", "synchronous=FULL"): db.execute(f"PRAGMA {p}").fetchall()
@@ -70,7 +70,7 @@ def _create(db, model):
 # %% ../nbs/parts/gallery.ipynb #c0014
 def _connect(path, model, create):
     "An open, checked database, made when it is not there or still empty; raises InputError"
-    if path is not None and Path(path).exists() and not Path(path).is_file(): raise InputError(f"{path} is not a gallery file: enrol people first, or check the path")
+    if path is not None and os.path.lexists(os.path.realpath(path)) and not os.path.isfile(path): raise InputError(f"{path} is not a gallery file: enrol people first, or check the path")
     if not create and not Path(path).exists(): raise InputError(f"{path} does not exist: enrol people first, or check the path")
     db = None
     try:
@@ -197,11 +197,11 @@ def _text(s):
     return str(s).encode("utf-8", "backslashreplace").decode()
 
 # %% ../nbs/parts/gallery.ipynb #c0037
-def _checked(embeddings, dim):
+def _checked(embeddings, dim=None, path=None):
     "Embeddings as float32 (N, D) of unit length; raises InputError"
     e = np.atleast_2d(np.asarray(embeddings, np.float32))
     if e.ndim != 2 or not e.size: raise InputError(f"embeddings must be (N, D), these are {e.shape}: pass at least one")
-    if dim and e.shape[1] != dim: raise InputError(f"these embeddings have {e.shape[1]} numbers, the gallery's have {dim}: they come from another model")
+    if dim and e.shape[1] != dim: raise InputError(f"the gallery {path or 'in memory'} holds embeddings of {dim} numbers, these have {e.shape[1]}: use the model that made it, or enrol again into a new file")
     with np.errstate(over="ignore"): length = np.linalg.norm(e, axis=1)
     if not (np.abs(length - 1) < 1e-3).all(): raise InputError(f"an embedding has length {length[np.argmax(~(np.abs(length - 1) < 1e-3))]:.3g}, not 1: normalise it first")
     return e
@@ -213,10 +213,10 @@ def _person(db, name):
     return row and row[0]
 
 # %% ../nbs/parts/gallery.ipynb #c0040
-def _insert(db, name, e, sources, added):
+def _insert(db, path, name, e, sources, added):
     "References of one person inside a transaction; returns the person's number"
     width = db.execute("SELECT length(embedding)/4 FROM refs LIMIT 1").fetchone()
-    if width and width[0] != e.shape[1]: _checked(e, width[0])
+    if width and width[0] != e.shape[1]: _checked(e, width[0], path)
     person = _person(db, name) or db.execute("INSERT INTO people(name) VALUES(?)", (name,)).lastrowid
     db.executemany("INSERT INTO refs(person, source, added, embedding) VALUES(?, ?, ?, ?)", [(person, _text(s), t, v.tobytes()) for s, t, v in zip(sources, added, e)])
     return person
@@ -234,11 +234,11 @@ def add(self:Gallery,
 ) -> int: # how many references the person has now
     "Add references of one person, all or none, on the disk when this returns; raises `InputError`"
     if model is not None: self.check_model(model)
-    name, e = clean_name(name), _checked(embeddings, None)
+    name, e = clean_name(name), _checked(embeddings)
     sources = [sources]*len(e) if isinstance(sources, (str, Path)) else list(sources)
     if len(sources) != len(e): raise InputError(f"{len(sources)} sources for {len(e)} embeddings of {name}: give one each")
     with self._change() as db:
-        person = _insert(db, name, e, sources, [_now()]*len(e))
+        person = _insert(db, self.path, name, e, sources, [_now()]*len(e))
         return db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
 
 # %% ../nbs/parts/gallery.ipynb #c0044
@@ -295,6 +295,8 @@ def _block(rows, dim, path):
     "Numbers, people and embeddings (N, D) of rows read from a file; raises InputError when they cannot be right"
     bad = next((r[0] for r in rows if not isinstance(r[2], bytes) or len(r[2]) != 4*dim), None)
     if bad is not None: raise InputError(f"the gallery {path or ''} is damaged (reference {bad} is not {dim} numbers long): take a copy of it, or enrol again into a new file")
+    lost = next((r[0] for r in rows if not isinstance(r[1], int)), None)
+    if lost is not None: raise InputError(f"the gallery {path or ''} is damaged (reference {lost} belongs to nobody): take a copy of it, or enrol again into a new file")
     e = np.frombuffer(b"".join(r[2] for r in rows), "<f4").reshape(len(rows), dim)
     with np.errstate(over="ignore"): off = ~(np.abs(np.linalg.norm(e, axis=1) - 1) < 2e-3)
     if off.any(): raise InputError(f"the gallery {path or ''} is damaged (reference {rows[off.argmax()][0]} is not of unit length): take a copy of it, or enrol again into a new file")
@@ -367,8 +369,8 @@ def search(self:Gallery,
 ) -> list: # for each face a list of up to `k` `Match`, nearest first
     "Rank the people of the gallery for each face; raises `InputError` when the gallery is empty"
     m = self._sync()
-    if not m.names: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
-    e, many, answers = _checked(embeddings, m.nearest.dim), max(100, 10*k), None
+    if not len(m.ids): raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
+    e, many, answers = _checked(embeddings, m.nearest.dim, self.path), max(100, 10*k), None
     while answers is None or many < 4*len(m.ids) and min(map(len, answers)) < min(k, len(m.names)):
         answers = [_people_first(m, s, r, k) for s, r in zip(*m.nearest.search(e, min(many, len(m.ids)), upto=len(m.ids)))]; many *= 4
     return [[Match(m.names[p], s, self._source(m.ids[r])) for p, s, r in a] for a in answers]
@@ -448,7 +450,7 @@ def save(self:Gallery,
     path, # the file to write
 ) -> Path: # the path written
     "Write a copy of the gallery atomically; raises `InputError` when a gallery there is in use"
-    if self.path is not None and Path(path).resolve() == Path(self.path).resolve(): return Path(path)
+    if self.path is not None and os.path.realpath(path) == os.path.realpath(self.path): return Path(path)
     if Path(f"{path}-wal").exists(): raise InputError(f"{path} is a gallery that is in use: close it, or give another name")
     with atomic_path(path) as temp:
         copy = sqlite3.connect(temp)
@@ -521,8 +523,8 @@ def _import_people(self:Gallery, db, z, head, merge):
         for p in head["people"]:
             name, refs = clean_name(p["name"]), p["references"]
             if not merge and _person(db, name): raise InputError(f"{name!r} is in the gallery {self.path or ''} already: rename one of them, or pass merge=True if both are one person")
-            e = _checked(np.frombuffer(f.read(4*dim*len(refs)), "<f4").reshape(len(refs), dim), None)
-            _insert(db, name, e, [r[0] for r in refs], [r[1] for r in refs])
+            e = _checked(np.frombuffer(f.read(4*dim*len(refs)), "<f4").reshape(len(refs), dim))
+            _insert(db, self.path, name, e, [r[0] for r in refs], [r[1] for r in refs])
         f.read(1) # the end: here the checksum is compared
 
 # %% ../nbs/parts/gallery.ipynb #c0106

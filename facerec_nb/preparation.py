@@ -313,7 +313,7 @@ def _place(source, target, decode=True):
 def _claim(out, plan, root):
     "Make `out` ours: go on with the same plan, clear what another plan left, refuse a folder that is not ours"
     marker = out/"prepare.json"
-    if out.resolve().is_relative_to(root.resolve()): raise InputError(f"{out} lies inside the CelebA folder {root}: its copies would be read as photographs, give a folder elsewhere")
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(root)): raise InputError(f"{out} lies inside the CelebA folder {root}: its copies would be read as photographs, give a folder elsewhere")
     if not marker.exists() and out.exists() and any(out.iterdir()): raise InputError(f"{out} is not empty and was not made by facerec_prepare: give another folder")
     if marker.exists() and read_json(marker) != plan:
         (out/"selected_images.csv").unlink(missing_ok=True)

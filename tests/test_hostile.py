@@ -89,10 +89,8 @@ def test_pipeline(scene, photos, values): fine(hostile.try_pipeline(scene, hosti
 def test_pipeline_without_detector(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values[::3], whole=True), 30)
 def test_lists(scene, photos, values): fine(hostile.try_many(scene, hostile.sample(photos, 1) + values[::2], None), 40)
 def test_checkpoints(scene, checkpoints): fine(hostile.try_checkpoints(scene, [c for c in checkpoints if "code" in c.kind or "best_af" in c.name][::2]), 100)
-@pytest.mark.xfail(reason="open: some of these inputs still get a refusal without the file's name, or none", strict=False)
 def test_galleries(scene, galleries): fine(hostile.try_galleries(scene, galleries), 80)
 def test_single_photographs(scene, photos): fine(hostile.try_single(scene, hostile.sample(photos, 1)), 30)
-@pytest.mark.xfail(reason="open: some of these inputs still get a refusal without the file's name, or none", strict=False)
 def test_commands_on_a_folder_of_many(scene, photos):
     "Every kind in one folder (the benchmark takes all)"
     folder = scene.home/"out"/"photos"; few = []
@@ -101,10 +99,8 @@ def test_commands_on_a_folder_of_many(scene, photos):
     (folder/"no plain file").mkdir(); few += hostile.no_files(folder/"no plain file", scene.photo)
     fine(hostile.try_folders(scene, few, folder, scene.home/"out"), 120)
 def test_commands_with_bad_checkpoints(scene, checkpoints): fine(hostile.try_files(scene, hostile.sample(checkpoints, 1), []), 8)
-@pytest.mark.xfail(reason="open: some of these inputs still get a refusal without the file's name, or none", strict=False)
 def test_commands_with_bad_galleries(scene, galleries): fine(hostile.try_files(scene, [], galleries), 160)
 def test_alignment(scene, photos): fine(hostile.try_tables(scene, list(hostile.tables(scene)), hostile.sample(photos, 2), scene.home/"out"), 80)
-@pytest.mark.xfail(reason="open: some of these inputs still get a refusal without the file's name, or none", strict=False)
 def test_tables_of_others(scene): fine(hostile.try_foreign_tables(list(hostile.foreign_tables(scene)), scene, scene.home/"out"), 120)
 
 
