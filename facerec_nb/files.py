@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'InputError', 'read_image', 'image_size'
            'find_images', 'thread_map', 'write_json', 'read_json', 'write_csv', 'fingerprint']
 
 # %% ../nbs/parts/files.ipynb #c0003
-import contextlib, hashlib, io, json, math, os, re
+import contextlib, hashlib, io, json, math, os, re, threading
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,18 @@ def _check_scans(name, im, most=64):
     at = im.fp.tell(); im.fp.seek(0); n = _scans(im.fp.read()); im.fp.seek(at)
     if n > most: raise InputError(f"{name} has {n:,} scans, a photograph has about ten: save it again as JPEG or PNG")
 
+# %% ../nbs/parts/files.ipynb #c0013j
+_HUSH = threading.Lock()
+
+@contextlib.contextmanager
+def _hushed(im):
+    "No words of libtiff on the process's stderr; whatever it complains about becomes an exception as well"
+    if im.format != "TIFF": yield; return
+    with _HUSH, open(os.devnull, "wb") as nowhere:
+        kept = os.dup(2); os.dup2(nowhere.fileno(), 2)
+        try: yield
+        finally: os.dup2(kept, 2); os.close(kept)
+
 # %% ../nbs/parts/files.ipynb #c0013
 def read_image(
     src, # a path, bytes, PIL image, or uint8 array `(H, W)`, `(H, W, 3)`, `(H, W, 4)` in RGB order
@@ -90,7 +102,7 @@ def read_image(
         if not im.width*im.height: raise InputError(f"{name} has no pixels: give another one")
         if im.width*im.height > max_pixels: raise InputError(f"{name} has {im.width}x{im.height} pixels, more than {max_pixels:,}: shrink it or raise max_pixels")
         if im.format in ("JPEG", "MPO"): _check_scans(name, im)
-        return np.array(_to_rgb(im))
+        with _hushed(im): return np.array(_to_rgb(im))
 
 # %% ../nbs/parts/files.ipynb #c0023
 def image_size(

@@ -84,7 +84,9 @@ def test_the_judges_can_say_no():
     assert hostile.fits(case, np.zeros((2, 2, 3), np.uint8)) == "" and "differs" in hostile.fits(case, np.full((2, 2, 3), 9, np.uint8)) and "not (2, 2, 3)" in hostile.fits(case, np.zeros((2, 3, 3), np.uint8))
 
 
-def test_reading(photos, values): fine(hostile.try_reading(photos + values), 900)
+def test_reading(photos, values, capfd):
+    fine(hostile.try_reading(photos + values), 900)
+    assert capfd.readouterr() == ("", ""), "printed behind Python's back"
 def test_pipeline(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values[::3]), 40)
 def test_pipeline_without_detector(scene, photos, values): fine(hostile.try_pipeline(scene, hostile.sample(photos, 1) + values[::3], whole=True), 30)
 def test_lists(scene, photos, values): fine(hostile.try_many(scene, hostile.sample(photos, 1) + values[::2], None), 40)
