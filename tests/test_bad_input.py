@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from hostile import random_run
 from PIL import Image
 
 from facerec_nb.cli import facerec_enroll, facerec_identify, facerec_verify
@@ -21,24 +22,7 @@ def photo():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    "A run whose networks have their starting weights: enough to go all the way from a photograph to an answer"
-    import torch
-    from dataclasses import asdict
-    from facerec_nb.alignment import CropCfg
-    from facerec_nb.backbones import Embedder
-    from facerec_nb.checkpoint import save_checkpoint
-    from facerec_nb.heads import create_head
-    from facerec_nb.hourglass import StackedHourglass
-    torch.manual_seed(0)
-    out = tmp_path_factory.mktemp("run")
-    net = StackedHourglass(stacks=1, channels=16, depth=3, input_size=64)
-    save_checkpoint(out/"best_stacked_hg.pth", "landmarks", dict(model=net.state_dict()), net.arch, asdict(CropCfg(64)) | dict(flip=True, colour="RGB"))
-    emb, head = Embedder("tiny", 64, 112), create_head("arcface", 64, 4)
-    save_checkpoint(out/"best_af.pth", "embedder", dict(backbone=emb.state_dict(), head=head.state_dict()), dict(backbone=emb.arch, head=head.arch),
-                    dict(size=emb.size, colour="RGB", range="0..255", mean=emb.mean, std=emb.std, template="arcface", colour_mean=[128., 110., 100.]),
-                    classes=[1, 2, 3, 4], metrics={}, epoch=1)
-    return out
+def run(tmp_path_factory): return random_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
