@@ -7,7 +7,7 @@ import torch
 from facerec_nb.alignment import LandmarkModel, align, read_aligned, train_landmarks
 from facerec_nb.celeba import load_celeba
 from facerec_nb.checkpoint import save_checkpoint
-from facerec_nb.files import InputError, write_image
+from facerec_nb.files import InputError, read_image, write_image
 from facerec_nb.preparation import Usable, prepare, read_selected
 from facerec_nb.synthetic import tiny_celeba
 
@@ -41,6 +41,24 @@ def test_align_lists_the_damaged_photograph(trained):
     again, faces = read_aligned(here/"out")
     assert faces.shape == (len(rows) - 1, 112, 112, 3) and faces.dtype == np.uint8 and again.equals(table)
     assert sorted(p.name for p in (here/"out").iterdir()) == ["aligned.json", "aligned_pred_all.csv", "faces_aligned", "skipped.csv"]
+
+
+def test_a_face_of_one_flat_colour_is_skipped_and_listed(trained, monkeypatch):
+    "Points that were not found lead to nothing but border; a face that is nearly flat is kept"
+    import facerec_nb.alignment as alignment
+    here, rows, hurt, _ = trained
+    flat, nearly = rows.image_id[rows.image_id != hurt].iloc[[0, 1]]
+    photos, whole = {i: read_image(here/"data"/"images"/i) for i in (flat, nearly)}, alignment.align_face
+    def lost(photo, points, *args):
+        face = whole(photo, points, *args)
+        if np.array_equal(photo, photos[flat]): face = np.full_like(face, 200)
+        if np.array_equal(photo, photos[nearly]): face = np.full_like(face, 200); face[50, 60] = 190
+        return face
+    monkeypatch.setattr(alignment, "align_face", lost)
+    table = align(here/"data", here/"run", here/"flat", batch_size=5)
+    skipped = pd.read_csv(here/"flat"/"skipped.csv").set_index("image_id").reason
+    assert set(skipped.index) == {hurt, flat} and skipped[flat] == "the aligned face is one flat colour: its points were not found"
+    assert len(table) == len(rows) - 2 and nearly in set(table.image_id) and len(read_aligned(here/"flat")[1]) == len(table) == len(list((here/"flat"/"faces_aligned").iterdir()))
 
 
 def test_killed_between_batches_ends_with_the_same_bytes(trained, monkeypatch):
