@@ -251,7 +251,7 @@ class FaceEmbedder:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         parts = dict(backbone=Embedder(**ck["arch"]["backbone"]), head=create_head(**ck["arch"]["head"]))
         self.model = nn.ModuleDict({k: load_weights(m, ck["weights"][k]) for k, m in parts.items()}).eval().to(self.device)
-        self.preprocessing, self.metrics, self.threshold = pre, ck["metrics"], ck["threshold"]
+        self.preprocessing, self.metrics, self.threshold, self.probability = pre, ck["metrics"], ck["threshold"], ck.get("probability")
         self.size, self.template, self.classes = pre["size"], pre["template"], np.array(ck["classes"])
         self.head, self.epoch, self.emb_dim = ck["arch"]["head"]["name"], ck.get("epoch"), parts["backbone"].emb_dim
 
