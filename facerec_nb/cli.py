@@ -8,11 +8,11 @@ __all__ = ['command', 'one_spelling', 'as_json', 'one_line', 'facerec_demo', 'fa
            'facerec_export_onnx', 'facerec_study', 'facerec_enroll', 'facerec_identify', 'facerec_verify']
 
 # %% ../nbs/parts/cli.ipynb #c0003
-import functools, math, os, sys, warnings
+import functools, inspect, math, os, sys, warnings
 import json as _json
 from pathlib import Path
 
-from fastcore.script import anno_parser, call_parse
+from fastcore.script import Param, anno_parser, call_parse
 
 from .files import InputError
 
@@ -20,7 +20,7 @@ from .files import InputError
 def command(
     f, # a function whose parameters are documented by comments
 ): # the same function; from Python it returns the exit code
-    "Make a function a command: `InputError` becomes one line on stderr and exit code 1, Ctrl-C becomes 130"
+    "Make a function a command: `InputError`, and what the system refuses, become one line on stderr and exit code 1, Ctrl-C becomes 130"
     @functools.wraps(f)
     def run(*args, **kwargs):
         for stream in (sys.stdout, sys.stderr):
@@ -28,8 +28,14 @@ def command(
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="PIL")
+                for name, v in inspect.signature(f).bind(*args, **kwargs).arguments.items():
+                    if v == "": raise InputError(f"{name} is empty: give a value, or leave it out")
                 return int(f(*args, **kwargs) or 0)
-        except InputError as e: print(f"{f.__name__}: {' '.join(str(e).split())}", file=sys.stderr); return 1
+        except (InputError, OSError) as e:
+            if isinstance(e, OSError):
+                if not e.errno: raise
+                e = f"{e.filename or 'a file'} cannot be used ({e.strerror}): check the path, its permissions and the room on the disk"
+            print(f"{f.__name__}: {' '.join(str(e).split())}", file=sys.stderr); return 1
         except KeyboardInterrupt: print(f"{f.__name__}: stopped", file=sys.stderr); return 130
     return call_parse(run)
 
@@ -200,21 +206,39 @@ def facerec_train_embedder(
     _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
 # %% ../nbs/parts/cli.ipynb #c0027
+def _measure(pairs, images, people, run, detector, embedder, seed):
+    "The whole pipeline on pairs or on a folder of people"
+    from facerec_nb.evaluation import embed_people, measure_pairs, measure_people
+    pipe = _load(run, detector, embedder)
+    if people: return measure_people(*embed_people(pipe, people, _progress()), threshold=pipe.threshold, seed=seed)
+    return measure_pairs(pipe, pairs, images, progress=_progress())
+
 @command
 def facerec_evaluate(
-    data:str, # folder written by facerec_align
-    run:str, # folder of the run; report.html and report.json are written there
+    data:Param("folder written by facerec_align; not with --pairs or --people", str, nargs="?", opt=False)=None,
+    run:Param("folder of the run, where report.html and report.json are written; with --pairs or --people the only folder to give", str, nargs="?", opt=False)=None,
     names:str="ce,af", # which checkpoints (best_NAME.pth), separated by commas
+    pairs:str=None, # instead: measure the whole pipeline on a list of pairs in LFW's format
+    images:str=None, # with --pairs: folder of the photographs, NAME_0001.jpg anywhere below
+    people:str=None, # instead: measure the whole pipeline on a folder with one folder a person
+    embedder:str=None, # with --pairs or --people: another embedder, a .onnx file, a checkpoint or a name in the package
+    detector:str="centerface", # with --pairs or --people: centerface, or whole when every photograph is a cropped face
     seed:int=0, # of the roles of people and of the bootstrap
     json:bool=False, # print JSON
 ):
-    "Measure the embedders of a run on photographs and people they were not trained on, with 95-percent intervals"
-    from facerec_nb.recognition import evaluate, report
+    "Measure the embedders of a run on photographs and people they were not trained on, or the whole pipeline on pairs or people of your own; 95-percent intervals"
     from facerec_nb.records import show_metric
+    show = lambda metrics: "\n".join(f"{k:32s} {show_metric(m)}" for k, m in metrics.items())
+    if pairs and not images: raise InputError(f"the photographs of {pairs} are missing: give their folder with --images")
+    if pairs or people:
+        metrics = _measure(pairs, images, people, run or data, detector, embedder, seed)
+        return _say(json, dict(metrics=metrics), show(metrics))
+    if not (data and run): raise InputError("nothing to measure: give the folder of aligned faces and the run, or --pairs with --images, or --people")
+    from facerec_nb.recognition import evaluate, report
     wanted = tuple(n.strip() for n in names.split(",") if n.strip())
     result = evaluate(data, run, wanted, seed=seed)
     report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)
-    _say(json, result, "\n".join(f"{k:32s} {show_metric(m)}" for k, m in result["metrics"].items()) + f"\n{run}/report.html")
+    _say(json, result, show(result["metrics"]) + f"\n{run}/report.html")
 
 # %% ../nbs/parts/cli.ipynb #c0027b
 @command
@@ -256,16 +280,21 @@ def facerec_study(
     if not wanted: _say(json, rec := study.write_records(out, boot), as_json(rec["metrics"]))
 
 # %% ../nbs/parts/cli.ipynb #c0029
-def _load(run, detector):
-    "The pipeline of a run"
+def _load(run, detector, embedder):
+    "The pipeline of a run or of the package; of the demo's run while the package carries no embedder"
+    from facerec_nb.checkpoint import packaged
     from facerec_nb.pipeline import FacePipeline
-    return FacePipeline.load(run, detector=detector)
+    if not (run or embedder):
+        try: packaged("embedder_small")
+        except InputError: run = "runs/demo"
+    return FacePipeline.load(run, detector=detector, embedder=embedder)
 
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
     gallery:str, # gallery file; made when it is not there, added to when it is
-    run:str="runs/demo", # folder of the run with the two networks
+    run:str=None, # folder of the run with the two networks; without it those of the package, or runs/demo while the package has no embedder
+    embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which a face is known; stored in the gallery instead of the model's own
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     json:bool=False, # print JSON
@@ -274,7 +303,7 @@ def facerec_enroll(
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import people_below
     people_below(people)
-    pipe = _load(run, detector)
+    pipe = _load(run, detector, embedder)
     g = Gallery(gallery, pipe.model)
     if threshold is not None: g.threshold = pipe.need_threshold(threshold)
     rows = pipe.enroll(people, g, progress=_progress())
@@ -294,21 +323,22 @@ def _drawing(out, photos, path):
 def facerec_identify(
     photos:str, # a photograph, or a folder of them (searched recursively)
     gallery:str="gallery.db", # gallery file made by facerec_enroll
-    run:str="runs/demo", # folder of the run with the two networks
+    run:str=None, # folder of the run with the two networks; without it those of the package, or runs/demo while the package has no embedder
+    embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which a face is known; without it the gallery's or the model's
     top:int=5, # people in each ranked answer (with --json)
     draw:str=None, # folder for the photographs with boxes and names drawn in
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     json:bool=False, # print JSON
 ):
-    "Say who is on photographs: known, unknown or no_face, with similarity and threshold"
+    "Say who is on photographs: known, unknown or no_face, with similarity, threshold and probability"
     from facerec_nb.files import write_image
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import photos_below
     paths = photos_below(photos) if os.path.isdir(photos) else [Path(photos)]
     targets = [draw and _drawing(draw, photos, p) for p in paths]
     if draw and {*map(os.path.realpath, targets)} & {*map(os.path.realpath, paths)}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")
-    g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector), [], []
+    g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector, embedder), [], []
     for path, target, faces in zip(paths, targets, pipe.stream(paths, progress=_progress())):
         if faces.problem and len(paths) == 1: raise InputError(faces.problem)
         if faces.problem: skipped.append(dict(file=str(path), problem=faces.problem)); print(one_line(faces.problem), file=sys.stderr); continue
@@ -317,7 +347,7 @@ def facerec_identify(
         if draw: write_image(target, pipe.draw(path, answers))
         for a in () if json else answers:
             box = "" if a.face is None else ",".join(f"{v:.0f}" for v in a.face.box)
-            print(one_line(path), a.status, a.name or "", "" if a.similarity is None else f"{a.similarity:.4f}", f"{a.threshold:.4f}", box, sep="\t")
+            print(one_line(path), a.status, a.name or "", *("" if v is None else f"{v:.4f}" for v in (a.similarity, a.threshold, a.probability)), box, sep="\t")
     if json: print(as_json(dict(photos=done, skipped=skipped, model=pipe.model)))
     if skipped: print(f"{len(skipped)} of {len(paths)} photographs could not be read", file=sys.stderr)
     return int(not done)
@@ -327,7 +357,8 @@ def facerec_identify(
 def facerec_verify(
     a:str, # a photograph
     b:str, # another photograph
-    run:str="runs/demo", # folder of the run with the two networks
+    run:str=None, # folder of the run with the two networks; without it those of the package, or runs/demo while the package has no embedder
+    embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
     json:bool=False, # print JSON
@@ -335,7 +366,6 @@ def facerec_verify(
     "Do two photographs show one person? Exit code 0 same, 3 different, 4 no face in one of them, 1 bad input; the largest face of each counts"
     for p in (a, b):
         if not os.path.isfile(p): raise InputError(f"{p} is not a file: give two photographs")
-    result = _load(run, detector).verify(a, b, threshold)
-    similarity = "" if result["similarity"] is None else f"{result['similarity']:.4f}"
-    _say(json, result, f"{result['status']}\t{similarity}\t{result['threshold']:.4f}")
+    result = _load(run, detector, embedder).verify(a, b, threshold)
+    _say(json, result, "\t".join([result["status"], *("" if result[k] is None else f"{result[k]:.4f}" for k in ("similarity", "threshold", "probability"))]))
     return dict(same=0, different=3, no_face=4)[result["status"]]

@@ -106,7 +106,7 @@ def _files(run, landmarks, embedder):
     from facerec_nb.checkpoint import packaged
     if run is not None and not os.path.isdir(run): raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
     here, own = Path(run or "."), Path(run or ".")/"best_stacked_hg.pth"
-    if landmarks in ("big", "small") or landmarks is None and not (run and own.exists()): points = packaged(f"landmarks_{landmarks or 'big'}")
+    if landmarks in ("big", "small") or landmarks is None and not (run and os.path.lexists(own)): points = packaged(f"landmarks_{landmarks or 'big'}")
     else: points = here/(landmarks or own.name)
     embedder = embedder or ("best_af.pth" if run else "small")
     if not Path(embedder).suffix: return points, packaged(f"embedder_{embedder}")

@@ -9,6 +9,7 @@ import pickle
 import re
 import signal
 import socket
+import stat
 import struct
 import time
 import warnings
@@ -127,12 +128,24 @@ def names_of(path):
     return tuple({str(path), one_line(path), " ".join(str(path).split()), path.name, one_line(path.name), " ".join(path.name.split())} - {""})
 
 
+_SUMS = {} # of files that nobody has touched since: whoever writes one gives it another ctime
+
+def _sum(p, st):
+    "Checksum of a file, read again only when it may have changed"
+    if st.st_size >= 10_000_000: return 0
+    key = str(p), st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
+    if key in _SUMS: return _SUMS[key]
+    found = zlib.crc32(p.read_bytes())
+    if time.time_ns() - st.st_ctime_ns > 10**9: _SUMS[key] = found # clocks of file systems are coarse
+    return found
+
+
 def _entry(p):
     "What a folder entry is, without opening anything but plain files"
     st = p.lstat()
-    if p.is_symlink(): return "link", os.readlink(p)
-    if p.is_file(): return "file", st.st_size, st.st_mtime_ns, zlib.crc32(p.read_bytes()) if st.st_size < 10_000_000 else 0
-    return "folder" if p.is_dir() else "special"
+    if stat.S_ISLNK(st.st_mode): return "link", os.readlink(p)
+    if stat.S_ISREG(st.st_mode): return "file", st.st_size, st.st_mtime_ns, _sum(p, st)
+    return "folder" if stat.S_ISDIR(st.st_mode) else "special"
 
 
 def snapshot(folder, *without):
@@ -572,7 +585,7 @@ def checkpoints(scene, seed=0):
             z.writestr(f"{a.namelist()[0].split('/')[0]}/data/bomb", bytes(50_000_000))
         yield case("checkpoint replaced", "packed bomb", file, lambda p, d=packed.getvalue(): d)
         for n, d in (("text", b"weights\n"*99), ("zeros", bytes(9999)), ("photograph", scene.good.read_bytes()), ("empty zip", b"PK\5\6" + bytes(18))): yield case("checkpoint replaced", n, file, lambda p, d=d: d)
-        yield case("checkpoint replaced", "folder", file, lambda p: p.mkdir()); yield case("checkpoint replaced", "pipe", file, lambda p: os.mkfifo(p)); yield case("checkpoint replaced", "missing", file, lambda p: None)
+        yield case("checkpoint replaced", "folder", file, lambda p: p.mkdir()); yield case("checkpoint replaced", "pipe", file, lambda p: os.mkfifo(p)); yield case("checkpoint replaced", "missing", file, lambda p: None, "refused" if file == "best_af.pth" else "either") # then the landmarks of the package are taken
         yield case("checkpoint replaced", "link to itself", file, lambda p: p.symlink_to(p.name)); yield case("checkpoint replaced", "endless", file, lambda p: p.symlink_to("/dev/zero"))
         yield case("checkpoint replaced", "the other one", file, lambda p, d=(scene.run/({"best_af.pth": "best_stacked_hg.pth"}.get(file, "best_af.pth"))).read_bytes(): d)
 
@@ -798,14 +811,14 @@ def try_folders(scene, cases, folder, out):
     if failure or refusal or value[0]: yield Result("facerec_identify (folder)", "all", "all", s, failure or refusal or f"exit code {value[0]}: {value[2][-500:]}")
     else:
         d = json.loads(value[1]); bad = {r["file"]: r["problem"] for r in d["skipped"]}
-        yield Result("facerec_identify (folder)", "all", "lines", s, lines(value[2], bad, 1))
+        yield Result("facerec_identify (folder)", "all", "lines", s/len(there), lines(value[2], bad, 1))
         yield from rows("facerec_identify (folder)", s, bad, [*bad, *(r["file"] for r in d["photos"])])
     value, refusal, failure, s = attempt(quietly, facerec_enroll, str(folder), str(out/"new.db"), run=str(scene.run), threshold=0.5, json=True, limit=LIMIT*len(there))
     if failure or refusal or value[0]: yield Result("facerec_enroll (folder)", "all", "all", s, failure or refusal or f"exit code {value[0]}: {value[2][-500:]}")
     else:
         table = json.loads(value[1])["rows"]; place = {str(os.path.relpath(p, folder)).encode("utf-8", "backslashreplace").decode(): p for p in there}
         bad = {place[r["file"]]: r["problem"] for r in table if r["status"] == "unreadable"}
-        yield Result("facerec_enroll (folder)", "all", "lines", s, lines(value[2], bad, sum(r["status"] == "no_face" for r in table)))
+        yield Result("facerec_enroll (folder)", "all", "lines", s/len(there), lines(value[2], bad, sum(r["status"] == "no_face" for r in table)))
         yield from rows("facerec_enroll (folder)", s, bad, [place[r["file"]] for r in table])
 
 

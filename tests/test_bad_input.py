@@ -10,7 +10,7 @@ import pytest
 from hostile import random_run
 from PIL import Image
 
-from facerec_nb.cli import facerec_enroll, facerec_identify, facerec_verify
+from facerec_nb.cli import facerec_enroll, facerec_identify, facerec_synth, facerec_verify
 from facerec_nb.files import InputError, write_image
 
 
@@ -171,6 +171,19 @@ def test_drawings_stay_in_their_folder_and_off_the_photographs(photo, run, galle
     assert call(tmp_path/"linked") == 1 and "outside" in capsys.readouterr().err and not list((tmp_path/"elsewhere").iterdir())
     assert call(tmp_path/"photos") == 1 and "overwrite" in capsys.readouterr().err
     assert good.read_bytes() == before
+
+
+def test_places_that_cannot_be_written(photo, run, gallery, tmp_path, capsys, monkeypatch):
+    "A file where a folder should be, a link to itself, a name too long, a variable of the shell that is not set"
+    (tmp_path/"file").write_text("a file"); (tmp_path/"loop").symlink_to("loop"); (tmp_path/"here").mkdir(); monkeypatch.chdir(tmp_path/"here")
+    good = write_image(tmp_path/"good.jpg", photo)
+    def draw(out): return facerec_identify(str(good), gallery=str(gallery), run=str(run), draw=out)
+    def synth(out): return facerec_synth(out, ids=1, per_id=1)
+    for f, place in ((synth, "file"), (synth, "file/x"), (synth, "loop"), (synth, "x"*300), (synth, ""), (draw, "file"), (draw, "loop/x"), (draw, "")):
+        assert f(place and str(tmp_path/place)) == 1
+        out, err = capsys.readouterr()
+        assert err.count("\n") == 1 and (place in err if place else "is empty" in err) and (tmp_path/"file").read_text() == "a file"
+    assert not any((tmp_path/"here").iterdir())
 
 
 def test_bytes_that_are_no_text_in_a_file_name(photo, run, gallery, tmp_path, capsys):

@@ -112,13 +112,31 @@ def program(command, *args):
     return r.returncode, r.stdout, r.stderr.splitlines()
 
 
-@pytest.mark.parametrize("kind,name", [("no plain file", "pipe.jpg"), ("decompression bomb", "progressive with 20000 scans.jpg"), ("other file called .jpg", "eps.jpg"), ("odd name", "-rf.jpg")])
-def test_as_a_program(scene, photos, kind, name):
-    "The same from a shell: in a process of its own nothing is printed behind Python's back"
-    path = next(c.source for c in photos if (c.kind, c.name) == (kind, name))
+def named(photos, kind, name): return next(c.source for c in photos if (c.kind, c.name) == (kind, name))
+
+
+def test_as_a_program(scene, photos):
+    "The same from a shell, with a name that looks like an option"
+    path = named(photos, "odd name", "-rf.jpg")
     code, out, err = program("facerec_identify", path, "--gallery", scene.gallery, "--run", scene.run)
-    if kind == "odd name": assert (code, err) == (0, []) and len(out.splitlines()) == 1 and out.startswith(str(path)), (out, err)
-    else: assert code == 1 and out == "" and len(err) == 1 and hostile.sentence(err[0], str(path)) == "", err
+    assert (code, err) == (0, []) and len(out.splitlines()) == 1 and out.startswith(str(path)), (out, err)
+
+
+EACH = """
+import sys
+from facerec_nb.cli import facerec_identify
+for path in sys.argv[3:]:
+    print(facerec_identify(path, gallery=sys.argv[1], run=sys.argv[2]), flush=True)
+    print("next", file=sys.stderr, flush=True)
+"""
+
+
+def test_in_a_process_of_their_own(scene, photos):
+    "Nothing is printed behind Python's back"
+    paths = [named(photos, *c) for c in (("no plain file", "pipe.jpg"), ("decompression bomb", "progressive with 20000 scans.jpg"), ("other file called .jpg", "eps.jpg"), ("bit-flipped", "tiff flipped 0.jpg"))]
+    code, out, err = program("python", "-c", EACH, scene.gallery, scene.run, *paths)
+    assert (code, out) == (0, "1\n"*len(paths)) and err[1::2] == ["next"]*len(paths) and len(err) == 2*len(paths), (code, out, err)
+    for path, line in zip(paths, err[::2]): assert hostile.sentence(line, str(path)) == "", line
 
 
 def test_a_pickled_checkpoint_as_a_program(scene, checkpoints):
