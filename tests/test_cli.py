@@ -118,13 +118,51 @@ def test_enroll_identify_verify(chain):
     assert again["people"] == first["people"], "enrolling twice adds nothing"
     text = good("facerec_identify", chain/"people", "--gallery", chain/"g.db", *run_, "--threshold", 0.999, "--draw", chain/"drawn")
     rows = [line.split("\t") for line in text.splitlines()]
-    assert len({r[0] for r in rows}) == 16 and {r[1] for r in rows} <= {"known", "unknown", "no_face"} and all(len(r) == 6 for r in rows)
+    assert len({r[0] for r in rows}) == 16 and {r[1] for r in rows} <= {"known", "unknown", "no_face"} and all(len(r) == 7 for r in rows)
     right = sum(r[1] == "known" and Path(r[0]).parent.name == r[2] for r in rows)
     assert right >= 12, "an enrolled photograph finds itself"
     assert len([p for p in (chain/"drawn").rglob("*") if p.is_file()]) == 16
     photo = next(Path(r[0]) for r in rows if r[1] == "known")
     same = json.loads(good("facerec_verify", photo, photo, *run_, "--threshold", 0.9, "--json"))
     assert same["status"] == "same" and same["similarity"] > 0.999 and same["threshold"] == 0.9
+
+
+def test_evaluate_on_people_and_pairs(chain, tmp_path):
+    "The whole pipeline, by a folder of people and by a list of pairs"
+    got = json.loads(good("facerec_evaluate", "--people", chain/"people", chain/"run", "--json"))["metrics"]
+    assert got["found_share"]["n"] == 16 and got["rank1_1"]["n"] == 20*8 and "rank1_3" not in got and got["no_face_1"]["value"] is not None
+    names = {}
+    for i, folder in enumerate(sorted((chain/"people").iterdir())):
+        for j, photo in enumerate(sorted(folder.iterdir())): names[i, j] = f"P{i}_{j + 1:04}.jpg"; shutil.copy(photo, tmp_path/names[i, j])
+    lines = [f"P{i}\t1\t2" for i in range(8)]*2 + [f"P{i}\t1\tP{(i + d) % 8}\t2" for d in (1, 2) for i in range(8)]
+    (tmp_path/"pairs.txt").write_text("\n".join(["10", *lines]))
+    text = good("facerec_evaluate", "--pairs", tmp_path/"pairs.txt", "--images", tmp_path, chain/"run")
+    assert re.search(r"^accuracy +\d\.\d+ \(.*n = 32\)", text, re.M) and "found_share" in text
+    for args, why in ((("--pairs", tmp_path/"pairs.txt"), "give their folder with --images"), ((), "nothing to measure"), (("--people", tmp_path/"none", chain/"run"), "is not a folder")):
+        r = run("facerec_evaluate", *args)
+        assert r.returncode == 1 and r.stderr.count("\n") == 1 and why in r.stderr
+
+
+def test_bring_your_own_embedder(chain, tmp_path):
+    "An ONNX file of somebody else in the place of ours; galleries of the two do not mix"
+    import onnx
+    h, f32 = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [h.make_node("AveragePool", ["faces"], ["p"], kernel_shape=[8, 8], strides=[8, 8]), h.make_node("Flatten", ["p"], ["e"])]
+    graph = h.make_graph(nodes, "means of squares", [h.make_tensor_value_info("faces", f32, ["n", 3, 112, 112])], [h.make_tensor_value_info("e", f32, ["n", 588])])
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), tmp_path/"theirs.onnx")
+    with_theirs = ["--run", chain/"run", "--embedder", tmp_path/"theirs.onnx"]
+    said = json.loads(good("facerec_enroll", chain/"people", tmp_path/"t.db", *with_theirs, "--threshold", 0.999, "--json"))
+    assert len(said["people"]) == 8
+    rows = json.loads(good("facerec_identify", chain/"people", "--gallery", tmp_path/"t.db", *with_theirs, "--json"))
+    assert rows["model"].startswith("theirs.onnx-") and len(rows["photos"]) == 16
+    faces = [f for p in rows["photos"] for f in p["faces"]]
+    assert all(f["probability"] is None for f in faces) and sum(f["status"] == "known" for f in faces) >= 12
+    r = run("facerec_identify", chain/"people", "--gallery", tmp_path/"t.db", "--run", chain/"run")
+    assert r.returncode == 1 and "theirs.onnx-" in r.stderr and "best_af.pth-" in r.stderr
+    photo = next((chain/"people").rglob("*.jpg"))
+    assert good("facerec_verify", photo, photo, *with_theirs, "--threshold", 0.9).startswith("same\t1.0000\t0.9000\t")
+    r = run("facerec_verify", photo, photo, "--run", chain/"run", "--embedder", tmp_path/"none.onnx", "--threshold", 0.5)
+    assert r.returncode == 1 and "none.onnx does not exist" in r.stderr and r.stderr.count("\n") == 1
 
 
 def test_verify_answers_by_exit_code(chain):
