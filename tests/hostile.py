@@ -777,7 +777,7 @@ def _told(entry, case, command, outcome, names, good=(0,)):
 def loaded(scene):
     "Commands take the scene's pipeline instead of reading the run again"
     from unittest.mock import patch
-    with patch("facerec_nb.cli._load", lambda run, detector: scene.pipe): yield
+    with patch("facerec_nb.cli._load", lambda *_: scene.pipe): yield
 
 
 def try_single(scene, cases):
