@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from .checkpoint import load_checkpoint, load_weights, packaged
 from .crops import Augment, CropCfg, read_crops
-from .files import InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map, write_image, write_json
+from .files import InputError, fingerprint, inside, read_image, read_json, thread_map, write_csv, write_image, write_json
 from .geometry import FLIP_ORDER, align_face, align_matrix, apply_matrix, crop_matrix, invert, similarity, warp, warp_batch, xywh_to_xyxy
 from .hourglass import StackedHourglass, decode, decode_argmax, heatmap_loss, heatmaps
 from .metrics import bootstrap_ids, failure_rate, nme, nme_cdf
@@ -361,10 +361,6 @@ def _align_batch(model, rows, images, out, template, size, min_confidence):
     return dict(rows=table[[not isinstance(s, str) for s in sharp]].to_dict("records"), skipped=skipped)
 
 # %% ../nbs/02_face_alignment.ipynb #c0062
-def _write_csv(path, table):
-    with atomic_path(path) as temp: table.to_csv(temp, index=False)
-
-# %% ../nbs/02_face_alignment.ipynb #c0063
 def _finish_align(out, parts, info):
     "Write the tables; `aligned.json` last: where it is, everything is"
     table = pd.DataFrame([r for p in parts for r in p["rows"]], columns=ALIGNED_COLUMNS)
@@ -373,12 +369,12 @@ def _finish_align(out, parts, info):
     kept = set(table.image_id.map(_aligned_name))
     for p in (out/"faces_aligned").iterdir():
         if p.name not in kept: p.unlink()
-    _write_csv(out/"skipped.csv", skipped); _write_csv(out/"aligned_pred_all.csv", table)
+    write_csv(out/"skipped.csv", skipped); write_csv(out/"aligned_pred_all.csv", table)
     write_json(out/"aligned.json", info | dict(n=len(table), skipped=len(skipped)))
     shutil.rmtree(out/"progress")
     return _read_table(out)
 
-# %% ../nbs/02_face_alignment.ipynb #c0065
+# %% ../nbs/02_face_alignment.ipynb #c0064
 def align(
     data, # a prepared folder: `images/` and `selected_images.csv`
     run, # 'big', 'small', a run folder with `best_stacked_hg.pth`, or a `.pth`
@@ -404,7 +400,7 @@ def align(
         if not part.exists(): write_json(part, _align_batch(model, rows[i:i + batch_size], Path(data)/"images", out, template, size, min_confidence))
     return _finish_align(out, [read_json(p) for p in sorted(parts.glob("*.json"))], settings | dict(key=key))
 
-# %% ../nbs/02_face_alignment.ipynb #c0066
+# %% ../nbs/02_face_alignment.ipynb #c0065
 def _read_table(out):
     path = Path(out)/"aligned_pred_all.csv"
     if not path.is_file(): raise InputError(f"{path} does not exist: run facerec_align to its end")
@@ -415,7 +411,7 @@ def _read_table(out):
     if not len(table) or table[ALIGNED_COLUMNS[:5]].isna().any(axis=None): raise InputError(f"{path} has no rows, or a row without name, person, split or people: run facerec_align again")
     return table
 
-# %% ../nbs/02_face_alignment.ipynb #c0067
+# %% ../nbs/02_face_alignment.ipynb #c0066
 def read_aligned(
     folder, # what `align` wrote
     n_workers:int=None, # threads; `None` means one a core

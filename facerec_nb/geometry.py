@@ -174,7 +174,7 @@ def align_matrix(
     "The similarity that brings five points as near to a template as it can"
     return similarity(points, template(size, name))
 
-# %% ../nbs/parts/geometry.ipynb #c0053
+# %% ../nbs/parts/geometry.ipynb #c0055
 def align_face(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     points, # `(5, 2)` pixels of the photograph
@@ -185,10 +185,10 @@ def align_face(
     "Turn, scale and shift a photograph so that its five points lie on the template"
     return warp(img, align_matrix(points, size, template), size, border)
 
-# %% ../nbs/parts/geometry.ipynb #c0057
+# %% ../nbs/parts/geometry.ipynb #c0059
 FLIP_ORDER = [1, 0, 2, 4, 3]
 
-# %% ../nbs/parts/geometry.ipynb #c0058
+# %% ../nbs/parts/geometry.ipynb #c0060
 def flip_points(
     points, # `(..., 5, 2)` pixels, array or tensor
     width:int, # width of the picture in pixels
@@ -198,12 +198,12 @@ def flip_points(
     flipped[..., 0] = width - 1 - flipped[..., 0]
     return flipped
 
-# %% ../nbs/parts/geometry.ipynb #c0061
+# %% ../nbs/parts/geometry.ipynb #c0063
 def _normalised(width, height, like):
     "Pixels -> the -1..1 coordinates of `grid_sample(align_corners=False)`, as 3x3"
     return like.new_tensor([[2/width, 0, 1/width - 1], [0, 2/height, 1/height - 1], [0, 0, 1]])
 
-# %% ../nbs/parts/geometry.ipynb #c0062
+# %% ../nbs/parts/geometry.ipynb #c0064
 def warp_batch(
     x, # float tensor `(N, C, H, W)`
     M, # tensor `(N, 2, 3)`: input pixels -> result pixels
@@ -218,7 +218,7 @@ def warp_batch(
     grid = F.affine_grid(theta[:, :2], (len(x), x.shape[1], size, size), align_corners=False)
     return F.grid_sample(x, grid.to(x.dtype), padding_mode=border, align_corners=False)
 
-# %% ../nbs/parts/geometry.ipynb #c0066
+# %% ../nbs/parts/geometry.ipynb #c0068
 def jitter(
     n:int, # how many matrices
     size:int, # side of the picture in pixels
@@ -240,7 +240,7 @@ def jitter(
     moved = middle + (2*u[:, 2:4] - 1)*shift*size - R.sum(-1)*middle
     return torch.cat([R, moved[..., None]], -1), mirrored
 
-# %% ../nbs/parts/geometry.ipynb #c0067
+# %% ../nbs/parts/geometry.ipynb #c0069
 def jitter_points(
     points, # tensor `(n, 5, 2)` pixels
     M, # tensor `(n, 2, 3)` from `jitter`, perhaps composed with a crop
