@@ -182,6 +182,7 @@ if __name__ == "__main__":
     rows = [(name, what, LandmarkModel.load(args.runs/f"{name}-0")) for name, (what, _) in ABLATION.items() if trained(args.runs, name)]
     if rows and not args.only:
         errors = {name: test.errors(m).nme.to_numpy() for name, _, m in rows}
-        numbers = {name: mean(e, test.ids) for name, e in errors.items()} | {f"{k}_difference": metric(*map(float, bootstrap_ids(lambda i: (e[i] - errors["short"][i]).mean(), test.ids)),
+        shakes = {name: mean(shaken_errors(m, test.data, test.rows).nme, test.ids) for name, _, m in rows}
+        numbers = {name: mean(e, test.ids) for name, e in errors.items()} | {f"{k}_shaken": v for k, v in shakes.items()} | {f"{k}_difference": metric(*map(float, bootstrap_ids(lambda i: (e[i] - errors["short"][i]).mean(), test.ids)),
                    n=len(e), unit="NME more than the whole recipe") for k, e in errors.items() if k != "short"}
         write_record(args.out/"ablation.json", record("What each ingredient brings: 14,000 training faces each, a ninth of the full length", COMMAND, about, numbers, dict(names={n: w for n, w, _ in rows}), [0]))
