@@ -31,7 +31,7 @@ setup(
     include_package_data=True,
     package_data={"facerec_nb": ["weights/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "app": cfg["app_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split() + cfg["app_requirements"].split(), "app": cfg["app_requirements"].split()},
     entry_points={"console_scripts": _scripts, "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )
