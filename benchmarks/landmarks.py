@@ -163,7 +163,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for k, v in dict(data="../shared/data/celeba-wild-60x30", aligned="../shared/data/celeba-aligned-3000x5", annotations="../shared/data/celeba-annotations", runs="runs/landmarks",
                      out="results/landmarks").items(): parser.add_argument("--" + k, default=v, type=Path)
-    parser.add_argument("--train", nargs="*", default=[], help="NAME:SEED ..."); parser.add_argument("--only", nargs="*", default=[], help="measure these recipes only")
+    parser.add_argument("--train", nargs="*", default=[], help="NAME:SEED ..."); parser.add_argument("--only", nargs="*", default=[], help="measure these recipes only, or `ablation`")
     args = parser.parse_args()
     data, extra = make_data(args)
     for job in args.train: train(*job.split(":"), data, extra, args.runs)
@@ -180,7 +180,7 @@ if __name__ == "__main__":
         write_record(args.out/f"{name}.json", record(f"Five points on real photographs of 12 people never seen: recipe {name}", COMMAND, about, numbers, curves, seeds))
         print(name, {k: round(v["value"], 4) for k, v in numbers.items() if v["value"] is not None})
     rows = [(name, what, LandmarkModel.load(args.runs/f"{name}-0")) for name, (what, _) in ABLATION.items() if trained(args.runs, name)]
-    if rows and not args.only:
+    if rows and (not args.only or "ablation" in args.only):
         errors = {name: test.errors(m).nme.to_numpy() for name, _, m in rows}
         shakes = {name: mean(shaken_errors(m, test.data, test.rows).nme, test.ids) for name, _, m in rows}
         numbers = {name: mean(e, test.ids) for name, e in errors.items()} | {f"{k}_shaken": v for k, v in shakes.items()} | {f"{k}_difference": metric(*map(float, bootstrap_ids(lambda i: (e[i] - errors["short"][i]).mean(), test.ids)),
