@@ -35,7 +35,7 @@ if __name__ == "__main__":
             model = LandmarkModel.load(args.runs/f"{name}-0"); size = model.crop.size + 2*model.rim
             crops = rng.integers(0, 256, (args.faces, size, size, 3), dtype=np.uint8)
             for batch in (1, 16): numbers[f"{name}_torch_{batch}"] = ms(model, crops[:args.faces//(4 if name == "course" else 1)], batch)
-            model = use_onnx(model, export_onnx(args.runs/f"{name}-0"/"best_stacked_hg.pth", Path(tmp)/f"{name}.onnx"), threads=1)
+            export_onnx(args.runs/f"{name}-0"/"best_stacked_hg.pth", Path(tmp)/f"{name}.onnx"); model = use_onnx(model, Path(tmp)/f"{name}.onnx", threads=1)
             for batch in (1, 16): numbers[f"{name}_onnx_{batch}"] = ms(model, crops[:args.faces//(4 if name == "course" else 1)], batch)
             print(name, {k: round(v["value"], 1) for k, v in numbers.items() if k.startswith(name)})
     for name in ("big", "small"): numbers[f"{name}_ratio"] = metric(numbers["course_torch_1"]["value"]/numbers[f"{name}_torch_1"]["value"], unit="times as fast as the course's network")

@@ -135,7 +135,7 @@ def measure(name, seeds, test, val, runs):
     models = [LandmarkModel.load(runs/f"{name}-{s}") for s in seeds]; errors = [test.errors(m) for m in models]
     nme, ids, first, model, run = np.mean([e.nme for e in errors], 0), test.ids, errors[0], models[0], runs/f"{name}-{seeds[0]}"
     log, result = read_log(run, "stacked_hg"), read_json(run/"landmarks.json")
-    few = name == "course"  # ten times as slow: fewer shakes, nothing aligned
+    few = name in ("course", "photos")  # for comparison only: fewer shakes, nothing aligned
     asked, chosen = variants(model, test), ({} if few else variants(model, val)) | {"": val.errors(model).nme}; curves, numbers = shaken(model, test, first.nme, few)
     guess = mean_face_errors(test.rows, mean_face(xywh_to_xyxy(test.seen[BOX_COLUMNS]), points_of(test.seen)))
     each = [float(e.nme.mean()) for e in errors]; kept, risk = risk_coverage(first)
