@@ -1,6 +1,7 @@
 "The page: made without a network, with a photograph dropped on it through its own interface, and looked at by a browser without a window."
 import re
 import shutil
+import socket
 import subprocess
 import urllib.request
 
@@ -35,7 +36,8 @@ def served(tmp_path_factory):
     pipe = FacePipeline(create_detector("centerface", threads=1), LandmarkModel.load("big", "cpu"), Pixels(), "pixels", threshold=0.9)
     gallery = Gallery(model="pixels"); pipe.enroll(home/"people", gallery)
     page = build_app(pipe, gallery)
-    yield launch_app(page, port=7897, wait=False), paths
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); free = s.getsockname()[1]
+    yield launch_app(page, port=free, wait=False), paths
     page.close(); gallery.close()
 
 
@@ -67,4 +69,5 @@ def test_a_browser_shows_it(served, tmp_path):
 
 def test_a_taken_port_is_one_sentence(served):
     with gradio.Blocks(analytics_enabled=False) as other: gradio.Markdown("another")
-    with pytest.raises(InputError, match="port 7897 is taken"): launch_app(other, port=7897, wait=False)
+    port = int(re.search(r":(\d+)", served[0].split("//")[1]).group(1))
+    with pytest.raises(InputError, match=f"port {port} is taken"): launch_app(other, port=port, wait=False)
