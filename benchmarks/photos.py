@@ -21,7 +21,7 @@ def reliable(pipe, table, emb, bins=10):
     if pipe.probability is None: return None
     keep = ~np.isnan(emb[:, 0]); e, p = emb[keep], table.person.to_numpy()[keep]
     i, j = np.triu_indices(len(p), 1); score, same = (e @ e.T)[i, j], p[i] == p[j]
-    from facerec_nb.recognition_study import reliability
+    from facerec_nb.calibration import reliability
     return reliability(score[same], score[~same], pipe.probability, bins=bins)
 
 

@@ -82,7 +82,7 @@ def _calibration(embedder):
     "Threshold and fitted probability of an embedder, each a sensible one or None"
     fitted = embedder.probability
     if fitted is not None:
-        from facerec_nb.recognition_study import same_person
+        from facerec_nb.calibration import same_person
         if not np.isfinite(same_person([-1., 0., 1.], fitted)).all(): raise InputError("its fitted probability is no probability: store it again")
     return embedder.threshold and float(embedder.threshold["threshold"]), fitted
 
@@ -301,7 +301,7 @@ def probability_of(self:FacePipeline,
     similarity:float, # cosine of two faces
 ) -> float: # 0..1, or `None` when the model holds no fit
     "How likely two faces are one person, when one in two such pairs is (the prior of the fit)"
-    from facerec_nb.recognition_study import same_person
+    from facerec_nb.calibration import same_person
     return None if self.probability is None or similarity is None else float(same_person(similarity, self.probability))
 
 @patch
