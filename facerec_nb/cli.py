@@ -207,10 +207,10 @@ def facerec_train_embedder(
     _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
 # %% ../nbs/parts/cli.ipynb #c0027
-def _measure(pairs, images, people, run, detector, embedder, seed):
+def _measure(pairs, images, people, run, detector, embedder, fast, seed):
     "The whole pipeline on pairs or on a folder of people"
     from facerec_nb.evaluation import embed_people, measure_pairs, measure_people
-    pipe = _load(run, detector, embedder)
+    pipe = _load(run, detector, embedder, fast)
     if people: return measure_people(*embed_people(pipe, people, _progress()), threshold=pipe.threshold, seed=seed)
     return measure_pairs(pipe, pairs, images, progress=_progress())
 
@@ -224,6 +224,7 @@ def facerec_evaluate(
     people:str=None, # instead: measure the whole pipeline on a folder with one folder a person
     embedder:str=None, # with --pairs or --people: another embedder, a .onnx file, a checkpoint or a name in the package
     detector:str="centerface", # with --pairs or --people: centerface, or whole when every photograph is a cropped face
+    fast:bool=False, # with --pairs or --people: look once, with the small landmark network and no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
     json:bool=False, # print JSON
 ):
@@ -232,7 +233,7 @@ def facerec_evaluate(
     show = lambda metrics: "\n".join(f"{k:32s} {show_metric(m)}" for k, m in metrics.items())
     if pairs and not images: raise InputError(f"the photographs of {pairs} are missing: give their folder with --images")
     if pairs or people:
-        metrics = _measure(pairs, images, people, run or data, detector, embedder, seed)
+        metrics = _measure(pairs, images, people, run or data, detector, embedder, fast, seed)
         return _say(json, dict(metrics=metrics), show(metrics))
     if not (data and run): raise InputError("nothing to measure: give the folder of aligned faces and the run, or --pairs with --images, or --people")
     from facerec_nb.recognition import evaluate, report
@@ -246,12 +247,16 @@ def facerec_evaluate(
 def facerec_export_onnx(
     source:str, # a checkpoint (.pth), or the folder of a run, whose best_*.pth are all written
     out:str, # for a checkpoint the .onnx file to write; for a run the folder, made when needed
+    int8:str=None, # a folder written by facerec_align, whose faces set the scales: embedders are written a second time, with 8-bit convolutions, as NAME_int8.onnx
     json:bool=False, # print JSON
 ):
     "Write trained networks as ONNX, each once its answers equal torch's to 1e-4"
-    from facerec_nb.onnx_export import export_run
+    from facerec_nb.alignment import read_aligned
+    from facerec_nb.onnx_export import export_run, quantise_onnx
+    faces = int8 and read_aligned(int8)[1][:512]
     rows = export_run(source, out)
-    _say(json, rows, "\n".join(f"{one_line(r['path'])}: {r['kind']}, {r['size']} px, opset {r['opset']}, differs from torch by {r['difference']:.1g}" for r in rows))
+    for r in [r for r in rows if int8 and r["kind"] == "embedder"]: r["int8"] = quantise_onnx(r["path"], faces, r["path"][:-5] + "_int8.onnx")
+    _say(json, rows, "\n".join(f"{one_line(r['path'])}: {r['kind']}, {r['size']} px, opset {r['opset']}, differs from torch by {r['difference']:.1g}" + (f"; in eight bits cosine {r['int8']['cosine']:.4f}" if "int8" in r else "") for r in rows))
 
 # %% ../nbs/parts/cli.ipynb #c0027c
 @command
@@ -281,20 +286,17 @@ def facerec_study(
     if not wanted: _say(json, rec := study.write_records(out, boot), as_json(rec["metrics"]))
 
 # %% ../nbs/parts/cli.ipynb #c0029
-def _load(run, detector, embedder):
-    "The pipeline of a run or of the package; of the demo's run while the package carries no embedder"
-    from facerec_nb.checkpoint import packaged
+def _load(run, detector, embedder, fast):
+    "The pipeline of a run or of the package"
     from facerec_nb.pipeline import FacePipeline
-    if not (run or embedder):
-        try: packaged("embedder_small")
-        except InputError: run = "runs/demo"
-    return FacePipeline.load(run, detector=detector, embedder=embedder)
+    return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast)
 
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
     gallery:str, # gallery file; made when it is not there, added to when it is
-    run:str=None, # folder of the run with the two networks; without it those of the package, or runs/demo while the package has no embedder
+    run:str=None, # folder of a run with its two networks; without it those of the package
+    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which a face is known; stored in the gallery instead of the model's own
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
@@ -304,7 +306,7 @@ def facerec_enroll(
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import people_below
     people_below(people)
-    pipe = _load(run, detector, embedder)
+    pipe = _load(run, detector, embedder, fast)
     g = Gallery(gallery, pipe.model)
     if threshold is not None: g.threshold = pipe.need_threshold(threshold)
     rows = pipe.enroll(people, g, progress=_progress())
@@ -324,7 +326,8 @@ def _drawing(out, photos, path):
 def facerec_identify(
     photos:str, # a photograph, or a folder of them (searched recursively)
     gallery:str="gallery.db", # gallery file made by facerec_enroll
-    run:str=None, # folder of the run with the two networks; without it those of the package, or runs/demo while the package has no embedder
+    run:str=None, # folder of a run with its two networks; without it those of the package
+    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which a face is known; without it the gallery's or the model's
     top:int=5, # people in each ranked answer (with --json)
@@ -339,7 +342,7 @@ def facerec_identify(
     paths = photos_below(photos) if os.path.isdir(photos) else [Path(photos)]
     targets = [draw and _drawing(draw, photos, p) for p in paths]
     if draw and {*map(os.path.realpath, targets)} & {*map(os.path.realpath, paths)}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")
-    g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector, embedder), [], []
+    g, pipe, done, skipped = Gallery.load(gallery), _load(run, detector, embedder, fast), [], []
     for path, target, faces in zip(paths, targets, pipe.stream(paths, progress=_progress())):
         if faces.problem and len(paths) == 1: raise InputError(faces.problem)
         if faces.problem: skipped.append(dict(file=str(path), problem=faces.problem)); print(one_line(faces.problem), file=sys.stderr); continue
@@ -358,7 +361,8 @@ def facerec_identify(
 def facerec_verify(
     a:str, # a photograph
     b:str, # another photograph
-    run:str=None, # folder of the run with the two networks; without it those of the package, or runs/demo while the package has no embedder
+    run:str=None, # folder of a run with its two networks; without it those of the package
+    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
@@ -367,7 +371,7 @@ def facerec_verify(
     "Do two photographs show one person? Exit code 0 same, 3 different, 4 no face in one of them, 1 bad input; the largest face of each counts"
     for p in (a, b):
         if not os.path.isfile(p): raise InputError(f"{p} is not a file: give two photographs")
-    result = _load(run, detector, embedder).verify(a, b, threshold)
+    result = _load(run, detector, embedder, fast).verify(a, b, threshold)
     _say(json, result, "\t".join([result["status"], *("" if result[k] is None else f"{result[k]:.4f}" for k in ("similarity", "threshold", "probability"))]))
     return dict(same=0, different=3, no_face=4)[result["status"]]
 
@@ -375,7 +379,8 @@ def facerec_verify(
 @command
 def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
-    run:str=None, # folder of the run with the two networks; without it those of the package, or runs/demo while the package has no embedder
+    run:str=None, # folder of a run with its two networks; without it those of the package
+    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
@@ -384,6 +389,6 @@ def facerec_app(
     from facerec_nb.app import build_app, launch_app
     from facerec_nb.gallery import Gallery
     g = Gallery.load(gallery) if gallery else None
-    pipe = _load(run, detector, embedder)
+    pipe = _load(run, detector, embedder, fast)
     if g is not None: g.check_model(pipe.model)
     launch_app(build_app(pipe, g), port)

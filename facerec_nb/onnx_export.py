@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPSET', 'TOLERANCE', 'OUTPUTS', 'FACE_INPUT', 'OnnxNet', 'largest_difference', 'export_onnx', 'use_onnx',
-           'export_run', 'OnnxEmbedder']
+           'export_run', 'quantise_onnx', 'OnnxEmbedder']
 
 # %% ../nbs/parts/onnx.ipynb #c0003
-import copy, hashlib, inspect, io, json, os, warnings
+import copy, hashlib, inspect, io, json, os, tempfile, warnings
 from pathlib import Path
 
 import numpy as np
@@ -240,10 +240,43 @@ def export_run(
     if Path(out).suffix == ".onnx": raise InputError(f"{out} is one file, but {source} holds {len(found)} networks: give a folder")
     return [export_onnx(p, Path(out)/f"{p.stem}.onnx") for p in found]
 
-# %% ../nbs/parts/onnx.ipynb #c0061
-FACE_INPUT = dict(colour="RGB", mean=127.5, std=127.5, template="arcface", threshold=None, probability=None) # of a foreign embedder, unless a JSON file beside it says otherwise
+# %% ../nbs/parts/onnx.ipynb #c0053
+def _smaller(path, x, folder):
+    "The graph at `path` with 8-bit convolutions, its scales from the pixels `x`"
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+    class Reader(CalibrationDataReader):
+        def __init__(self): self.batches = iter([dict(pixels=x[i:i + 16]) for i in range(0, len(x), 16)])
+        def get_next(self): return next(self.batches, None)
+    quant_pre_process(path, f"{folder}/folded.onnx", skip_symbolic_shape=True)
+    quantize_static(f"{folder}/folded.onnx", f"{folder}/int8.onnx", Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"])
+    return onnx.load(f"{folder}/int8.onnx")
+
+# %% ../nbs/parts/onnx.ipynb #c0054
+def quantise_onnx(
+    path, # an embedder's `.onnx` file, written by `export_onnx`
+    faces:np.ndarray, # uint8 RGB `(N, S, S, 3)`, 64 aligned faces or more; those of a training are best
+    out, # the `.onnx` file to write
+    least:float=0.99, # smallest mean cosine between old and new embeddings
+) -> dict: # path, bytes, n, cosine (mean) and lowest, of the faces that set no scale
+    "Write an embedder with 8-bit convolutions; raises `InputError` when the faces are too few or the embeddings too different"
+    import onnx
+    data, about = _load(path, "embedder"); old = OnnxNet(path, "embedder")
+    if len(faces) < 64 or faces.shape[1:] != (old.size, old.size, 3): raise InputError(f"the scales need 64 aligned faces of {old.size} px or more, these are {faces.shape}: give more, aligned for this network")
+    x = np.ascontiguousarray(faces.transpose(0, 3, 1, 2), np.float32)
+    with tempfile.TemporaryDirectory() as folder: model = _smaller(path, x[::2], folder)
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in (about | dict(int8=len(x[::2]))).items() if k != "sha256"})
+    data = _seal(model.SerializeToString())
+    with atomic_path(out) as temp:
+        temp.write_bytes(data); cosine = (OnnxNet(temp, "embedder").embed(x[1::2], flip=False)*old.embed(x[1::2], flip=False)).sum(1)
+        if not cosine.mean() >= least: raise InputError(f"in eight bits the embeddings of {path} have a mean cosine of {cosine.mean():.4f} with the old ones, wanted is {least}: give faces like those of its training, or stay with 32 bits")
+    return dict(path=str(out), bytes=len(data), n=len(cosine), cosine=float(cosine.mean()), lowest=float(cosine.min()))
 
 # %% ../nbs/parts/onnx.ipynb #c0063
+FACE_INPUT = dict(colour="RGB", mean=127.5, std=127.5, template="arcface", threshold=None, probability=None) # of a foreign embedder, unless a JSON file beside it says otherwise
+
+# %% ../nbs/parts/onnx.ipynb #c0065
 def _scales_itself(graph):
     "Does a graph begin with arithmetic on its pixels?"
     pixels = {i.name for i in graph.input} - {i.name for i in graph.initializer}
@@ -264,7 +297,7 @@ def _wishes(path, graph):
     if wish["threshold"] is not None and not number(wish["threshold"]): raise InputError(f"{beside} says threshold {wish['threshold']!r}: give a cosine")
     return wish | dict(threshold=None if wish["threshold"] is None else dict(threshold=float(wish["threshold"])))
 
-# %% ../nbs/parts/onnx.ipynb #c0065
+# %% ../nbs/parts/onnx.ipynb #c0067
 def _unit(e): return (e/np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 class OnnxEmbedder:
@@ -301,7 +334,7 @@ class OnnxEmbedder:
             out.append(_unit(sum(_unit(self._raw(x)) for x in (part, part[:, :, ::-1])[:1 + flip])))
         return np.concatenate(out)
 
-# %% ../nbs/parts/onnx.ipynb #c0066
+# %% ../nbs/parts/onnx.ipynb #c0068
 @patch
 def _shape(self:OnnxEmbedder):
     "Input, output, size and layout of the graph; raises InputError"
@@ -326,7 +359,7 @@ def _try(self:OnnxEmbedder):
         raise InputError(f"{self.path} answers {e.shape} to two faces, not two different vectors: give an ONNX file of an embedder")
     self.emb_dim = e.shape[1]
 
-# %% ../nbs/parts/onnx.ipynb #c0067
+# %% ../nbs/parts/onnx.ipynb #c0069
 @patch
 def _raw(self:OnnxEmbedder, faces):
     "What the graph answers to uint8 RGB faces (N, S, S, 3)"

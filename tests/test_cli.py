@@ -127,6 +127,15 @@ def test_enroll_identify_verify(chain):
     assert same["status"] == "same" and same["similarity"] > 0.999 and same["threshold"] == 0.9
 
 
+def test_without_a_run_the_networks_of_the_package_answer(chain, tmp_path):
+    first = json.loads(good("facerec_enroll", chain/"people", tmp_path/"g.db", "--fast", "--json"))
+    assert first["photographs"]["enrolled"] >= 12
+    rows = [line.split("\t") for line in good("facerec_identify", chain/"people"/"Zoë 1", "--gallery", tmp_path/"g.db", "--fast").splitlines()]
+    assert rows and all(r[1:3] == ["known", "Zoë 1"] and float(r[5]) > 0.9 for r in rows if r[1] != "no_face")
+    r = run("facerec_identify", chain/"people"/"Zoë 1", "--gallery", tmp_path/"g.db")
+    assert r.returncode == 1 and "-fast" in r.stderr and r.stderr.count("\n") == 1
+
+
 def test_evaluate_on_people_and_pairs(chain, tmp_path):
     "The whole pipeline, by a folder of people and by a list of pairs"
     got = json.loads(good("facerec_evaluate", "--people", chain/"people", chain/"run", "--json"))["metrics"]
