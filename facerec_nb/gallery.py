@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'Gallery', 'clean_name', 'Match']
 
 # %% ../nbs/parts/gallery.ipynb #c0003
-import contextlib, json, os, re, sqlite3, threading, time, unicodedata, zipfile
+import contextlib, html, json, os, re, sqlite3, threading, time, unicodedata, zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -280,7 +280,15 @@ def __repr__(self:Gallery):
     count = self._rows("SELECT count(*) FROM refs")[0][0]
     return f"Gallery: {len(self)} people, {count} references of {self.dim or 0} numbers, model {self.model}, threshold {self.threshold}"
 
-# %% ../nbs/parts/gallery.ipynb #c0054
+@patch
+def _repr_html_(self:Gallery):
+    "The line above, and the first twenty people"
+    rows = self._rows("SELECT name, count(refs.id), min(added), max(added) FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name LIMIT 20")
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(v or ''))}</td>" for v in r) + "</tr>" for r in rows)
+    more = f"<p>and {len(self) - len(rows):,} more</p>" if len(self) > len(rows) else ""
+    return f"<p>{html.escape(repr(self))}</p><table><tr><th>person</th><th>references</th><th>first</th><th>last</th></tr>{body}</table>{more}"
+
+# %% ../nbs/parts/gallery.ipynb #c0057
 class _Memory(NamedTuple):
     "The gallery as it is searched"
     state: tuple # of the file when this was read
@@ -290,7 +298,7 @@ class _Memory(NamedTuple):
     person: np.ndarray # number of each row's person
     names: dict # number -> name
 
-# %% ../nbs/parts/gallery.ipynb #c0055
+# %% ../nbs/parts/gallery.ipynb #c0058
 def _block(rows, dim, path):
     "Numbers, people and embeddings (N, D) of rows read from a file; raises InputError when they cannot be right"
     bad = next((r[0] for r in rows if not isinstance(r[2], bytes) or len(r[2]) != 4*dim), None)
@@ -302,7 +310,7 @@ def _block(rows, dim, path):
     if off.any(): raise InputError(f"the gallery {path or ''} is damaged (reference {rows[off.argmax()][0]} is not of unit length): take a copy of it, or enrol again into a new file")
     return np.array([r[0] for r in rows], np.int64), np.array([r[1] for r in rows], np.int64), e
 
-# %% ../nbs/parts/gallery.ipynb #c0056
+# %% ../nbs/parts/gallery.ipynb #c0059
 @patch
 def _read_new(self:Gallery, db, m):
     "References with larger numbers than those in memory, in blocks"
@@ -313,7 +321,7 @@ def _read_new(self:Gallery, db, m):
         m.nearest.add(e); ids.append(i); person.append(p); last = i[-1]
     return m._replace(ids=np.concatenate(ids), person=np.concatenate(person))
 
-# %% ../nbs/parts/gallery.ipynb #c0057
+# %% ../nbs/parts/gallery.ipynb #c0060
 @patch
 def _forget(self:Gallery, db, m):
     "Drop what is no longer in the file, and read all names again"
@@ -321,7 +329,7 @@ def _forget(self:Gallery, db, m):
     m.nearest.drop(np.flatnonzero(~np.isin(m.ids, left)))
     return m._replace(names=dict(db.execute("SELECT id, name FROM people")))
 
-# %% ../nbs/parts/gallery.ipynb #c0059
+# %% ../nbs/parts/gallery.ipynb #c0062
 @patch
 def _renew(self:Gallery, db, state):
     "Read what is new in the file, inside a read transaction; everything when most of what is in memory has gone"
@@ -332,7 +340,7 @@ def _renew(self:Gallery, db, state):
     m = m._replace(names=m.names | dict(db.execute("SELECT id, name FROM people WHERE id>?", (max(m.names, default=0),))))
     return self._read_new(db, m)._replace(state=state, edits=edits)
 
-# %% ../nbs/parts/gallery.ipynb #c0060
+# %% ../nbs/parts/gallery.ipynb #c0063
 @patch
 def _sync(self:Gallery):
     "What is searched, as new as the file"
@@ -344,14 +352,14 @@ def _sync(self:Gallery):
             except BaseException: self._memory = None; raise
         return self._memory
 
-# %% ../nbs/parts/gallery.ipynb #c0064
+# %% ../nbs/parts/gallery.ipynb #c0067
 class Match(NamedTuple):
     "One line of a ranked answer"
     name: str # the person
     similarity: float # cosine with the nearest reference, -1..1
     source: str # where that reference came from
 
-# %% ../nbs/parts/gallery.ipynb #c0065
+# %% ../nbs/parts/gallery.ipynb #c0068
 def _people_first(m, similarity, row, k):
     "`(person, similarity, row)` of the first k different people"
     best = {}
@@ -361,7 +369,7 @@ def _people_first(m, similarity, row, k):
         if len(best) == k: break
     return list(best.values())
 
-# %% ../nbs/parts/gallery.ipynb #c0066
+# %% ../nbs/parts/gallery.ipynb #c0069
 @patch
 def search(self:Gallery,
     embeddings, # `(N, D)` or `(D,)`, L2-normalised
@@ -375,13 +383,13 @@ def search(self:Gallery,
         answers = [_people_first(m, s, r, k) for s, r in zip(*m.nearest.search(e, min(many, len(m.ids)), upto=len(m.ids)))]; many *= 4
     return [[Match(m.names[p], s, self._source(m.ids[r])) for p, s, r in a] for a in answers]
 
-# %% ../nbs/parts/gallery.ipynb #c0067
+# %% ../nbs/parts/gallery.ipynb #c0070
 @patch
 def _source(self:Gallery, ref):
     "Where a reference came from; empty when it was removed a moment ago"
     return next((s for s, in self._rows("SELECT source FROM refs WHERE id=?", int(ref))), "")
 
-# %% ../nbs/parts/gallery.ipynb #c0081
+# %% ../nbs/parts/gallery.ipynb #c0084
 @patch
 def _wipe(self:Gallery):
     "Empty the write-ahead log, so that nothing deleted is left in it"
@@ -391,7 +399,7 @@ def _wipe(self:Gallery):
     if busy: raise InputError(f"the change is made, but another program keeps {self.path} busy and old copies stay in {Path(self.path).name}-wal: close that program and call compact()")
     if self._memory: self._sync()
 
-# %% ../nbs/parts/gallery.ipynb #c0082
+# %% ../nbs/parts/gallery.ipynb #c0085
 @patch
 def compact(self:Gallery):
     "Write the file anew without its free pages and empty the log; needs as much room again as the file has"
@@ -400,7 +408,7 @@ def compact(self:Gallery):
         except sqlite3.Error as e: raise _wrong(self.path, e) from None
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0084
+# %% ../nbs/parts/gallery.ipynb #c0087
 @patch
 def _known(self:Gallery, db, name):
     "Number of a person who must be there; raises InputError"
@@ -408,7 +416,7 @@ def _known(self:Gallery, db, name):
     if person is None: raise InputError(f"there is nobody called {name!r} in the gallery {self.path or ''}: see people()")
     return person
 
-# %% ../nbs/parts/gallery.ipynb #c0085
+# %% ../nbs/parts/gallery.ipynb #c0088
 @patch
 def remove(self:Gallery,
     name:str, # the person
@@ -417,7 +425,7 @@ def remove(self:Gallery,
     with self._change() as db: db.execute("DELETE FROM people WHERE id=?", (self._known(db, name),))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0086
+# %% ../nbs/parts/gallery.ipynb #c0089
 @patch
 def rename(self:Gallery,
     old:str, # the name now
@@ -430,7 +438,7 @@ def rename(self:Gallery,
         db.execute("UPDATE people SET name=? WHERE id=?", (clean_name(new), person))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0087
+# %% ../nbs/parts/gallery.ipynb #c0090
 @patch
 def merge(self:Gallery,
     old:str, # this person disappears,
@@ -444,7 +452,7 @@ def merge(self:Gallery,
         db.execute("DELETE FROM people WHERE id=?", (a,))
     self._wipe()
 
-# %% ../nbs/parts/gallery.ipynb #c0093
+# %% ../nbs/parts/gallery.ipynb #c0096
 @patch
 def save(self:Gallery,
     path, # the file to write
@@ -460,7 +468,7 @@ def save(self:Gallery,
         finally: copy.close()
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0094
+# %% ../nbs/parts/gallery.ipynb #c0097
 @patch(cls_method=True)
 def load(cls:Gallery,
     path, # a gallery file
@@ -472,10 +480,10 @@ def load(cls:Gallery,
     if model: g.check_model(model)
     return g
 
-# %% ../nbs/parts/gallery.ipynb #c0100
+# %% ../nbs/parts/gallery.ipynb #c0103
 _FORMAT, _JSON_MOST = "facerec_nb gallery 1", 200_000_000 # bytes of JSON that an import will read
 
-# %% ../nbs/parts/gallery.ipynb #c0101
+# %% ../nbs/parts/gallery.ipynb #c0104
 @patch
 def export(self:Gallery,
     path, # the `.zip` to write
@@ -493,7 +501,7 @@ def export(self:Gallery,
                 for n in wanted: f.write(b"".join(e for e, in self._rows("SELECT embedding FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id", n)))
     return Path(path)
 
-# %% ../nbs/parts/gallery.ipynb #c0103
+# %% ../nbs/parts/gallery.ipynb #c0106
 def _header(z, path):
     "The checked `gallery.json` of an export and its number of references; raises InputError"
     def no(why): raise InputError(f"{path} is not a whole export of a gallery ({why}): export it again")
@@ -514,7 +522,7 @@ def _header(z, path):
     if info["embeddings.f32"].file_size != 4*dim*count: no(f"{count} references of {dim} numbers are {4*dim*count} bytes, there are {info['embeddings.f32'].file_size}")
     return head, count
 
-# %% ../nbs/parts/gallery.ipynb #c0105
+# %% ../nbs/parts/gallery.ipynb #c0108
 @patch
 def _import_people(self:Gallery, db, z, head, merge):
     "The people of a checked export, inside a transaction"
@@ -527,7 +535,7 @@ def _import_people(self:Gallery, db, z, head, merge):
             _insert(db, self.path, name, e, [r[0] for r in refs], [r[1] for r in refs])
         f.read(1) # the end: here the checksum is compared
 
-# %% ../nbs/parts/gallery.ipynb #c0106
+# %% ../nbs/parts/gallery.ipynb #c0109
 @patch
 def import_file(self:Gallery,
     path, # written by `export`

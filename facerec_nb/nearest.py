@@ -74,11 +74,13 @@ def drop(self:Nearest,
 
 # %% ../nbs/parts/nearest.ipynb #c0015
 def _first_stage(sample):
-    "An empty faiss index with codes of two bits a number, trained on a sample (S, D)"
+    "An empty faiss index with codes of two bits a number, of all numbers or of the directions that matter, trained on a sample (S, D)"
     import faiss
-    dim = sample.shape[1]; pairs = (dim + 1)//2
-    index = faiss.index_factory(dim, f"Pad{2*pairs},PQ{pairs}x4fs" if dim % 2 else f"PQ{pairs}x4fs", faiss.METRIC_INNER_PRODUCT)
-    index.train(sample)
+    dim = sample.shape[1]; share = np.cumsum(np.linalg.eigvalsh(sample.T @ sample)[::-1]); kept = int(np.searchsorted(share, 0.995*share[-1])) + 1
+    pairs = (min(kept, dim) + 1)//2
+    spec = f"PCAR{2*pairs},PQ{pairs}x4fs" if 2*pairs < 0.75*dim else f"PQ{dim//2}x4fs" if dim % 2 == 0 else f"Pad{dim + 1},PQ{(dim + 1)//2}x4fs"
+    index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
+    index.train(np.concatenate([sample, -sample])) # of both signs, so that no mean is taken off
     return index
 
 # %% ../nbs/parts/nearest.ipynb #c0017
@@ -157,7 +159,8 @@ def search(self:Nearest,
     if q.ndim != 2 or q.shape[1] != self.dim: raise InputError(f"these vectors are {q.shape}, not (N, {self.dim}): they come from another model")
     rows, n, index = self._now
     n = n if upto is None else min(n, upto)
-    if index is None: similarity, row = faiss.knn(q, rows[:n], k, metric=faiss.METRIC_INNER_PRODUCT); return similarity, row
+    if index is None and len(q) > 4: return faiss.knn(q, rows[:n], k, metric=faiss.METRIC_INNER_PRODUCT)
+    if index is None: found = [_top(rows[:n] @ v, np.arange(n), k) for v in q]; return np.array([s for s, _ in found], np.float32).reshape(-1, k), np.array([r for _, r in found]).reshape(-1, k)
     coded = index.ntotal
     near = index.search(q, min(coded, max(self.candidates, k)))[1]
     if n > coded: late = faiss.knn(q, rows[coded:n], min(k, n - coded), metric=faiss.METRIC_INNER_PRODUCT)[1]; near = np.hstack([near, np.where(late < 0, -1, late + coded)])
