@@ -5,14 +5,14 @@
 
 On an idle machine. Each program is a process of its own with a stated number of threads; the programs take turns, round by round, and the headline is the median over the rounds of the ratio of their median times a photograph.
 Peak memory is that of the process. InceptionResnetV1 has random weights here (its trained ones are a download; the time is the same), MTCNN has its own. Beside the time on the clock stands processor time.
-The programs: onnx and torch are ours by engine, onnx_plain and torch_plain without mirror images, facenet is MTCNN with its defaults, facenet_40 with min_face_size=40.
+The programs: onnx and torch are ours by engine, fast is the pipeline with fast=True on onnx, facenet is MTCNN with its defaults, facenet_40 with min_face_size=40.
 """
 import argparse, json, os, resource, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
 
-STAGES, PROGRAMS, REFERENCES = ("decode", "detect", "landmarks", "align", "embed", "search"), ("onnx", "torch", "onnx_plain", "torch_plain", "facenet", "facenet_40"), 1000
+STAGES, PROGRAMS, REFERENCES = ("decode", "detect", "landmarks", "align", "embed", "search"), ("onnx", "torch", "fast", "facenet", "facenet_40"), 1000
 
 
 class Watch:
@@ -32,12 +32,12 @@ def gallery(dim, model):
     g.search(e[:1]); return g
 
 
-def ours(args, engine, mirror):
+def ours(args, engine, fast):
     "Photograph -> stages, with the pipeline's own parts called one by one"
     from facerec_nb.files import read_image
     from facerec_nb.geometry import align_face
     from facerec_nb.pipeline import FacePipeline
-    pipe = FacePipeline.load(args.run, landmarks=args.landmarks, embedder=args.embedder, threads=args.one[1], engine=engine, mirror=mirror)
+    pipe = FacePipeline.load(args.run, landmarks=args.landmarks, embedder=args.embedder, threads=args.one[1], engine=engine, fast=fast)
     e = pipe.embedder; g = gallery(e.emb_dim, pipe.model)
     def one(path, watch):
         img = watch("decode", read_image, path)
@@ -45,7 +45,7 @@ def ours(args, engine, mirror):
         if not len(boxes): return 0
         points, _ = watch("landmarks", pipe.landmarks.points, img, boxes)
         faces = watch("align", lambda: np.stack([align_face(img, p, e.size, e.template) for p in points]))
-        emb = watch("embed", lambda: e.embed(faces, flip=mirror, check_colour=False))
+        emb = watch("embed", lambda: e.embed(faces, flip=pipe.mirror, check_colour=False))
         watch("search", g.search, emb); return len(boxes)
     return one
 
@@ -75,7 +75,7 @@ def child(args):
     import cv2, faiss, torch
     torch.set_num_threads(threads); cv2.setNumThreads(threads); faiss.omp_set_num_threads(threads)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    one = theirs(args, 40 if name == "facenet_40" else 20) if name.startswith("facenet") else ours(args, name.partition("_")[0], not name.endswith("_plain"))
+    one = theirs(args, 40 if name == "facenet_40" else 20) if name.startswith("facenet") else ours(args, "torch" if name == "torch" else "onnx", name == "fast")
     paths = photographs(args)
     for p in paths[:5]: one(p, Watch()) # first calls prepare memory
     rows, faces = [], 0
