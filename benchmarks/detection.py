@@ -12,29 +12,22 @@ from facerec_nb.celeba import BOX_COLUMNS, load_celeba
 from facerec_nb.detection import CELEBA_BOX, CenterFaceDetector, fit_box_map, iou, map_boxes, match_box
 from facerec_nb.files import fingerprint, read_image
 from facerec_nb.geometry import xywh_to_xyxy
-from facerec_nb.preparation import add_splits
+from facerec_nb.metrics import bootstrap_ids
+from facerec_nb.preparation import Usable, add_splits
 from facerec_nb.records import metric, record, write_record
 
-def people_interval(values, people, n=1000, seed=0):
-    "95 % interval of a mean, people drawn with replacement"
-    rng, ids = np.random.default_rng(seed), np.unique(people)
-    sums = np.array([values[people == i].sum() for i in ids]); counts = np.array([(people == i).sum() for i in ids])
-    draw = rng.integers(len(ids), size=(n, len(ids)))
-    return np.percentile(sums[draw].sum(1)/counts[draw].sum(1), [2.5, 97.5])
-
 def share(values, people, unit="share"):
-    "A mean as a metric"
-    values = np.asarray(values, float)
-    low, high = people_interval(values, people)
-    return metric(float(values.mean()), float(low), float(high), n=len(values), unit=unit)
+    "A mean as a metric, with its interval over people"
+    v = np.asarray(values, float); value, low, high = bootstrap_ids(lambda r: v[r].mean(), people, n=1000)
+    return metric(value, min(low, value), max(high, value), n=len(v), unit=unit)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/celeba-wild-60x30"); parser.add_argument("--out", default="results/pipeline/detection.json")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    table = add_splits(load_celeba(args.data).table, seed=21)
-    true = xywh_to_xyxy(table[BOX_COLUMNS]); people = table.identity.to_numpy(); unseen = (table.people == "unseen").to_numpy()
+    table = load_celeba(args.data).table; held = add_splits(Usable(min_box=0, drop_blurry=False).select(table), seed=21).query("people == 'unseen'").identity # the 12 people whom the landmark networks have not seen either
+    true = xywh_to_xyxy(table[BOX_COLUMNS]); people = table.identity.to_numpy(); unseen = table.identity.isin(held).to_numpy()
     detect, rows = CenterFaceDetector(box_map=None, threads=1), []
     detect(np.zeros((300, 300, 3), np.uint8))
     for path, box in zip(table.path, true):

@@ -18,7 +18,7 @@ from facerec_nb.detection import CenterFaceDetector, fit_box_map, iou, map_boxes
 from facerec_nb.files import fingerprint, read_image
 from facerec_nb.geometry import xywh_to_xyxy
 from facerec_nb.metrics import bootstrap_ids
-from facerec_nb.preparation import add_splits
+from facerec_nb.preparation import Usable, add_splits
 from facerec_nb.records import metric, record, write_record
 
 
@@ -100,8 +100,8 @@ if __name__ == "__main__":
     for name, (make, package, licence, state) in CANDIDATES.items():
         try: nets[name] = make(); nets[name](np.zeros((200, 200, 3), np.uint8)); facts[name] = dict(megabytes=round(size_of(package), 1), licence=licence, state=state)
         except Exception as e: nets.pop(name, None); lost[name] = f"{type(e).__name__}: {str(e)[:200]}"; print(name, "left out:", lost[name])
-    table = add_splits(load_celeba(args.data).table, seed=21); table = table.iloc[np.linspace(0, len(table) - 1, min(args.photos, len(table))).astype(int)].reset_index(drop=True)
-    true, people, seen = xywh_to_xyxy(table[BOX_COLUMNS]), table.identity.to_numpy(), (table.people == "seen").to_numpy()
+    table = load_celeba(args.data).table; held = add_splits(Usable(min_box=0, drop_blurry=False).select(table), seed=21).query("people == 'unseen'").identity; table = table.iloc[np.linspace(0, len(table) - 1, min(args.photos, len(table))).astype(int)].reset_index(drop=True)
+    true, people, seen = xywh_to_xyxy(table[BOX_COLUMNS]), table.identity.to_numpy(), ~table.identity.isin(held).to_numpy()
     rows = {n: [] for n in nets}
     for path, box in zip(table.path, true):
         img = read_image(Path(args.data)/path)

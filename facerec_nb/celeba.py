@@ -62,8 +62,9 @@ def _lines(path):
 # %% ../nbs/00_data_analysis.ipynb #c0017
 def _columns(path, lines):
     "How a file is built: separator, column names, number of header lines, promised number of rows"
-    count, first = (int(lines[0]), 1) if lines[0].strip().isdigit() else (None, 0)
-    if first >= len(lines): raise InputError(f"{path} has no rows: copy or download it again")
+    full = [i for i, l in enumerate(lines) if l.strip()]; count = int(lines[full[0]]) if lines[full[0]].strip().isdecimal() else None
+    if full[count is not None:] == []: raise InputError(f"{path} has no rows: copy or download it again")
+    first = full[count is not None]
     sep = "," if "," in lines[first] else None
     head = [h.strip().strip('"') for h in lines[first].split(sep)]
     if os.path.splitext(head[0])[1].lower() in IMAGE_SUFFIXES: # no header

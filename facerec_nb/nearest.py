@@ -83,7 +83,7 @@ def _first_stage(sample):
     index.train(np.concatenate([sample, -sample])) # of both signs, so that no mean is taken off
     return index
 
-# %% ../nbs/parts/nearest.ipynb #c0017
+# %% ../nbs/parts/nearest.ipynb #c0018
 def _joined(parts):
     "faiss indexes over consecutive rows as one, each searched by a thread of its own"
     import faiss
@@ -92,7 +92,7 @@ def _joined(parts):
     for p in parts: index.add_shard(p)
     return index
 
-# %% ../nbs/parts/nearest.ipynb #c0018
+# %% ../nbs/parts/nearest.ipynb #c0019
 @patch
 def build(self:Nearest,
     sample:int=10_000, # vectors the codes are learned from
@@ -112,10 +112,10 @@ def build(self:Nearest,
         if self._stop.is_set(): return
         with self._lock: self._now, self._parts = self._now._replace(index=_joined(parts)), parts
 
-# %% ../nbs/parts/nearest.ipynb #c0020
+# %% ../nbs/parts/nearest.ipynb #c0021
 _alive = weakref.WeakSet() # whatever may be building when the program ends
 
-# %% ../nbs/parts/nearest.ipynb #c0021
+# %% ../nbs/parts/nearest.ipynb #c0022
 @patch
 def _build_soon(self:Nearest):
     "Start `build` in the background when it is due"
@@ -126,19 +126,19 @@ def _build_soon(self:Nearest):
     self._thread = threading.Thread(target=self.build, daemon=True)
     self._thread.start()
 
-# %% ../nbs/parts/nearest.ipynb #c0022
+# %% ../nbs/parts/nearest.ipynb #c0023
 @patch
 def close(self:Nearest):
     "Stop building"
     self._stop.set()
     if self._thread: self._thread.join()
 
-# %% ../nbs/parts/nearest.ipynb #c0023
+# %% ../nbs/parts/nearest.ipynb #c0024
 @atexit.register
 def _close_all():
     for n in list(_alive): n.close()
 
-# %% ../nbs/parts/nearest.ipynb #c0025
+# %% ../nbs/parts/nearest.ipynb #c0026
 def _top(similarity, rows, k):
     "The k largest of one query, NaN left out, padded with row -1"
     keep = ~np.isnan(similarity); s, r = similarity[keep], rows[keep]
@@ -146,7 +146,7 @@ def _top(similarity, rows, k):
     order = np.argsort(-s, kind="stable"); short = k - len(s)
     return np.r_[s[order], np.full(short, -np.inf, np.float32)], np.r_[r[order], np.full(short, -1, np.int64)]
 
-# %% ../nbs/parts/nearest.ipynb #c0026
+# %% ../nbs/parts/nearest.ipynb #c0027
 @patch
 def search(self:Nearest,
     vectors, # `(N, D)` float32 of unit length

@@ -582,8 +582,8 @@ def summarise(
     for k, best, base in (("auc", "auc_unseen_best", "auc_unseen_baseline"), ("lfw", "lfw_view1_accuracy", "lfw_view1_baseline")):
         known = None not in (value[best], value[base]) and value[base] < 1
         metrics[f"{k}_error_cut"] = metric(1 - (1 - value[best])/(1 - value[base]) if known else None, unit="share of the baseline's error")
-    known = None not in (value["train_seconds_best"], value["train_seconds_baseline"])
-    metrics["train_time_ratio"] = metric(value["train_seconds_best"]/value["train_seconds_baseline"] if known else None, unit="ratio")
+    cost = read_json(Path(out)/"speed.json")["metrics"] if (Path(out)/"speed.json").exists() else {}; best, base = (cost.get(f"train_core_seconds_{n}", metric(None))["value"] for n in ("best", "course"))
+    metrics["train_time_ratio"] = metric(best/base if best and base else None, unit="ratio of the seconds on one quiet core")
     rec = record("Recognition: the headline numbers", COMMAND, about, metrics); write_record(Path(out)/"summary.json", rec)
     return rec
 
@@ -602,23 +602,42 @@ def ms_per_face(
     finally: torch.set_num_threads(before)
     return metric(float(np.median(took[3:])), *np.quantile(took[3:], [0.025, 0.975]).tolist(), n=repeats, unit="ms of processor time, 1 thread")
 
-# %% ../nbs/parts/recognition_study.ipynb #c0093
+# %% ../nbs/parts/recognition_study.ipynb #c0094
+@patch
+def training_cost(self:Study,
+    name:str, # a key of `recipes`
+    steps:int=32, # of an epoch
+) -> dict: # `metric`s train_images_per_s_NAME and train_core_seconds_NAME, of one thread
+    "What a training costs on a quiet machine, measured on a few steps of it"
+    import tempfile, torch
+    recipe, before = self.recipes[name], torch.get_num_threads(); rows, faces = self.training(recipe); n = len(rows); few = min(n, steps*recipe.batch_size)
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as tmp:
+            train_embedder((rows[:few], faces[:few]), tmp, recipe.head, recipe.backbone, 3, recipe.batch_size, recipe.lr, recipe.weight_decay, recipe.emb_dim, augment=recipe.augment, head_kw=recipe.head_kw, held=self.watched(2), together=recipe.together)
+            rate = read_log(tmp, short_name(recipe.head)).images_per_s.iloc[1:]
+    finally: torch.set_num_threads(before)
+    return {f"train_images_per_s_{name}": metric(float(rate.mean()), float(rate.min()), float(rate.max()), n=few*2, unit="faces/s, 1 thread; range over two epochs"),
+            f"train_core_seconds_{name}": metric(float(n*recipe.epochs/rate.mean()), n=n*recipe.epochs, unit="s on one quiet core, the rate times the length")}
+
+# %% ../nbs/parts/recognition_study.ipynb #c0095
 @patch
 def speed(self:Study,
     out, # folder of the records
     names=("arcface", "small", "base", "course", "best"), # the ladder; those not trained are left out
     repeats:int=20, # measurements of each
 ) -> dict: # the record written to `out/speed.json`
-    "Milliseconds a face of the trained networks, one at a time and 32 at once"
+    "Milliseconds a face of the trained networks, one at a time and 32 at once, and what their trainings cost"
     metrics = {}
     for n in names:
         if n not in self.recipes or not (seeds := self.trained(n)): continue
+        metrics |= self.training_cost(n)
         model = FaceEmbedder.load(self.runs/f"{n}-{seeds[0]}"/f"best_{short_name(self.recipes[n].head)}.pth", "cpu")
         metrics |= {f"ms_{n}_{b}": ms_per_face(model, b, repeats) for b in (1, 32)}
     rec = record("Milliseconds a face, one CPU thread", COMMAND + " --speed", self.about(), metrics); write_record(Path(out)/"speed.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0096
+# %% ../nbs/parts/recognition_study.ipynb #c0098
 def open_study(
     data="../shared/data", # the folder that holds the three folders of pictures and the annotations
     runs="runs/recognition", # folder of faces and trainings
@@ -631,7 +650,7 @@ def open_study(
     table, faces = align_all(rows, LandmarkModel.load(model), folder, size, progress=progress)
     return Study(table, faces, runs, raw=data)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0097
+# %% ../nbs/parts/recognition_study.ipynb #c0099
 def list_jobs(
     runs, # folder of the trainings
     recipes:dict=None, # name -> `Recipe`; `None`: `RUNS`
@@ -640,7 +659,7 @@ def list_jobs(
     def state(run): return "finished" if (run/"trained.json").exists() else "begun" if (run/"begun.json").exists() else "missing"
     return pd.DataFrame([dict(name=n, seed=s, state=state(Path(runs)/f"{n}-{s}")) for n, r in (recipes or RUNS).items() for s in r.seeds])
 
-# %% ../nbs/parts/recognition_study.ipynb #c0098
+# %% ../nbs/parts/recognition_study.ipynb #c0100
 @patch
 def write_records(self:Study,
     out="results/recognition", # folder of the records
