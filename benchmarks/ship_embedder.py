@@ -66,7 +66,7 @@ def milliseconds(model, faces, repeats=40):
     return metric(float(np.median(took[5:])), *np.quantile(took[5:], [0.025, 0.975]).tolist(), n=repeats, unit="ms of processor time a face, 1 thread, no mirror image")
 
 
-def draws_of(emb, ids, n=1000):
+def draws_of(emb, ids, n=200):
     "AUC of bootstrap draws over people"
     curve = PairCurve(emb, np.unique(ids, return_inverse=True)[1])
     return np.array([curve.values(w)["auc"] for w in people_weights(len(np.unique(ids)), n, 0)])
@@ -96,7 +96,7 @@ if __name__ == "__main__":
     m, ck = rec["metrics"], load_checkpoint(small)
     table = [f"| {title} | {show_metric(m[k], digits)} |" for title, k, digits in ROWS if k in m] + [f"| ms a face, one CPU thread, 8-bit ONNX | {out['ms_int8']['value']:.1f} |", f"| ms a face, one CPU thread, PyTorch | {out['ms_torch']['value']:.1f} |"]
     with atomic_path(WEIGHTS/"embedder.md") as temp:
-        temp.write_text(CARD.format(size=ck["preprocessing"]["size"], dim=ck["arch"]["backbone"]["emb_dim"], rows="\n".join(table), what=f"300 people of CelebA with five pictures each, and LFW's 1,000 pairs of View 1 (test).", name=args.name, classes=len(ck["classes"]), cosine=out["cosine_int8"]["value"],
+        temp.write_text(CARD.format(size=ck["preprocessing"]["size"], dim=ck["arch"]["backbone"]["emb_dim"], rows="\n".join(table), what="300 people of CelebA with five pictures each, and LFW's 1,000 pairs of View 1 (test).", name=args.name, classes=len(ck["classes"]), cosine=out["cosine_int8"]["value"],
                         images=m["train_images"]["value"], people=m["train_people"]["value"], hours=m["train_seconds"]["value"]/3600, licence=LICENCE, lfw=m["lfw_view1_accuracy"]["value"], far=ck["threshold"]["target_far"], lfw_far=m["far_at_threshold_lfw"]["value"]))
     print((WEIGHTS/"embedder.md").read_text())
     for k, v in out.items(): print(f"{k:36s} {show_metric(v, 4)}")

@@ -20,3 +20,7 @@ def test_demo_runs_and_is_skipped_when_nothing_has_changed(tmp_path, capsys):
     again = run_demo(**settings)
     assert capsys.readouterr().out.count("unchanged, skipped") == len(first["stages"])
     assert again["metrics"] == first["metrics"]
+
+    def numbers(out): r = json.loads((out/"report.json").read_text()); return r["metrics"], {k: v for k, v in r["curves"].items() if k != "stage_seconds"}, r["data"], r["seeds"]
+    run_demo(**settings | dict(out=tmp_path/"other", quiet=True))
+    assert numbers(tmp_path/"other") == numbers(tmp_path/"demo"), "the same seed on the same machine gives the same report, timings aside"
