@@ -11,7 +11,7 @@ import pytest
 from facerec_nb.alignment import LandmarkModel
 from facerec_nb.app import build_app, launch_app
 from facerec_nb.detection import create_detector
-from facerec_nb.files import InputError, write_image
+from facerec_nb.files import InputError, read_image, write_image
 from facerec_nb.gallery import Gallery
 from facerec_nb.pipeline import FacePipeline
 from facerec_nb.synthetic import sample_faces
@@ -56,7 +56,8 @@ def test_a_photograph_is_named(served):
     picture, aligned, rows, said = client.predict(handle_file(str(served[1][1])), 0.9, api_name="/describe")
     first = rows["data"][0]
     assert first[:2] == ["known", "Emil"] and "1 known" in said and len(aligned) == len(rows["data"]) and picture
-    assert client.predict(handle_file(str(served[1][1])), 1.0, api_name="/describe")[2]["data"][0][0] == "unknown"
+    mirrored = write_image(served[1][1].parent.parent.parent/"mirrored.png", read_image(served[1][1])[:, ::-1])
+    assert client.predict(handle_file(str(mirrored)), 1.0, api_name="/describe")[2]["data"][0][0] == "unknown"
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
