@@ -137,8 +137,6 @@ if __name__ == "__main__":
                 t, info = turn(args, p, threads); times[p].append(t); infos[p].append(info)
                 print(f"{threads} threads, round {r}: {p:12s} {np.median(t[..., 0].sum(1)):8.1f} ms a photograph, {info['peak_gb']:.2f} GB", flush=True)
         metrics |= summary(times, infos, programs, threads)
-    if "onnx" in programs: metrics["ms_per_photo"] = metrics[f"onnx_ms_{args.threads[0]}"]
-    if "facenet" in programs: metrics["ms_per_photo_facenet_pytorch"] = metrics[f"facenet_ms_{args.threads[0]}"]
     paths = photographs(args)
     data = dict(name=Path(args.data).name, fingerprint=fingerprint(Path(args.data)), n_images=len(paths), n_people=len({p.parent for p in paths}))
     options = "".join(f" --{k} {v}" for k in ("run", "embedder", "landmarks") if (v := getattr(args, k)))
