@@ -20,6 +20,7 @@ from torch import nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 
+from .attribute_head import AttributeHead, check_attributes
 from .backbones import Embedder
 from .checkpoint import load_checkpoint, load_weights, save_checkpoint
 from .files import InputError, atomic_path, fingerprint, write_json
@@ -115,9 +116,10 @@ def short_name(
     return SHORT.get(head, head)
 
 def _loss(model, batch):
-    "The head's loss, and for the log top-1 without and with the margin"
+    "The head's loss and that of the attributes, and for the log top-1 without and with the margin"
     emb, y = model["backbone"](batch["x"]), batch["y"]
     head = model["head"]; loss = head.loss(emb, y)
+    if "attributes" in model: loss = loss + model["attributes"].loss(emb, batch["attributes"])
     if not head.classifies: return loss, {}
     with torch.no_grad(): return loss, {k: (logits.argmax(1) == y).float().mean() for k, logits in dict(train_top1=head(emb), train_top1_margin=head(emb, y)).items()}
 
@@ -217,6 +219,8 @@ def train_embedder(
     precision:str="auto", # see `FitCfg`
     held=None, # tuple (table, faces) of people in no training: the AUC in the log and the threshold are theirs, no epoch is chosen, the last one is kept
     together:bool=False, # batches of four photographs a person, for losses that compare photographs
+    attributes=None, # `(N, K)` bool, what else is known of each row of the table: a second task for the same embedding, see `AttributeHead`
+    attribute_weight:float=3.0, # of the second task
     resume:bool=False, # go on from the last epoch
     progress:bool=False, # show a progress bar
 ) -> dict: # name, head, path, metrics of the best epoch, threshold, n_train, n_people, epochs, seconds, images_per_s
@@ -226,13 +230,15 @@ def train_embedder(
     seed_everything(seed)
     net = Embedder(backbone, emb_dim, faces.shape[1], pretrained)
     model = nn.ModuleDict(dict(backbone=net, head=create_head(head, emb_dim, len(people), **HEAD_KW.get(head, {}) | (head_kw or {}))))
+    arrays = dict(x=faces[train], y=label[train])
+    if attributes is not None: arrays["attributes"] = check_attributes(attributes, len(table))[train]; model["attributes"] = AttributeHead(emb_dim, arrays["attributes"].mean(0), attribute_weight)
     cfg = FitCfg(epochs=epochs, batch_size=min(batch_size, len(train)), lr=lr, weight_decay=weight_decay, seed=seed, precision=precision)
     if held: val_faces, val_ids, monitor = held[1], held[0].identity.to_numpy(), "epoch"
     else: val_faces, val_ids, monitor = faces[val], ids[val], "val_score"
     if both := set(val_ids) & set(people) if held else 0: raise InputError(f"person {min(both)} is held out and trained on: everyone must be in one place")
     sample = train[::max(1, len(train)//512)]
     validate = _validation(val_faces, val_ids, None if held else label[val], (faces[sample], label[sample]) if held else None)
-    log = fit(model, _loss, ArrayData(x=faces[train], y=label[train]), cfg, run, name, validate=validate, monitor=monitor, mode="max", augment=augment, groups=label[train] if together else None,
+    log = fit(model, _loss, ArrayData(**arrays), cfg, run, name, validate=validate, monitor=monitor, mode="max", augment=augment, groups=label[train] if together else None,
               checkpoint=_about(model, table, faces[train], people, seed, template), resume=resume, progress=progress)
     best = log.loc[log[monitor].idxmax()].drop("model").to_dict(); path = Path(run)/f"best_{name}.pth"
     return dict(name=name, head=head, path=str(path), metrics=best, threshold=_add_threshold(path, val_faces, val_ids, target_far, best), n_train=len(train),

@@ -206,6 +206,7 @@ class Recipe:
     people:int=None # only so many people
     per_person:int=None # only so many photographs of each
     size:int=112 # side of the faces in pixels
+    attributes:float=0. # weight of CelebA's forty attributes as a second task; 0: not used
 
 # %% ../nbs/parts/recognition_study.ipynb #c0039
 ARC, _SHORT = dict(scale=30.0, margin=0.3), dict(epochs=10, people=900) # the grid shows what else there is
@@ -216,11 +217,11 @@ _HARD = Augment(coarse=0.15)
 RUNS = dict(
     ce=Recipe("ce", seeds=(0, 1, 2)), arcface=Recipe(seeds=(0, 1, 2), head_kw=ARC),
     normface=Recipe("normface", head_kw=dict(scale=30.0)), cosface=Recipe("cosface", head_kw=dict(scale=30.0, margin=0.2)), adaface=Recipe("adaface", head_kw=dict(scale=30.0, margin=0.3)),
-    subcentres=Recipe(head_kw=ARC | dict(centres=3)), triplet=Recipe("triplet", together=True), triplet_random=Recipe("triplet", together=True, head_kw=dict(mining="random")),
+    subcentres=Recipe(head_kw=ARC | dict(centres=3)), triplet=Recipe("triplet", together=True), triplet_random=Recipe("triplet", together=True, head_kw=dict(mining="random")), attributes=Recipe(head_kw=ARC, attributes=10.),
     course=Recipe(backbone="resnet18", epochs=30, lr=1e-3, head_kw=dict(scale=30.0, margin=0.5, smoothing=0.1), augment=_PLAIN, with_test=True),
     course_ce=Recipe("ce", "resnet18", epochs=30, lr=1e-3, head_kw=dict(smoothing=0.1), augment=_PLAIN, with_test=True),
     small=Recipe(backbone="small", head_kw=ARC), base=Recipe(backbone="base", head_kw=ARC),
-    best=Recipe(backbone="small", epochs=25, head_kw=ARC, augment=_HARD, with_test=True))
+    best=Recipe(backbone="small", epochs=24, weight_decay=0.3, head_kw=ARC, augment=_HARD, with_test=True, attributes=10.))
 
 # %% ../nbs/parts/recognition_study.ipynb #c0041
 RUNS |= {f"grid_m{m:g}_s{s:g}": Recipe(head_kw=dict(scale=s, margin=m), **_SHORT) for m in (0.1, 0.3, 0.5) for s in (16.0, 30.0, 64.0)}
@@ -287,6 +288,24 @@ def watched(self:Study,
 
 # %% ../nbs/parts/recognition_study.ipynb #c0051
 @patch
+def known(self:Study,
+    rows:pd.DataFrame, # of the CelebA faces
+    names=ATTRIBUTES, # which
+) -> np.ndarray: # bool `(len(rows), len(names))`
+    "CelebA's attributes of these faces; raises `InputError`"
+    table = load_celeba(self.raw/"celeba-annotations", images=False, need=("attributes", "identity")).table.set_index("image_id")
+    return table.loc[rows.image_id, list(names)].to_numpy(bool)
+
+# %% ../nbs/parts/recognition_study.ipynb #c0053
+@patch
+def _train(self:Study, recipe, data, run, epochs, seed=0, **kw):
+    "`train_embedder` as a recipe says"
+    r = recipe; attributes = self.known(data[0]) if r.attributes else None
+    return train_embedder(data, run, r.head, r.backbone, epochs, r.batch_size, r.lr, r.weight_decay, r.emb_dim, seed, augment=r.augment, head_kw=r.head_kw, together=r.together,
+                          attributes=attributes, attribute_weight=r.attributes, **kw)
+
+# %% ../nbs/parts/recognition_study.ipynb #c0055
+@patch
 def train(self:Study,
     name:str, # a key of `recipes`
     seed:int=0, # of weights, order and augmentation
@@ -299,12 +318,11 @@ def train(self:Study,
     if (run/"trained.json").exists(): return read_json(run/"trained.json")
     if recipe.size != self.faces.shape[1]: raise InputError(f"{name} wants faces of {recipe.size} px, these are {self.faces.shape[1]} px: align with size={recipe.size}")
     write_json(run/"begun.json", dict(said=said))
-    done = train_embedder(self.training(recipe), run, recipe.head, recipe.backbone, recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay, recipe.emb_dim, seed, augment=recipe.augment,
-                          head_kw=recipe.head_kw, held=self.watched(), together=recipe.together, resume=True, progress=progress)
+    done = self._train(recipe, self.training(recipe), run, recipe.epochs, seed, held=self.watched(), resume=True, progress=progress)
     write_json(run/"trained.json", done | dict(said=said, recipe=asdict(recipe)))
     return read_json(run/"trained.json")
 
-# %% ../nbs/parts/recognition_study.ipynb #c0056
+# %% ../nbs/parts/recognition_study.ipynb #c0060
 def _shares(hit, total, W, pairs=False):
     "Weighted share of `hit` in `total`, for all people and for each row of `W`; people x people matrices when pairs"
     def share(W):
@@ -315,7 +333,7 @@ def _shares(hit, total, W, pairs=False):
     low, high = np.nanquantile(draws, [0.025, 0.975])
     return float(value), float(min(low, value)), float(max(high, value))
 
-# %% ../nbs/parts/recognition_study.ipynb #c0057
+# %% ../nbs/parts/recognition_study.ipynb #c0061
 def attribute_errors(
     emb:np.ndarray, # `(N, D)` L2-normalised
     ids:np.ndarray, # `(N,)` who they are
@@ -335,7 +353,7 @@ def attribute_errors(
                          n_people=len(set(person[a[g | i]]) | set(person[b[g | i]])))
     return out
 
-# %% ../nbs/parts/recognition_study.ipynb #c0062
+# %% ../nbs/parts/recognition_study.ipynb #c0066
 def read_pairs(
     path, # `pairsDevTest.txt`, or any list in LFW's format
 ) -> pd.DataFrame: # a, b (file names), same (bool)
@@ -349,7 +367,7 @@ def read_pairs(
         rows.append((f"{parts[0]}_{int(parts[1]):04d}.jpg", f"{parts[2]}_{int(parts[3]):04d}.jpg", parts[0] == parts[2]))
     return pd.DataFrame(rows, columns=["a", "b", "same"])
 
-# %% ../nbs/parts/recognition_study.ipynb #c0063
+# %% ../nbs/parts/recognition_study.ipynb #c0067
 @patch
 def lfw(self:Study,
     emb:np.ndarray, # `(N, D)` L2-normalised embeddings of `part("lfw")`
@@ -367,10 +385,10 @@ def lfw(self:Study,
     if threshold is not None: out |= {f"{k}_at_threshold_lfw": metric(float((score[m] >= threshold).mean()), n=int(m.sum()), unit="share") for k, m in dict(tar=same, far=~same).items()}
     return out, draws
 
-# %% ../nbs/parts/recognition_study.ipynb #c0066
+# %% ../nbs/parts/recognition_study.ipynb #c0070
 _FARS = (0.1, 0.01, 0.001)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0067
+# %% ../nbs/parts/recognition_study.ipynb #c0071
 def _unseen(emb, ids, fars, n_boot):
     "Everything about people never seen: name -> metric, draws, curves"
     genuine, impostor = pair_scores(emb, ids); fars = tuple(f for f in fars if f*len(impostor) >= 1)
@@ -381,7 +399,7 @@ def _unseen(emb, ids, fars, n_boot):
                 median_impostor_unseen=metric(float(np.median(impostor)), n=len(impostor), unit="cosine"), median_genuine_unseen=metric(float(np.median(genuine)), n=len(genuine), unit="cosine"))
     return out, draws.add_suffix("_unseen"), curves, (genuine, impostor)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0068
+# %% ../nbs/parts/recognition_study.ipynb #c0072
 @patch
 def top1(self:Study,
     model:FaceEmbedder, # trained on the train photographs of some of the people
@@ -394,7 +412,7 @@ def top1(self:Study,
     train, near = self.part("train"); near = model.embed(near)
     return closed_set(train.identity.to_numpy()[(model.embed(faces[known]) @ near.T).argmax(1)] == ids, ids, n_boot)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0069
+# %% ../nbs/parts/recognition_study.ipynb #c0073
 @patch
 def calibrate(self:Study,
     embed, # faces -> embeddings
@@ -412,7 +430,7 @@ def calibrate(self:Study,
     out |= {f"{k}_{name}": metric(r[k], n=sum(r["n"]), unit=k) for name, r in rel.items() for k in ("ece", "brier")}
     return out, dict(reliability=rel, probability=fitted, threshold=cut), dict(threshold=cut, probability=fitted)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0070
+# %% ../nbs/parts/recognition_study.ipynb #c0074
 @patch
 def attributes(self:Study,
     emb:np.ndarray, # `(N, D)` embeddings of `part("unseen")`
@@ -421,11 +439,10 @@ def attributes(self:Study,
     n_boot:int=1000, # bootstrap draws over people
 ) -> dict: # attribute -> what `attribute_errors` returns
     "Errors of the unseen people within and across CelebA's attributes"
-    rows = self.part("unseen")[0]; known = load_celeba(self.raw/"celeba-annotations", images=False, need=("attributes", "identity")).table.set_index("image_id")
-    has = known.loc[rows.image_id, list(names)].to_numpy(bool)
-    return {k: attribute_errors(emb, rows.identity.to_numpy(), h, threshold, n_boot) for k, h in zip(names, has.T)}
+    rows = self.part("unseen")[0]
+    return {k: attribute_errors(emb, rows.identity.to_numpy(), h, threshold, n_boot) for k, h in zip(names, self.known(rows, names).T)}
 
-# %% ../nbs/parts/recognition_study.ipynb #c0071
+# %% ../nbs/parts/recognition_study.ipynb #c0075
 @patch
 def pictures(self:Study,
     model:FaceEmbedder, # trained
@@ -444,7 +461,7 @@ def pictures(self:Study,
                   angles=dict(edges=edges.tolist(), **{k: np.histogram(v, edges)[0].tolist() for k, v in dict(own=own, other=other).items()}))
     return dict(norm_against_sharpness=metric(float(spearmanr(norm, sharp)[0]), n=len(norm), unit="Spearman's rho")), curves
 
-# %% ../nbs/parts/recognition_study.ipynb #c0072
+# %% ../nbs/parts/recognition_study.ipynb #c0076
 @patch
 def numbers(self:Study,
     embed, # aligned faces uint8 `(N, S, S, 3)` -> L2-normalised embeddings
@@ -459,7 +476,7 @@ def numbers(self:Study,
     out["auc_wild_unseen"] = metric(auc(*kept), n=sum(map(len, kept)), unit=f"AUC, {wild.identity.nunique()} people")
     return out, draws, curves, emb, stored
 
-# %% ../nbs/parts/recognition_study.ipynb #c0073
+# %% ../nbs/parts/recognition_study.ipynb #c0077
 @patch
 def measure(self:Study,
     name:str, # a key of `recipes`
@@ -484,7 +501,7 @@ def measure(self:Study,
     write_json(run/"measured.json", dict(said=said, metrics=out, curves=curves))
     return read_json(run/"measured.json")["metrics"], draws, read_json(run/"measured.json")["curves"]
 
-# %% ../nbs/parts/recognition_study.ipynb #c0077
+# %% ../nbs/parts/recognition_study.ipynb #c0081
 @patch
 def over_seeds(self:Study,
     name:str, # a key of `recipes`
@@ -504,7 +521,7 @@ def over_seeds(self:Study,
         if k in got[0][1] and len(seeds) > 1: out[f"{k}_seed_sd"] = metric(float(np.std(each, ddof=1)), n=len(seeds), unit="standard deviation over seeds")
     return out, [g[1] for g in got], got[0][2] | dict(seeds={k: [g[0][k]["value"] for g in got] for k in got[0][1]}), seeds
 
-# %% ../nbs/parts/recognition_study.ipynb #c0078
+# %% ../nbs/parts/recognition_study.ipynb #c0082
 def paired_difference(
     a:list, # draws of system a, a DataFrame a seed; the same people in the same row
     b:list, # draws of system b
@@ -522,10 +539,10 @@ def paired_difference(
         out[k] = dict(value=value, low=float(min(low, value)), high=float(max(high, value)), p=float((1 + (~better).sum())/(1 + len(d))))
     return out
 
-# %% ../nbs/parts/recognition_study.ipynb #c0081
+# %% ../nbs/parts/recognition_study.ipynb #c0085
 COMMAND, MAIN = "facerec_study", ("ce", "arcface", "course", "best") # MAIN: full bootstrap and errors by attribute
 
-# %% ../nbs/parts/recognition_study.ipynb #c0082
+# %% ../nbs/parts/recognition_study.ipynb #c0086
 @patch
 def about(self:Study) -> dict: # name, fingerprint, n_images, n_people, and the counts of every role
     "What the study is made of, for its records"
@@ -534,7 +551,7 @@ def about(self:Study) -> dict: # name, fingerprint, n_images, n_people, and the 
                 images=t.role.value_counts().to_dict(), people=t.groupby("role").identity.nunique().to_dict(), box=t.groupby("source").box.value_counts().unstack(fill_value=0).to_dict("index"),
                 alignment=t.groupby("source")["align"].value_counts().unstack(fill_value=0).to_dict("index"))
 
-# %% ../nbs/parts/recognition_study.ipynb #c0083
+# %% ../nbs/parts/recognition_study.ipynb #c0087
 @patch
 def write_run(self:Study,
     name:str, # a key of `recipes`, or 'pixels'
@@ -550,7 +567,7 @@ def write_run(self:Study,
     write_record(Path(out)/f"{name}.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0084
+# %% ../nbs/parts/recognition_study.ipynb #c0088
 @patch
 def compare(self:Study,
     a:str, # a key of `recipes`
@@ -566,12 +583,12 @@ def compare(self:Study,
     write_record(Path(out)/f"{a}_against_{b}.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0086
+# %% ../nbs/parts/recognition_study.ipynb #c0090
 _HEADLINE = dict(top1_ce=("ce", "top1"), top1_arcface=("arcface", "top1"), auc_unseen_ce=("ce", "auc_unseen"), auc_unseen_arcface=("arcface", "auc_unseen"), auc_unseen_best=("best", "auc_unseen"),
                  auc_unseen_baseline=("course", "auc_unseen"), tpr_at_fpr05_unseen=("best", "tpr_at_fpr05_unseen"), rank1_unseen=("best", "rank1_unseen"), dir_at_fpir01_unseen=("best", "dir_at_fpir01_unseen"),
                  lfw_view1_accuracy=("best", "lfw_view1_accuracy"), lfw_view1_baseline=("course", "lfw_view1_accuracy"), train_seconds_best=("best", "train_seconds"), train_seconds_baseline=("course", "train_seconds"))
 
-# %% ../nbs/parts/recognition_study.ipynb #c0087
+# %% ../nbs/parts/recognition_study.ipynb #c0091
 def summarise(
     out, # folder of the records
     about:dict, # from `Study.about`
@@ -587,7 +604,7 @@ def summarise(
     rec = record("Recognition: the headline numbers", COMMAND, about, metrics); write_record(Path(out)/"summary.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0092
+# %% ../nbs/parts/recognition_study.ipynb #c0096
 def ms_per_face(
     model:FaceEmbedder, # on the CPU
     batch:int=1, # faces at once
@@ -602,7 +619,7 @@ def ms_per_face(
     finally: torch.set_num_threads(before)
     return metric(float(np.median(took[3:])), *np.quantile(took[3:], [0.025, 0.975]).tolist(), n=repeats, unit="ms of processor time, 1 thread")
 
-# %% ../nbs/parts/recognition_study.ipynb #c0094
+# %% ../nbs/parts/recognition_study.ipynb #c0098
 @patch
 def training_cost(self:Study,
     name:str, # a key of `recipes`
@@ -614,13 +631,13 @@ def training_cost(self:Study,
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as tmp:
-            train_embedder((rows[:few], faces[:few]), tmp, recipe.head, recipe.backbone, 3, recipe.batch_size, recipe.lr, recipe.weight_decay, recipe.emb_dim, augment=recipe.augment, head_kw=recipe.head_kw, held=self.watched(2), together=recipe.together)
+            self._train(recipe, (rows[:few], faces[:few]), tmp, 3, held=self.watched(2))
             rate = read_log(tmp, short_name(recipe.head)).images_per_s.iloc[1:]
     finally: torch.set_num_threads(before)
     return {f"train_images_per_s_{name}": metric(float(rate.mean()), float(rate.min()), float(rate.max()), n=few*2, unit="faces/s, 1 thread; range over two epochs"),
             f"train_core_seconds_{name}": metric(float(n*recipe.epochs/rate.mean()), n=n*recipe.epochs, unit="s on one quiet core, the rate times the length")}
 
-# %% ../nbs/parts/recognition_study.ipynb #c0095
+# %% ../nbs/parts/recognition_study.ipynb #c0099
 @patch
 def speed(self:Study,
     out, # folder of the records
@@ -637,7 +654,7 @@ def speed(self:Study,
     rec = record("Milliseconds a face, one CPU thread", COMMAND + " --speed", self.about(), metrics); write_record(Path(out)/"speed.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0098
+# %% ../nbs/parts/recognition_study.ipynb #c0102
 def open_study(
     data="../shared/data", # the folder that holds the three folders of pictures and the annotations
     runs="runs/recognition", # folder of faces and trainings
@@ -650,7 +667,7 @@ def open_study(
     table, faces = align_all(rows, LandmarkModel.load(model), folder, size, progress=progress)
     return Study(table, faces, runs, raw=data)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0099
+# %% ../nbs/parts/recognition_study.ipynb #c0103
 def list_jobs(
     runs, # folder of the trainings
     recipes:dict=None, # name -> `Recipe`; `None`: `RUNS`
@@ -659,7 +676,7 @@ def list_jobs(
     def state(run): return "finished" if (run/"trained.json").exists() else "begun" if (run/"begun.json").exists() else "missing"
     return pd.DataFrame([dict(name=n, seed=s, state=state(Path(runs)/f"{n}-{s}")) for n, r in (recipes or RUNS).items() for s in r.seeds])
 
-# %% ../nbs/parts/recognition_study.ipynb #c0100
+# %% ../nbs/parts/recognition_study.ipynb #c0104
 @patch
 def write_records(self:Study,
     out="results/recognition", # folder of the records
