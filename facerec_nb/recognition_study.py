@@ -12,6 +12,7 @@ import os, shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
@@ -205,28 +206,28 @@ class Recipe:
     with_test:bool=False # train on the closed set's test photographs too; then there is no top-1
     people:int=None # only so many people
     per_person:int=None # only so many photographs of each
-    size:int=112 # side of the faces in pixels
+    size:int=112 # side of the faces in pixels; smaller than the study's: shrunk
     attributes:float=0. # weight of CelebA's forty attributes as a second task; 0: not used
 
 # %% ../nbs/parts/recognition_study.ipynb #c0039
-ARC, _SHORT = dict(scale=30.0, margin=0.3), dict(epochs=10, people=900) # the grid shows what else there is
+ARC = dict(scale=30.0, margin=0.3) # the grid shows what else there is
 _PLAIN = Augment(rotation=0., zoom=0., shift=0., light=0., colour=0., grey=0., cutout=0.) # mirrored at most
 _HARD = Augment(coarse=0.15)
 
 # %% ../nbs/parts/recognition_study.ipynb #c0040
 RUNS = dict(
     ce=Recipe("ce", seeds=(0, 1, 2)), arcface=Recipe(seeds=(0, 1, 2), head_kw=ARC),
-    normface=Recipe("normface", head_kw=dict(scale=30.0)), cosface=Recipe("cosface", head_kw=dict(scale=30.0, margin=0.2)), adaface=Recipe("adaface", head_kw=dict(scale=30.0, margin=0.3)),
-    subcentres=Recipe(head_kw=ARC | dict(centres=3)), triplet=Recipe("triplet", together=True), triplet_random=Recipe("triplet", together=True, head_kw=dict(mining="random")), attributes=Recipe(head_kw=ARC, attributes=10.),
+    ce_half=Recipe("ce", size=56), normface=Recipe("normface", head_kw=dict(scale=30.0), size=56), cosface=Recipe("cosface", head_kw=dict(scale=30.0, margin=0.2), size=56), adaface=Recipe("adaface", head_kw=dict(scale=30.0, margin=0.3), size=56),
+    subcentres=Recipe(head_kw=ARC | dict(centres=3), size=56), triplet=Recipe("triplet", together=True, size=56), triplet_random=Recipe("triplet", together=True, head_kw=dict(mining="random"), size=56), attributes=Recipe(head_kw=ARC, attributes=10., size=56),
     course=Recipe(backbone="resnet18", epochs=30, lr=1e-3, head_kw=dict(scale=30.0, margin=0.5, smoothing=0.1), augment=_PLAIN, with_test=True),
     course_ce=Recipe("ce", "resnet18", epochs=30, lr=1e-3, head_kw=dict(smoothing=0.1), augment=_PLAIN, with_test=True),
     small=Recipe(backbone="small", head_kw=ARC), base=Recipe(backbone="base", head_kw=ARC),
     best=Recipe(backbone="small", epochs=24, weight_decay=0.3, head_kw=ARC, augment=_HARD, with_test=True, attributes=10.))
 
 # %% ../nbs/parts/recognition_study.ipynb #c0041
-RUNS |= {f"grid_m{m:g}_s{s:g}": Recipe(head_kw=dict(scale=s, margin=m), **_SHORT) for m in (0.1, 0.3, 0.5) for s in (16.0, 30.0, 64.0)}
-RUNS |= {f"people_{n}": Recipe(head_kw=ARC, people=n, epochs=e) for n, e in ((270, 100), (900, 30))} # all 2,700: arcface
-RUNS |= {f"photos_{k}": Recipe(head_kw=ARC, per_person=k, epochs=e) for k, e in ((1, 40), (2, 20), (3, 13))} # all four: arcface
+RUNS |= {f"grid_m{m:g}_s{s:g}": Recipe(head_kw=dict(scale=s, margin=m), size=56) for m in (0.1, 0.3, 0.5) for s in (16.0, 30.0, 64.0)}
+RUNS |= {f"people_{n}": Recipe(head_kw=ARC, people=n, epochs=e, size=56) for n, e in ((270, 100), (900, 30))} # all 2,700: grid_m0.3_s30
+RUNS |= {f"photos_{k}": Recipe(head_kw=ARC, per_person=k, epochs=e, size=56) for k, e in ((1, 40), (2, 20), (3, 13))} # all four: grid_m0.3_s30
 
 # %% ../nbs/parts/recognition_study.ipynb #c0042
 def parse_job(
@@ -286,7 +287,17 @@ def watched(self:Study,
     rows, faces = self.part("calibration"); keep = rows.groupby("identity").cumcount().to_numpy() < per_person
     return rows[keep].reset_index(drop=True), faces[keep]
 
-# %% ../nbs/parts/recognition_study.ipynb #c0051
+# %% ../nbs/parts/recognition_study.ipynb #c0050
+@patch
+def at(self:Study,
+    size:int, # side of the faces in pixels
+) -> Study: # the same people, photographs and folder of trainings
+    "The study on smaller faces; raises `InputError` for larger ones"
+    have = self.faces.shape[1]
+    if size > have: raise InputError(f"faces of {size} px are asked for, these are {have} px: align with size={size}")
+    return Study(self.table, np.stack(thread_map(lambda f: cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA), self.faces)), self.runs, self.recipes, self.raw)
+
+# %% ../nbs/parts/recognition_study.ipynb #c0053
 @patch
 def known(self:Study,
     rows:pd.DataFrame, # of the CelebA faces
@@ -296,7 +307,7 @@ def known(self:Study,
     table = load_celeba(self.raw/"celeba-annotations", images=False, need=("attributes", "identity")).table.set_index("image_id")
     return table.loc[rows.image_id, list(names)].to_numpy(bool)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0053
+# %% ../nbs/parts/recognition_study.ipynb #c0055
 @patch
 def _train(self:Study, recipe, data, run, epochs, seed=0, **kw):
     "`train_embedder` as a recipe says"
@@ -304,7 +315,7 @@ def _train(self:Study, recipe, data, run, epochs, seed=0, **kw):
     return train_embedder(data, run, r.head, r.backbone, epochs, r.batch_size, r.lr, r.weight_decay, r.emb_dim, seed, augment=r.augment, head_kw=r.head_kw, together=r.together,
                           attributes=attributes, attribute_weight=r.attributes, **kw)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0055
+# %% ../nbs/parts/recognition_study.ipynb #c0057
 @patch
 def train(self:Study,
     name:str, # a key of `recipes`
@@ -312,17 +323,17 @@ def train(self:Study,
     progress:bool=False, # show a progress bar
 ) -> dict: # what `train_embedder` returns, and the recipe
     "Train one recipe with one seed to its end, or go on; raises `InputError` when it was begun with another recipe"
+    if (size := self.recipes[name].size) != self.faces.shape[1]: return self.at(size).train(name, seed, progress)
     recipe, run = self.recipes[name], self.runs/f"{name}-{seed}"; said = fingerprint(asdict(recipe) | dict(seeds=0), self.key)
     for begun in (run/"begun.json", run/"trained.json"):
         if begun.exists() and read_json(begun)["said"] != said: raise InputError(f"{run} was trained with another recipe or other faces: move it away, or give another folder of runs")
     if (run/"trained.json").exists(): return read_json(run/"trained.json")
-    if recipe.size != self.faces.shape[1]: raise InputError(f"{name} wants faces of {recipe.size} px, these are {self.faces.shape[1]} px: align with size={recipe.size}")
     write_json(run/"begun.json", dict(said=said))
     done = self._train(recipe, self.training(recipe), run, recipe.epochs, seed, held=self.watched(), resume=True, progress=progress)
     write_json(run/"trained.json", done | dict(said=said, recipe=asdict(recipe)))
     return read_json(run/"trained.json")
 
-# %% ../nbs/parts/recognition_study.ipynb #c0060
+# %% ../nbs/parts/recognition_study.ipynb #c0062
 def _shares(hit, total, W, pairs=False):
     "Weighted share of `hit` in `total`, for all people and for each row of `W`; people x people matrices when pairs"
     def share(W):
@@ -333,7 +344,7 @@ def _shares(hit, total, W, pairs=False):
     low, high = np.nanquantile(draws, [0.025, 0.975])
     return float(value), float(min(low, value)), float(max(high, value))
 
-# %% ../nbs/parts/recognition_study.ipynb #c0061
+# %% ../nbs/parts/recognition_study.ipynb #c0063
 def attribute_errors(
     emb:np.ndarray, # `(N, D)` L2-normalised
     ids:np.ndarray, # `(N,)` who they are
@@ -353,7 +364,7 @@ def attribute_errors(
                          n_people=len(set(person[a[g | i]]) | set(person[b[g | i]])))
     return out
 
-# %% ../nbs/parts/recognition_study.ipynb #c0066
+# %% ../nbs/parts/recognition_study.ipynb #c0068
 def read_pairs(
     path, # `pairsDevTest.txt`, or any list in LFW's format
 ) -> pd.DataFrame: # a, b (file names), same (bool)
@@ -367,7 +378,7 @@ def read_pairs(
         rows.append((f"{parts[0]}_{int(parts[1]):04d}.jpg", f"{parts[2]}_{int(parts[3]):04d}.jpg", parts[0] == parts[2]))
     return pd.DataFrame(rows, columns=["a", "b", "same"])
 
-# %% ../nbs/parts/recognition_study.ipynb #c0067
+# %% ../nbs/parts/recognition_study.ipynb #c0069
 @patch
 def lfw(self:Study,
     emb:np.ndarray, # `(N, D)` L2-normalised embeddings of `part("lfw")`
@@ -385,10 +396,10 @@ def lfw(self:Study,
     if threshold is not None: out |= {f"{k}_at_threshold_lfw": metric(float((score[m] >= threshold).mean()), n=int(m.sum()), unit="share") for k, m in dict(tar=same, far=~same).items()}
     return out, draws
 
-# %% ../nbs/parts/recognition_study.ipynb #c0070
+# %% ../nbs/parts/recognition_study.ipynb #c0072
 _FARS = (0.1, 0.01, 0.001)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0071
+# %% ../nbs/parts/recognition_study.ipynb #c0073
 def _unseen(emb, ids, fars, n_boot):
     "Everything about people never seen: name -> metric, draws, curves"
     genuine, impostor = pair_scores(emb, ids); fars = tuple(f for f in fars if f*len(impostor) >= 1)
@@ -399,7 +410,7 @@ def _unseen(emb, ids, fars, n_boot):
                 median_impostor_unseen=metric(float(np.median(impostor)), n=len(impostor), unit="cosine"), median_genuine_unseen=metric(float(np.median(genuine)), n=len(genuine), unit="cosine"))
     return out, draws.add_suffix("_unseen"), curves, (genuine, impostor)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0072
+# %% ../nbs/parts/recognition_study.ipynb #c0074
 @patch
 def top1(self:Study,
     model:FaceEmbedder, # trained on the train photographs of some of the people
@@ -412,7 +423,7 @@ def top1(self:Study,
     train, near = self.part("train"); near = model.embed(near)
     return closed_set(train.identity.to_numpy()[(model.embed(faces[known]) @ near.T).argmax(1)] == ids, ids, n_boot)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0073
+# %% ../nbs/parts/recognition_study.ipynb #c0075
 @patch
 def calibrate(self:Study,
     embed, # faces -> embeddings
@@ -430,7 +441,7 @@ def calibrate(self:Study,
     out |= {f"{k}_{name}": metric(r[k], n=sum(r["n"]), unit=k) for name, r in rel.items() for k in ("ece", "brier")}
     return out, dict(reliability=rel, probability=fitted, threshold=cut), dict(threshold=cut, probability=fitted)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0074
+# %% ../nbs/parts/recognition_study.ipynb #c0076
 @patch
 def attributes(self:Study,
     emb:np.ndarray, # `(N, D)` embeddings of `part("unseen")`
@@ -442,7 +453,7 @@ def attributes(self:Study,
     rows = self.part("unseen")[0]
     return {k: attribute_errors(emb, rows.identity.to_numpy(), h, threshold, n_boot) for k, h in zip(names, self.known(rows, names).T)}
 
-# %% ../nbs/parts/recognition_study.ipynb #c0075
+# %% ../nbs/parts/recognition_study.ipynb #c0077
 @patch
 def pictures(self:Study,
     model:FaceEmbedder, # trained
@@ -461,7 +472,7 @@ def pictures(self:Study,
                   angles=dict(edges=edges.tolist(), **{k: np.histogram(v, edges)[0].tolist() for k, v in dict(own=own, other=other).items()}))
     return dict(norm_against_sharpness=metric(float(spearmanr(norm, sharp)[0]), n=len(norm), unit="Spearman's rho")), curves
 
-# %% ../nbs/parts/recognition_study.ipynb #c0076
+# %% ../nbs/parts/recognition_study.ipynb #c0078
 @patch
 def numbers(self:Study,
     embed, # aligned faces uint8 `(N, S, S, 3)` -> L2-normalised embeddings
@@ -476,7 +487,7 @@ def numbers(self:Study,
     out["auc_wild_unseen"] = metric(auc(*kept), n=sum(map(len, kept)), unit=f"AUC, {wild.identity.nunique()} people")
     return out, draws, curves, emb, stored
 
-# %% ../nbs/parts/recognition_study.ipynb #c0077
+# %% ../nbs/parts/recognition_study.ipynb #c0079
 @patch
 def measure(self:Study,
     name:str, # a key of `recipes`
@@ -485,6 +496,7 @@ def measure(self:Study,
     attributes:bool=False, # errors by attribute too
 ) -> tuple: # metrics, draws, curves
     "Measure one training and store its calibration; what was measured before is read"
+    if (size := self.recipes[name].size) != self.faces.shape[1]: return self.at(size).measure(name, seed, n_boot, attributes)
     run = self.runs/f"{name}-{seed}"; done = read_json(run/"trained.json"); said = fingerprint(done["said"], self.key, n_boot, attributes)
     if (run/"measured.json").exists() and (old := read_json(run/"measured.json"))["said"] == said: return old["metrics"], pd.read_csv(run/"draws.csv"), old["curves"]
     path = run/f"best_{short_name(self.recipes[name].head)}.pth"; model = FaceEmbedder.load(path)
@@ -501,7 +513,7 @@ def measure(self:Study,
     write_json(run/"measured.json", dict(said=said, metrics=out, curves=curves))
     return read_json(run/"measured.json")["metrics"], draws, read_json(run/"measured.json")["curves"]
 
-# %% ../nbs/parts/recognition_study.ipynb #c0081
+# %% ../nbs/parts/recognition_study.ipynb #c0083
 @patch
 def over_seeds(self:Study,
     name:str, # a key of `recipes`
@@ -521,7 +533,7 @@ def over_seeds(self:Study,
         if k in got[0][1] and len(seeds) > 1: out[f"{k}_seed_sd"] = metric(float(np.std(each, ddof=1)), n=len(seeds), unit="standard deviation over seeds")
     return out, [g[1] for g in got], got[0][2] | dict(seeds={k: [g[0][k]["value"] for g in got] for k in got[0][1]}), seeds
 
-# %% ../nbs/parts/recognition_study.ipynb #c0082
+# %% ../nbs/parts/recognition_study.ipynb #c0084
 def paired_difference(
     a:list, # draws of system a, a DataFrame a seed; the same people in the same row
     b:list, # draws of system b
@@ -539,10 +551,10 @@ def paired_difference(
         out[k] = dict(value=value, low=float(min(low, value)), high=float(max(high, value)), p=float((1 + (~better).sum())/(1 + len(d))))
     return out
 
-# %% ../nbs/parts/recognition_study.ipynb #c0085
+# %% ../nbs/parts/recognition_study.ipynb #c0087
 COMMAND, MAIN = "facerec_study", ("ce", "arcface", "course", "best") # MAIN: full bootstrap and errors by attribute
 
-# %% ../nbs/parts/recognition_study.ipynb #c0086
+# %% ../nbs/parts/recognition_study.ipynb #c0088
 @patch
 def about(self:Study) -> dict: # name, fingerprint, n_images, n_people, and the counts of every role
     "What the study is made of, for its records"
@@ -551,7 +563,7 @@ def about(self:Study) -> dict: # name, fingerprint, n_images, n_people, and the 
                 images=t.role.value_counts().to_dict(), people=t.groupby("role").identity.nunique().to_dict(), box=t.groupby("source").box.value_counts().unstack(fill_value=0).to_dict("index"),
                 alignment=t.groupby("source")["align"].value_counts().unstack(fill_value=0).to_dict("index"))
 
-# %% ../nbs/parts/recognition_study.ipynb #c0087
+# %% ../nbs/parts/recognition_study.ipynb #c0089
 @patch
 def write_run(self:Study,
     name:str, # a key of `recipes`, or 'pixels'
@@ -567,7 +579,7 @@ def write_run(self:Study,
     write_record(Path(out)/f"{name}.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0088
+# %% ../nbs/parts/recognition_study.ipynb #c0090
 @patch
 def compare(self:Study,
     a:str, # a key of `recipes`
@@ -583,12 +595,12 @@ def compare(self:Study,
     write_record(Path(out)/f"{a}_against_{b}.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0090
+# %% ../nbs/parts/recognition_study.ipynb #c0092
 _HEADLINE = dict(top1_ce=("ce", "top1"), top1_arcface=("arcface", "top1"), auc_unseen_ce=("ce", "auc_unseen"), auc_unseen_arcface=("arcface", "auc_unseen"), auc_unseen_best=("best", "auc_unseen"),
                  auc_unseen_baseline=("course", "auc_unseen"), tpr_at_fpr05_unseen=("best", "tpr_at_fpr05_unseen"), rank1_unseen=("best", "rank1_unseen"), dir_at_fpir01_unseen=("best", "dir_at_fpir01_unseen"),
                  lfw_view1_accuracy=("best", "lfw_view1_accuracy"), lfw_view1_baseline=("course", "lfw_view1_accuracy"), train_seconds_best=("best", "train_seconds"), train_seconds_baseline=("course", "train_seconds"))
 
-# %% ../nbs/parts/recognition_study.ipynb #c0091
+# %% ../nbs/parts/recognition_study.ipynb #c0093
 def summarise(
     out, # folder of the records
     about:dict, # from `Study.about`
@@ -604,7 +616,7 @@ def summarise(
     rec = record("Recognition: the headline numbers", COMMAND, about, metrics); write_record(Path(out)/"summary.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0096
+# %% ../nbs/parts/recognition_study.ipynb #c0098
 def ms_per_face(
     model:FaceEmbedder, # on the CPU
     batch:int=1, # faces at once
@@ -619,7 +631,7 @@ def ms_per_face(
     finally: torch.set_num_threads(before)
     return metric(float(np.median(took[3:])), *np.quantile(took[3:], [0.025, 0.975]).tolist(), n=repeats, unit="ms of processor time, 1 thread")
 
-# %% ../nbs/parts/recognition_study.ipynb #c0098
+# %% ../nbs/parts/recognition_study.ipynb #c0100
 @patch
 def training_cost(self:Study,
     name:str, # a key of `recipes`
@@ -637,7 +649,7 @@ def training_cost(self:Study,
     return {f"train_images_per_s_{name}": metric(float(rate.mean()), float(rate.min()), float(rate.max()), n=few*2, unit="faces/s, 1 thread; range over two epochs"),
             f"train_core_seconds_{name}": metric(float(n*recipe.epochs/rate.mean()), n=n*recipe.epochs, unit="s on one quiet core, the rate times the length")}
 
-# %% ../nbs/parts/recognition_study.ipynb #c0099
+# %% ../nbs/parts/recognition_study.ipynb #c0101
 @patch
 def speed(self:Study,
     out, # folder of the records
@@ -654,7 +666,7 @@ def speed(self:Study,
     rec = record("Milliseconds a face, one CPU thread", COMMAND + " --speed", self.about(), metrics); write_record(Path(out)/"speed.json", rec)
     return rec
 
-# %% ../nbs/parts/recognition_study.ipynb #c0102
+# %% ../nbs/parts/recognition_study.ipynb #c0104
 def open_study(
     data="../shared/data", # the folder that holds the three folders of pictures and the annotations
     runs="runs/recognition", # folder of faces and trainings
@@ -667,7 +679,7 @@ def open_study(
     table, faces = align_all(rows, LandmarkModel.load(model), folder, size, progress=progress)
     return Study(table, faces, runs, raw=data)
 
-# %% ../nbs/parts/recognition_study.ipynb #c0103
+# %% ../nbs/parts/recognition_study.ipynb #c0105
 def list_jobs(
     runs, # folder of the trainings
     recipes:dict=None, # name -> `Recipe`; `None`: `RUNS`
@@ -676,7 +688,7 @@ def list_jobs(
     def state(run): return "finished" if (run/"trained.json").exists() else "begun" if (run/"begun.json").exists() else "missing"
     return pd.DataFrame([dict(name=n, seed=s, state=state(Path(runs)/f"{n}-{s}")) for n, r in (recipes or RUNS).items() for s in r.seeds])
 
-# %% ../nbs/parts/recognition_study.ipynb #c0104
+# %% ../nbs/parts/recognition_study.ipynb #c0106
 @patch
 def write_records(self:Study,
     out="results/recognition", # folder of the records
