@@ -6,7 +6,7 @@
 __all__ = ['FitCfg', 'lr_at', 'amp_dtype', 'ArrayData', 'batches', 'seed_everything', 'read_log', 'fit']
 
 # %% ../nbs/parts/training.ipynb #c0003
-import dataclasses, json, math, random, time
+import dataclasses, itertools, json, math, random, time
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from .checkpoint import load_checkpoint, load_weights, save_checkpoint
 from .files import InputError, atomic_path
+from .processes import gather_rows, join_processes, own_rows, same_buffers
 
 # %% ../nbs/parts/training.ipynb #c0007
 @dataclasses.dataclass(frozen=True)
@@ -151,24 +152,64 @@ def seed_everything(
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
 # %% ../nbs/parts/training.ipynb #c0040
-def _accelerator(cfg):
-    "Accelerate for one run: device, precision, accumulation; `batch_size` is over all processes"
-    from accelerate import Accelerator, DataLoaderConfiguration, PartialState
-    from accelerate.state import AcceleratorState
-    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}
-    precision = names[amp_dtype(PartialState().device)] if cfg.precision == "auto" else cfg.precision.replace("fp32", "no")
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=cfg.accumulate, dataloader_config=DataLoaderConfiguration(split_batches=True))
+def _check_shares(cfg, rows, world):
+    "Raise `InputError` unless every process gets its share of every batch"
+    if cfg.batch_size % world: raise InputError(f"batch_size is {cfg.batch_size}, which {world} processes cannot share evenly: use a multiple of {world}")
+    if world > 1 and rows < cfg.batch_size: raise InputError(f"{rows} training rows do not fill one batch of {cfg.batch_size} for {world} processes: use a smaller batch_size, a multiple of {world}")
 
-# %% ../nbs/parts/training.ipynb #c0042
-def _stop_unless_finite(value, what, name, epoch, i, lr, norm, said):
-    "Raise `FloatingPointError` with the circumstances when `value` is not finite"
+def _accelerator(cfg, rows):
+    "Accelerate for one run: device, precision, accumulation; `batch_size` is over all processes"
+    from accelerate import Accelerator, DataLoaderConfiguration
+    from accelerate.state import AcceleratorState
+    state = join_processes(); _check_shares(cfg, rows, state.num_processes)
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}
+    precision = names[amp_dtype(state.device)] if cfg.precision == "auto" else cfg.precision.replace("fp32", "no")
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=cfg.accumulate, cpu=state.num_processes > 1 and state.device.type == "cpu",
+                       dataloader_config=DataLoaderConfiguration(split_batches=True))
+
+# %% ../nbs/parts/training.ipynb #c0043
+def _few(numbers, most=5):
+    "The first few numbers as text, and how many more there are"
+    return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+
+def _bad_rows(batch, rows):
+    "Those of the rows in which a float is not finite"
+    bad = torch.zeros(len(rows), dtype=torch.bool)
+    for v in batch.values():
+        if torch.is_tensor(v) and v.is_floating_point() and len(v) == len(rows): bad |= ~v.detach().cpu().isfinite().flatten(1).all(1) if v.ndim > 1 else ~v.detach().cpu().isfinite()
+    return [r for r, b in zip(rows, bad.tolist()) if b]
+
+def _remedy(data, batch, rows):
+    "What to do about a batch that gave a number that is not finite"
+    if bad := _bad_rows(data.__getitems__(rows), rows): return f"the training data is not finite in row {_few(bad)}: repair or remove it"
+    if bad := _bad_rows(batch, rows): return f"augmentation left row {_few(bad)} of the training data not finite: repair it"
+    return f"its rows ({_few(rows)}) are finite: lower the learning rate, or look at the loss"
+
+# %% ../nbs/parts/training.ipynb #c0045
+def _stop_unless_finite(value, what, name, epoch, i, lr, norm, said, remedy):
+    "Raise `FloatingPointError` with the circumstances when `value` is not finite; `remedy()` says what to do"
     if math.isfinite(value): return
     more = "".join(f", {k.replace('_', ' ')} {v:.4g}" for k, v in said.items())
-    raise FloatingPointError(f"{name}: the {what} is {value} in epoch {epoch + 1}, batch {i + 1} (learning rate {lr:.3g}, gradient norm {norm:.3g}{more}): lower the learning rate, or look at this batch's data")
+    raise FloatingPointError(f"{name}: the {what} is {value} in epoch {epoch + 1}, batch {i + 1} (learning rate {lr:.3g}, gradient norm {norm:.3g}{more}); {remedy()}")
 
-# %% ../nbs/parts/training.ipynb #c0044
-def _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress):
+# %% ../nbs/parts/training.ipynb #c0047
+def _split(module):
+    "Parameters of which every process holds its own rows -> the number of rows of all"
+    return {m.weight: m.split_rows for m in module.modules() if getattr(m, "split_rows", None)}
+
+def _clip(acc, step, limit):
+    "Clip the gradient of all processes together; returns its norm before"
+    split = _split(step)
+    if not split: return float(acc.clip_grad_norm_(step.parameters(), limit or math.inf))
+    grads = {p: p.grad for p in step.parameters() if p.grad is not None}
+    def squares(own): return sum((g.float().square().sum() for p, g in grads.items() if (p in split) == own), torch.zeros((), device=acc.device))
+    norm = (squares(False) + acc.reduce(squares(True))).sqrt()
+    if limit and norm > limit: torch._foreach_mul_(list(grads.values()), limit/(float(norm) + 1e-6))
+    return float(norm)
+
+# %% ../nbs/parts/training.ipynb #c0049
+def _epoch(acc, step, opt, loader, data, cfg, epoch, name, augment, progress):
     "Train for one epoch; returns the log row"
     from tqdm.auto import tqdm
     seed = _mix(cfg.seed, epoch, acc.process_index)
@@ -179,14 +220,15 @@ def _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress):
         if augment: batch = augment(batch, rng)
         lr = lr_at(epoch*len(loader) + i, cfg.epochs*len(loader), cfg)
         for g in opt.param_groups: g["lr"] = lr
+        def remedy(): return _remedy(data, batch, next(itertools.islice(iter(loader.batch_sampler), i, None)))
         with acc.accumulate(step):
             loss, said = step(batch)
             value, said = loss.item(), {k: float(v) for k, v in said.items()}
-            _stop_unless_finite(value, "loss", name, epoch, i, lr, norm, said)
+            _stop_unless_finite(value, "loss", name, epoch, i, lr, norm, said, remedy)
             acc.backward(loss)
             if acc.sync_gradients:
-                norm = float(acc.clip_grad_norm_(step.parameters(), cfg.grad_clip or math.inf))
-                if acc.scaler is None: _stop_unless_finite(norm, "gradient", name, epoch, i, lr, norm, said)
+                norm = _clip(acc, step, cfg.grad_clip)
+                if acc.scaler is None: _stop_unless_finite(norm, "gradient", name, epoch, i, lr, norm, said, remedy)
             opt.step(); opt.zero_grad()
         rows = len(next(iter(batch.values()))); n += rows
         for k, v in dict(loss=value, **said).items(): sums[k] += v*rows
@@ -194,14 +236,14 @@ def _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress):
     total = dict(zip([*sums, "n"], acc.reduce(torch.tensor([*sums.values(), n], dtype=torch.float64, device=acc.device)).tolist()))
     return dict(model=name, epoch=epoch + 1, lr=lr, **{k: total[k]/total["n"] for k in sums}, seconds=seconds, images_per_s=total["n"]/seconds)
 
-# %% ../nbs/parts/training.ipynb #c0046
+# %% ../nbs/parts/training.ipynb #c0051
 def _write_log(path, name, log):
     "The rows of one model as JSON lines beside those of the others"
     others = [l for l in path.read_text().splitlines() if json.loads(l)["model"] != name] if path.exists() else []
     rows = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in log]
     with atomic_path(path) as temp: temp.write_text("\n".join(others + [json.dumps(r) for r in rows]) + "\n")
 
-# %% ../nbs/parts/training.ipynb #c0048
+# %% ../nbs/parts/training.ipynb #c0053
 def read_log(
     run, # folder of the run
     name:str=None, # only this model
@@ -212,28 +254,37 @@ def read_log(
     log = pd.DataFrame([json.loads(l) for l in path.read_text().splitlines()])
     return log if name is None else log[log.model == name].dropna(axis=1, how="all").reset_index(drop=True)
 
-# %% ../nbs/parts/training.ipynb #c0051
+# %% ../nbs/parts/training.ipynb #c0056
 def _parts(model): return dict(model.items()) if isinstance(model, nn.ModuleDict) else {"model": model}
 
-# %% ../nbs/parts/training.ipynb #c0053
+# %% ../nbs/parts/training.ipynb #c0058
 def _is_best(log, monitor, mode):
     "Is the last row strictly better than all before?"
     if monitor not in log[-1]: raise InputError(f"monitor {monitor!r} is not in the log: choose one of {', '.join(log[-1])}")
     *before, now = [r[monitor] if mode == "min" else -r[monitor] for r in log]
     return now == now and all(not b <= now for b in before)
 
-# %% ../nbs/parts/training.ipynb #c0055
+# %% ../nbs/parts/training.ipynb #c0060
+def _opt_state(opt, split, change):
+    "The optimiser's state in which `change(tensor, rows)` was applied to what belongs to split parameters"
+    state, params = opt.state_dict(), [p for g in opt.param_groups for p in g["params"]]
+    rows = {i: split[p] for i, p in enumerate(params) if p in split}
+    return state | dict(state={i: {k: change(v, rows[i]) if i in rows and v.ndim else v for k, v in s.items()} for i, s in state["state"].items()})
+
+# %% ../nbs/parts/training.ipynb #c0062
 def _save(run, name, model, opt, acc, training, log, best, checkpoint):
-    "Write the last and, when it is one, the best checkpoint, and the log"
+    "Write the last and, when it is one, the best checkpoint, and the log; only the first process writes"
     info = checkpoint() if callable(checkpoint) else checkpoint or {}
     info = dict(kind=name, arch={}, preprocessing={}, config=training, seed=training["seed"], metrics=log[-1]) | info
     weights = {k: p.state_dict() for k, p in _parts(model).items()}
-    scaler = acc.scaler.state_dict() if acc.scaler else None
-    if best: save_checkpoint(run/f"best_{name}.pth", weights=weights, epoch=len(log), **info)
-    save_checkpoint(run/f"last_{name}.pth", weights=weights, epoch=len(log), training=training, optimiser=opt.state_dict(), scaler=scaler, log=log, **info)
-    _write_log(run/"log.jsonl", name, log)
+    scaler, optimiser = acc.scaler.state_dict() if acc.scaler else None, _opt_state(opt, _split(model), gather_rows)
+    if acc.is_main_process:
+        if best: save_checkpoint(run/f"best_{name}.pth", weights=weights, epoch=len(log), **info)
+        save_checkpoint(run/f"last_{name}.pth", weights=weights, epoch=len(log), training=training, optimiser=optimiser, scaler=scaler, log=log, **info)
+        _write_log(run/"log.jsonl", name, log)
+    acc.wait_for_everyone()
 
-# %% ../nbs/parts/training.ipynb #c0057
+# %% ../nbs/parts/training.ipynb #c0064
 def _resume(path, model, opt, acc, training):
     "Load the state of a run; returns its log so far"
     ck = load_checkpoint(path)
@@ -241,10 +292,11 @@ def _resume(path, model, opt, acc, training):
         if ck["training"][k] != v: raise InputError(f"{path} was trained with {k}={ck['training'][k]!r}, asked is {k}={v!r}: use the same, or start again with resume=False")
     for k, part in _parts(model).items(): load_weights(part, ck["weights"][k])
     opt.load_state_dict(ck["optimiser"])
+    if split := _split(model): opt.load_state_dict(_opt_state(opt, split, lambda v, n: v[own_rows(n)].clone()))
     if acc.scaler: acc.scaler.load_state_dict(ck["scaler"])
     return ck["log"]
 
-# %% ../nbs/parts/training.ipynb #c0059
+# %% ../nbs/parts/training.ipynb #c0066
 def _keep_memory():
     "Let glibc keep freed memory for the next step; returns whether it does"
     import ctypes
@@ -252,7 +304,29 @@ def _keep_memory():
     except (AttributeError, OSError, TypeError): return False
     return bool(mallopt(-3, 1 << 30) and mallopt(-1, 1 << 30)) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
-# %% ../nbs/parts/training.ipynb #c0064
+# %% ../nbs/parts/training.ipynb #c0071
+def _validated(acc, model, validate, row):
+    "The log row with what `validate` found, the same in every process"
+    from accelerate.utils import broadcast_object_list
+    model.eval(); same_buffers(model)
+    with torch.no_grad(), acc.autocast(): found = validate(model) if validate else {}
+    if found.keys() & row.keys(): raise InputError(f"validate returned {sorted(found.keys() & row.keys())}, which the log uses for training: choose other names")
+    return broadcast_object_list([row | {k: float(v) for k, v in found.items()}])[0]
+
+# %% ../nbs/parts/training.ipynb #c0073
+def _stopped(name, log, cfg, last):
+    "What is left of a run that was interrupted"
+    if not last: return f"{name}: stopped in epoch {len(log) + 1} of {cfg.epochs}; nothing was written, because there is no run folder"
+    if not log: return f"{name}: stopped in the first epoch; nothing was written yet"
+    return f"{name}: stopped in epoch {len(log) + 1} of {cfg.epochs}; {last} holds epoch {len(log)}, go on with resume=True"
+
+# %% ../nbs/parts/training.ipynb #c0075
+def _leave(acc):
+    "Forget the run, so that another, or a launcher, can start in this Python process"
+    from accelerate.state import AcceleratorState
+    acc.free_memory(); AcceleratorState._reset_state(reset_partial_state=acc.num_processes == 1)
+
+# %% ../nbs/parts/training.ipynb #c0076
 def fit(
     model:nn.Module, # everything that learns; a `ModuleDict` of backbone and head is saved part by part
     loss, # `loss(model, batch)` -> scalar tensor, or `(scalar, {name: number})` with numbers for the log
@@ -270,22 +344,23 @@ def fit(
     groups=None, # `(n,)` group of each training row, see `batches`
     progress:bool=False, # show a progress bar
 ) -> pd.DataFrame: # the log, one row an epoch: model, epoch, lr, loss, ..., seconds, images_per_s
-    "Train with AdamW; the model ends in eval mode with its last weights; raises `FloatingPointError`, `InputError`"
-    acc, run = _accelerator(cfg), Path(run) if run else None
+    "Train with AdamW; the model ends in eval mode with its last weights, also when the run is stopped; raises `FloatingPointError`, `InputError`, and `KeyboardInterrupt` with what was kept"
+    acc, run = _accelerator(cfg, len(train)), Path(run) if run else None
     _keep_memory()
     if cfg.channels_last: model.to(memory_format=torch.channels_last)
     step = _Step(model, loss); opt = torch.optim.AdamW(_groups(step, cfg.weight_decay), lr=cfg.lr)
+    step._ddp_params_and_buffers_to_ignore = [k for k, p in step.named_parameters() if p in _split(step)] # what torch's DDP leaves alone
+    if acc.scaler and _split(step): raise InputError("a split head needs precision='bf16' or 'fp32': each process would scale its loss on its own")
     if cfg.compile: step.compile()
     step, opt, loader = acc.prepare(step, opt, batches(train, cfg, shuffle=True, seed=cfg.seed, groups=groups))
     training, last = {**dataclasses.asdict(cfg), "rows": len(train)}, run and run/f"last_{name}.pth"
     log = _resume(last, model, opt, acc, training) if resume and last and last.exists() else []
-    for epoch in range(len(log), min(cfg.epochs, until or cfg.epochs)):
-        row = _epoch(acc, step, opt, loader, cfg, epoch, name, augment, progress)
-        model.eval()
-        with torch.no_grad(), acc.autocast(): found = validate(model) if validate else {}
-        if found.keys() & row.keys(): raise InputError(f"validate returned {sorted(found.keys() & row.keys())}, which the log uses for training: choose other names")
-        log.append(row | {k: float(v) for k, v in found.items()})
-        best = _is_best(log, monitor, mode)
-        if run and acc.is_main_process: _save(run, name, model, opt, acc, training, log, best, checkpoint)
-    model.eval(); acc.free_memory()
+    try:
+        for epoch in range(len(log), min(cfg.epochs, until or cfg.epochs)):
+            row = _validated(acc, model, validate, _epoch(acc, step, opt, loader, train, cfg, epoch, name, augment, progress))
+            best = _is_best(log + [row], monitor, mode)
+            if run: _save(run, name, model, opt, acc, training, log + [row], best, checkpoint)
+            log.append(row)
+    except KeyboardInterrupt: raise KeyboardInterrupt(_stopped(name, log, cfg, last)) from None
+    finally: model.eval(); _leave(acc)
     return pd.DataFrame(log)
