@@ -9,6 +9,7 @@ __all__ = ['ATTRIBUTES', 'BOX_COLUMNS', 'POINT_COLUMNS', 'ROLES', 'ALIGNED_SIZE'
 
 # %% ../nbs/00_data_analysis.ipynb #c0003
 import gzip, hashlib, os, re, zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
@@ -47,17 +48,18 @@ def _scan(root):
 # %% ../nbs/00_data_analysis.ipynb #c0015
 _MOST = 500_000_000 # bytes of an annotation file, unpacked
 
-def _lines(path):
-    "The lines of a text file or gzip file; `InputError` when it is damaged or empty"
+def _bytes(path):
+    "The bytes of a text file or gzip file, line ends as `\\n`; `InputError` when it is damaged or empty"
     if not os.path.isfile(path): raise InputError(f"{path} is not a plain file: put CelebA's own there")
     try:
         with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as f: raw = f.read(_MOST + 1)
     except (OSError, EOFError, zlib.error) as e: raise InputError(f"{path} cannot be read ({type(e).__name__}): copy or download it again") from None
     if len(raw) > _MOST: raise InputError(f"{path} holds more than {_MOST:,} bytes, CelebA's largest table 27 million: copy or download it again")
     if b"\0" in raw: raise InputError(f"{path} is not plain text (it holds bytes of value 0): save it as UTF-8, or download it again")
-    lines = raw.decode("utf-8-sig", errors="replace").splitlines()
-    if not any(l.strip() for l in lines): raise InputError(f"{path} is empty: copy or download it again")
-    return lines
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in raw: raw = raw.replace(b"\r\n", b"\n")
+    if not raw or raw.isspace(): raise InputError(f"{path} is empty: copy or download it again")
+    return raw
 
 # %% ../nbs/00_data_analysis.ipynb #c0017
 def _columns(path, lines):
@@ -86,10 +88,10 @@ class _Problems(list):
         return pd.concat(self, ignore_index=True)[columns].drop_duplicates(ignore_index=True) if self else pd.DataFrame(columns=columns, dtype=str)
 
 # %% ../nbs/00_data_analysis.ipynb #c0021
-def _parse(path, problems):
-    "One annotation file as DataFrame; lines that are cut off are listed and dropped"
+def _any_lines(path, raw, problems):
+    "A DataFrame of any lines, read one by one; those that are cut off are listed and dropped"
     import pandas as pd
-    lines = _lines(path)
+    lines = raw.decode("utf-8", errors="replace").splitlines()
     sep, names, first, count = _columns(path, lines)
     rows = [(i, l) for i, l in enumerate(lines[first:], first + 1) if l.strip()]
     if not rows: raise InputError(f"{path} has no rows: copy or download it again")
@@ -97,16 +99,88 @@ def _parse(path, problems):
     bad = [(i, l.split(sep)[0].strip(), w) for (i, l), w in zip(rows, width) if w != len(names)]
     if len(bad) >= max(len(rows)/2, 1): raise InputError(f"{path} does not look like a CelebA file (line {(bad or [(1,)])[0][0]}: {lines[(bad or [(1,)])[0][0] - 1][:40]!r}): download it again")
     problems.add("truncated_line", [b[1] for b in bad], path.name, [f"line {i} has {w} of {len(names)} values" for i, _, w in bad], "line dropped")
-    if count not in (None, len(rows)): problems.add("row_count", "", path.name, f"the first line promises {count} rows, there are {len(rows)}", "rows used as found")
     text = "\n".join(l for (_, l), w in zip(rows, width) if w == len(names))
     try: df = pd.read_csv(StringIO(text), sep=sep or r"\s+", header=None, names=names, dtype=dict(image_id=str), skipinitialspace=True)
     except ValueError as e: raise InputError(f"{path} cannot be read ({str(e).split('. ')[-1].strip()}): download it again") from None
-    return df.assign(image_id=df.image_id.fillna("").str.strip())
+    return df.assign(image_id=df.image_id.fillna("").str.strip()), len(rows), count
+
+# %% ../nbs/00_data_analysis.ipynb #c0021b
+def _digits(c, last):
+    "The whole numbers that end at the positions `last` of the bytes `c`, and how many bytes they take; `None` when one is too long or none"
+    value, open_, used = (c.take(last) - 48).astype(np.int32), np.ones(last.shape, bool), last.size
+    if value.max(initial=0) > 9: return None
+    for k in range(1, 10):
+        byte = c.take(last - k); digit = byte - 48
+        minus, open_ = (byte == 45) & open_, (digit < 10) & open_
+        if minus.any(): value *= 1 - 2*minus.view(np.int8)
+        more = np.count_nonzero(open_); used += more + np.count_nonzero(minus)
+        if not more: return value, used
+        value += digit*open_*np.int32(10**k)
+    return None
+
+# %% ../nbs/00_data_analysis.ipynb #c0021c
+def _block(c, width, sep):
+    "Names `(n,)` and whole numbers `(n, width - 1)` of the bytes of regular lines; `None` when one line is not"
+    stop = np.flatnonzero(c < 45) # all bytes below "-" must be separators or ends of lines
+    kind = c.take(stop); ends = stop[np.flatnonzero(kind == 10)]; n = len(ends)
+    if np.count_nonzero(kind == sep) + n != len(stop): return None
+    last = stop if len(stop) == n*width or sep != 32 else stop[c.take(stop - 1) > 44] # of several spaces the first
+    if len(last) != n*width: return None
+    last, start = last.reshape(n, width), np.r_[0, ends[:-1] + 1]
+    wide = last[0, 0]
+    if wide < 5 or (last[:, 0] - start != wide).any() or (last[:, -1] > ends).any(): return None
+    name = c.take(start[:, None] + np.arange(wide)); found = _digits(c, last[:, 1:] - 1)
+    if found is None or (name < 45).any() or (name > 126).any() or (name[:, -4] != 46).any(): return None # 000001.jpg
+    return (name.view(f"S{wide}")[:, 0], found[0]) if len(stop) + name.size + found[1] == len(c) else None
+
+# %% ../nbs/00_data_analysis.ipynb #c0021d
+def _regular(raw, first, width, sep, step=2**18):
+    "Names `(n,)` and numbers `(n, width - 1)` of a regular file from byte `first` on, in blocks that fit the processor's cache; `None` for any other"
+    if not raw.endswith(b"\n"): raw += b"\n"
+    cuts = [first]
+    while cuts[-1] < len(raw): cuts.append(max(raw.rfind(b"\n", cuts[-1], cuts[-1] + step), raw.find(b"\n", cuts[-1])) + 1)
+    data, blocks = np.frombuffer(raw, np.uint8), []
+    with ThreadPoolExecutor(2) as pool:
+        for got in pool.map(lambda a, b: _block(data[a:b], width, sep), cuts, cuts[1:]):
+            if got is None or got[0].dtype != (blocks or [got])[0][0].dtype: pool.shutdown(cancel_futures=True); return None
+            blocks.append((got[0], got[1].astype(np.int8) if np.abs(got[1]).max() < 128 else got[1]))
+    return tuple(map(np.concatenate, zip(*blocks))) if blocks else None
+
+# %% ../nbs/00_data_analysis.ipynb #c0021h
+def _assemble(ids, values, columns):
+    "One column of ids and a block of values, not copied"
+    import pandas as pd
+    df = pd.DataFrame(values, ids.index, columns, copy=False)
+    df.insert(0, "image_id", ids)
+    return df
+
+def _quick(path, raw, known):
+    "DataFrame, number of rows and promised number of a regular file, `None` for any other; `tidy`: ids sorted and unique. `known` keeps ids by their bytes, most files have the same"
+    import pandas as pd
+    lines = raw[:2**16].split(b"\n")[:4]
+    if len(lines) < 4 or not all(l.isascii() for l in lines): return None
+    sep, names, skip, count = _columns(path, [l.decode() for l in lines])
+    got = _regular(raw, sum(len(l) + 1 for l in lines[:skip]), len(names), 44 if sep else 32) if len(set(names)) == len(names) else None
+    if got is None: return None
+    ids, values = got; key = ids.tobytes()
+    if key not in known: known[key] = pd.Series(b"\n".join(ids.tolist()).decode().split("\n"), dtype=str)
+    df = _assemble(known[key], values, names[1:])
+    df.attrs["tidy"] = bool((ids[1:] > ids[:-1]).all())
+    return df, len(ids), count
+
+# %% ../nbs/00_data_analysis.ipynb #c0021i
+def _parse(path, problems, known=None):
+    "One annotation file as DataFrame, quickly where it is regular; `known` holds what other files had"
+    raw = _bytes(path)
+    df, n, count = _quick(path, raw, {} if known is None else known) or _any_lines(path, raw, problems)
+    if count not in (None, n): problems.add("row_count", "", path.name, f"the first line promises {count} rows, there are {n}", "rows used as found")
+    return df
 
 # %% ../nbs/00_data_analysis.ipynb #c0025
 def _numbers(df, columns, file, problems):
     "`image_id` and `columns` as whole numbers; rows with anything else are listed and dropped"
     import pandas as pd
+
     values = df[columns].apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
     bad = values.isna().any(axis=1)
     def why(i): return next(f"{c} is {df.at[i, c]!r}" for c in columns if pd.isna(values.at[i, c]))
@@ -116,6 +190,7 @@ def _numbers(df, columns, file, problems):
 # %% ../nbs/00_data_analysis.ipynb #c0027
 def _unique(df, file, problems):
     "One row an image: equal rows are kept once, contradicting ones drop the image"
+
     same = df.duplicated()
     problems.add("duplicate_row", df.image_id[same], file, "the same row again", "kept once")
     clash = df[~same].image_id.duplicated(keep=False)
@@ -125,26 +200,30 @@ def _unique(df, file, problems):
 # %% ../nbs/00_data_analysis.ipynb #c0030
 def _yes_no(df, file, problems):
     "Attributes as booleans from -1/1 or from 0/1; a mixture of both is refused, other values drop the row"
-    odd = (df[ATTRIBUTES].abs() > 1).any(axis=1)
-    problems.add("bad_value", df.image_id[odd], file, "an attribute is not -1, 0 or 1", "row dropped")
-    df = df[~odd]; v = df[ATTRIBUTES].to_numpy()
-    minus, zero = df.image_id[(v == -1).any(1)], df.image_id[(v == 0).any(1)]
-    if len(minus) and len(zero): raise InputError(f"{file} writes 'no' as -1 in {minus.iloc[0]} and as 0 in {zero.iloc[0]}: use one of the two")
-    if len(zero): problems.add("zero_one", "", file, "attributes are written as 0/1 instead of -1/1", "0 read as no")
-    return df.assign(**{a: v[:, i] == 1 for i, a in enumerate(ATTRIBUTES)})
+    v = (df[df.columns[1:]] if list(df.columns[1:]) == ATTRIBUTES else df[ATTRIBUTES]).to_numpy()
+    if v.size and (v.max() > 1 or v.min() < -1):
+        odd = ((v > 1) | (v < -1)).any(1); problems.add("bad_value", df.image_id[odd], file, "an attribute is not -1, 0 or 1", "row dropped")
+        df, v = df[~odd], v[~odd]
+    minus, zero = v == -1, v == 0
+    if minus.any() and zero.any(): raise InputError(f"{file} writes 'no' as -1 in {df.image_id.iloc[minus.any(1).argmax()]} and as 0 in {df.image_id.iloc[zero.any(1).argmax()]}: use one of the two")
+    if zero.any(): problems.add("zero_one", "", file, "attributes are written as 0/1 instead of -1/1", "0 read as no")
+    return _assemble(df.image_id, v == 1, ATTRIBUTES)
 
 # %% ../nbs/00_data_analysis.ipynb #c0034
 def _read_role(role, files, problems, parsed):
     "The columns of one role, from the one or several files that claim to hold them"
+
     tables = []
     for f in files:
-        if f not in parsed: parsed[f] = _parse(f, problems)
+        if f not in parsed: parsed[f] = _parse(f, problems, parsed)
         df = parsed[f]
         if len(ROLES[role]) == 1 and df.shape[1] == 2: df = df.set_axis(["image_id", role], axis=1)
         lacking = [c for c in ROLES[role] if c not in df]
         if lacking: raise InputError(f"{f} has no column {lacking[0]!r} ({len(lacking)} of {len(ROLES[role])} are missing): use CelebA's own file")
-        df = _unique(_numbers(df, ROLES[role], f.name, problems), f.name, problems)
-        tables.append((_yes_no(df, f.name, problems) if role == "attributes" else df).sort_values("image_id", ignore_index=True))
+        tidy = df.attrs.get("tidy", False) # nothing to repair, and in order
+        if not tidy: df = _unique(_numbers(df, ROLES[role], f.name, problems), f.name, problems).sort_values("image_id", ignore_index=True)
+        df = _yes_no(df, f.name, problems) if role == "attributes" else _assemble(df.image_id, df[ROLES[role]].to_numpy().astype("int64", order="F"), ROLES[role])
+        tables.append(df.reset_index(drop=True))
     for f, t in zip(files[1:], tables[1:]):
         if not t.equals(tables[0]): raise InputError(f"{files[0]} and {f} disagree: keep the one that belongs to your photographs")
         problems.add("second_file", "", f.name, f"holds the same as {files[0].name}", "ignored")
@@ -154,6 +233,8 @@ def _read_role(role, files, problems, parsed):
 def _join(parts, files, problems):
     "Rows that every needed file has, by image id; the others are listed"
     import pandas as pd
+    first, *rest = [parts[r] for r in ("identity", "boxes", "points", "attributes", "partition") if r in parts]
+    if all(t.image_id.equals(first.image_id) for t in rest): return pd.concat([first, *(t.drop(columns="image_id") for t in rest)], axis=1)
     tables = {r: t.set_index("image_id") for r, t in parts.items()}
     extra = tables.pop("partition", None)
     ids = pd.Index(np.unique(np.concatenate([t.index.to_numpy(dtype=object) for t in tables.values()])))
@@ -175,7 +256,7 @@ def _measure(path, decode=False):
 def _looks_aligned(points):
     "Do these `(N, 10)` points come from the aligned images, where everybody's eyes share one place? `None`: too few to tell"
     if len(points) < 10: return None
-    low, high = np.percentile(points[:, :4], [25, 75], axis=0)
+    low, high = np.percentile(points[::max(1, len(points)//10_000), :4], [25, 75], axis=0)
     return bool((high - low).max() < 10 and (high < ALIGNED_SIZE*2).all())
 
 # %% ../nbs/00_data_analysis.ipynb #c0045
@@ -226,14 +307,18 @@ def outside_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N,)` distance of the farthest point outside the box, in sides of the box; 0 when all five are inside
     "How far a face's points lie outside its box"
-    place = place_in_box(table)
-    return np.maximum(np.maximum(-place, place - 1), 0).max((1, 2))
+    x, y, w, h = table[BOX_COLUMNS].to_numpy(float).T
+    points, out = table[POINT_COLUMNS].to_numpy().T, np.zeros(len(table))
+    for p, low, side in ((points[::2], x, np.maximum(w, 1)), (points[1::2], y, np.maximum(h, 1))):
+        out = np.maximum(out, np.maximum((low - p.min(0))/side, (p.max(0) - low)/side - 1))
+    return out
 
 # %% ../nbs/00_data_analysis.ipynb #c0058
 def _clip_boxes(table, sizes, problems):
     "Boxes cut at the edge of the photograph; without area, or with less than half of it inside, the row is dropped"
     box = table[BOX_COLUMNS].to_numpy()
     low, high = np.maximum(box[:, :2], 0), box[:, :2] + box[:, 2:]
+    if (box[:, :2] >= 0).all() and (box[:, 2:] > 0).all() and (sizes is None or (high <= sizes).all()): return table, sizes
     if sizes is not None: high = np.minimum(high, sizes)
     inside, area = np.maximum(high - low, 0).prod(1), np.maximum(box[:, 2:], 0).prod(1)
     lost = (area == 0) | (2*inside < area)
@@ -241,16 +326,16 @@ def _clip_boxes(table, sizes, problems):
     def say(rows): return [f"box {b.tolist()}" + ("" if sizes is None else f" in a photograph of {s.tolist()}") for b, s in zip(box[rows], box[rows] if sizes is None else sizes[rows])]
     problems.add("box_outside", table.image_id[lost], "", say(lost), "row dropped")
     problems.add("box_over_edge", table.image_id[cut], "", say(cut), "box cut at the edge")
-    table = table.assign(**dict(zip(BOX_COLUMNS, np.hstack([low, high - low]).T)))
-    return table[~lost], None if sizes is None else sizes[~lost]
+    if cut.any(): table = table.assign(**dict(zip(BOX_COLUMNS, np.hstack([low, high - low]).T)))
+    return (table[~lost], None if sizes is None else sizes[~lost]) if lost.any() else (table, sizes)
 
 # %% ../nbs/00_data_analysis.ipynb #c0060
 def _check_points(table, sizes, problems):
     "Points outside the photograph drop the row; points outside the box are listed and kept"
-    p = table[POINT_COLUMNS].to_numpy().reshape(-1, 5, 2)
-    lost = (p < 0).any((1, 2)) | (sizes is not None and (p >= sizes[:, None]).any((1, 2)))
+    p = table[POINT_COLUMNS].to_numpy()
+    lost = (p < 0).any(1) | (sizes is not None and (p >= np.tile(sizes, 5)).any(1))
     problems.add("point_outside_photo", table.image_id[lost], "", "a point lies outside the photograph", "row dropped")
-    table = table[~lost]
+    if lost.any(): table = table[~lost]
     far = outside_box(table) if set(BOX_COLUMNS) <= set(table) else np.zeros(len(table))
     problems.add("point_outside_box", table.image_id[far > 0], "", [f"{d:.2f} sides outside the box" for d in far[far > 0]], "kept; recipes drop more than half a side")
     return table
@@ -325,12 +410,13 @@ def load_celeba(
     aligned, landmarks = _choose(tables, photos, root, "points" in need)
     parts, files, problems = _read_roles(root, tables, landmarks, aligned, need)
     table, sizes = _join(parts, files, problems), None
-    table = _attach(table, photos[aligned], root, problems) if images else table.assign(path="")
+    if images: table = _attach(table, photos[aligned], root, problems)
+    else: table.insert(1, "path", "")
     if images and check != "none": table, sizes = _sizes(table, root, check, problems, n_workers, progress)
     table = _geometry(table, sizes, aligned, root, problems)
     if not len(table): raise InputError(f"{root} has no image that all its files agree on: see that they belong together")
     order = [c for c in ("image_id", "path", "identity", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "partition") if c in table]
-    return CelebA(table[order], problems.table(), root, aligned)
+    return CelebA(table if list(table) == order else table[order], problems.table(), root, aligned)
 
 # %% ../nbs/00_data_analysis.ipynb #c0070
 def _read_roles(root, tables, landmarks, aligned, need):

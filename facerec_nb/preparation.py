@@ -99,9 +99,10 @@ class BalancedIdentities:
         rows = Usable(self.min_box, self.drop_blurry).select(table)
         people, rng = people_with(rows, self.per_id), np.random.default_rng(self.seed)
         if len(people) < self.n_ids: raise _too_few(table, self, self.n_ids, self.per_id)
-        rows = rows[rows.identity.isin(rng.choice(people, self.n_ids, replace=False))].sort_values("image_id")
-        rows = rows.iloc[rng.permutation(len(rows))].groupby("identity").head(self.per_id)
-        return rows.sort_values("image_id").reset_index(drop=True)
+        rows = rows[rows.identity.isin(rng.choice(people, self.n_ids, replace=False))]
+        rows = (rows if rows.image_id.is_monotonic_increasing else rows.sort_values("image_id")).reset_index(drop=True)
+        drawn = rows.identity.iloc[rng.permutation(len(rows))]
+        return rows.loc[np.sort(drawn.groupby(drawn).head(self.per_id).index)].reset_index(drop=True)
 
 # %% ../nbs/01_data_preparation.ipynb #c0024
 INFORMATIVE = ("5_o_Clock_Shadow Arched_Eyebrows Bags_Under_Eyes Big_Lips Big_Nose Blurry Bushy_Eyebrows Double_Chin Eyeglasses Goatee Heavy_Makeup "

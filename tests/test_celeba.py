@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from facerec_nb import celeba
 from facerec_nb.celeba import ALIGNED_SIZE, ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, load_celeba
 from facerec_nb.files import InputError, find_images, write_image
 from facerec_nb.synthetic import tiny_celeba
@@ -228,3 +229,38 @@ def test_need(folder):
 def test_light_import():
     code = "import sys, facerec_nb.celeba; print([m for m in ('torch', 'matplotlib', 'sklearn', 'cv2', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- quick and patient reader
+def clean(df): return df.astype({c: "int64" for c in df if c != "image_id"}).to_dict("list")
+
+
+@pytest.mark.parametrize("fmt", ["csv", "txt"])
+def test_quick_reader_agrees_with_the_patient_one(folder, fmt):
+    "Whatever is done to a file, the quick reader either stays silent or says what the patient one says"
+    t = load_celeba(folder).table
+    raw = {}
+    for name, columns in COLUMNS.items():
+        write(t, columns, folder/f"other/{name}.{fmt}", header=columns != ["identity"])
+        raw[name] = (folder/f"other/{name}.{fmt}").read_bytes()
+    rng, spoke, silent = np.random.default_rng(0), 0, 0
+    for name, good in raw.items():
+        path = folder/f"other/{name}.{fmt}"
+        assert clean(celeba._quick(path, good, {})[0]) == clean(celeba._any_lines(path, good, celeba._Problems())[0])
+        for _ in range(150):
+            at, k = rng.integers(len(good)), rng.integers(0, 3)
+            bad = good[:at] + bytes(rng.choice(list(b"0123456789-- ,,\n\n.\"+xNaE\t\xe9"), k)) + good[at + rng.integers(0, 3):]
+            try: quick = celeba._quick(path, bad, {})
+            except InputError: continue
+            silent += quick is None; spoke += quick is not None
+            if quick is not None:
+                found = celeba._Problems(); patient = celeba._any_lines(path, bad, found)
+                assert not found and quick[1:] == patient[1:] and clean(quick[0]) == clean(patient[0]), bad
+    assert spoke > 100 and silent > 100
+
+
+def test_unusual_files_take_the_patient_way_and_say_the_same(folder, monkeypatch):
+    good = load_celeba(folder)
+    monkeypatch.setattr(celeba, "_regular", lambda *args: None)
+    again = load_celeba(folder)
+    assert again.table.equals(good.table) and (again.table.dtypes == good.table.dtypes).all() and again.fingerprint == good.fingerprint and again.problems.equals(good.problems)
