@@ -67,8 +67,8 @@ def as_json(
     return _json.dumps(plain(o), indent=1, allow_nan=False, ensure_ascii=False)
 
 def _say(json, result, text):
-    "The result as JSON, or the text for people"
-    print(as_json(result) if json else text)
+    "The result as JSON, or the text for people; of several processes only the first says it"
+    if os.environ.get("RANK", "0") == "0": print(as_json(result) if json else text)
 
 def _progress():
     "Progress bars are for terminals"
@@ -192,7 +192,7 @@ def facerec_train_embedder(
     data:str, # folder written by facerec_align
     run:str, # folder of the run, made when needed
     head:str="arcface", # arcface, adaface, ce, cosface, normface or triplet
-    backbone:str="tiny", # tiny, iresnet18, resnet18 or resnet50
+    backbone:str="tiny", # tiny, small, base, iresnet18, resnet18 or resnet50
     epochs:int=30, # passes over the faces
     batch_size:int=32, # faces a step
     lr:float=2e-3, # highest learning rate

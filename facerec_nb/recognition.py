@@ -26,6 +26,7 @@ from .checkpoint import load_checkpoint, load_weights, save_checkpoint
 from .files import InputError, atomic_path, fingerprint, write_json
 from .geometry import jitter, warp_batch
 from .heads import create_head
+from .processes import join_processes
 from .records import metric, record, show_metric
 from .training import ArrayData, FitCfg, fit, read_log, seed_everything
 
@@ -195,8 +196,9 @@ def _add_threshold(path, faces, ids, target_far, metrics):
     from facerec_nb.metrics import pair_scores
     ck = load_checkpoint(path, "embedder")
     net = load_weights(Embedder(**ck["arch"]["backbone"]), ck["weights"]["backbone"]).eval()
-    found = choose_threshold(*pair_scores(_embed(net, faces), ids), target_far)
-    save_checkpoint(path, **{k: v for k, v in ck.items() if k not in ("schema", "versions")} | dict(threshold=found, metrics=metrics))
+    found = choose_threshold(*pair_scores(_embed(net, faces), ids), target_far); state = join_processes()
+    if state.is_main_process: save_checkpoint(path, **{k: v for k, v in ck.items() if k not in ("schema", "versions")} | dict(threshold=found, metrics=metrics))
+    state.wait_for_everyone()
     return found
 
 # %% ../nbs/03_face_recognition.ipynb #c0033

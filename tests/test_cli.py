@@ -104,6 +104,15 @@ def test_the_chain_leaves_what_the_design_names(chain):
         assert (chain/name).is_file(), name
 
 
+def test_two_processes_leave_one_run(chain, tmp_path, capfd):
+    from facerec_nb.places import run_command
+    from facerec_nb.recognition import FaceEmbedder
+    run_command("facerec_train_embedder", chain/"dfr", tmp_path/"run", "--epochs", 2, "--emb_dim", 64, processes=2)
+    said = capfd.readouterr().out
+    assert said.count("trained on") == 1 and len((tmp_path/"run/log.jsonl").read_text().splitlines()) == 2
+    assert FaceEmbedder.load(tmp_path/"run/best_af.pth").threshold["n_impostor"] > 0
+
+
 def test_evaluate(chain):
     result = json.loads(good("facerec_evaluate", chain/"dfr", chain/"run", "--json"))
     assert result["metrics"]["top1_ce"]["n"] > 0 and (chain/"run"/"report.html").is_file()
