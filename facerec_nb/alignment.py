@@ -8,7 +8,7 @@ __all__ = ['ALIGNED_COLUMNS', 'LandmarkModel', 'landmark_errors', 'summarise_err
            'read_aligned']
 
 # %% ../nbs/02_face_alignment.ipynb #c0003
-import hashlib, shutil, time
+import hashlib, shutil, time, warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from fastcore.basics import patch
 from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from .checkpoint import load_checkpoint, load_weights, packaged
 from .crops import Augment, CropCfg, read_crops
+from .face_store import face_store
 from .files import InputError, fingerprint, inside, read_image, read_json, thread_map, write_csv, write_image, write_json
 from .geometry import FLIP_ORDER, align_face, align_matrix, apply_matrix, crop_matrix, invert, similarity, warp, warp_batch, xywh_to_xyxy
 from .hourglass import StackedHourglass, decode, decode_argmax, heatmap_loss, heatmaps
@@ -134,9 +135,14 @@ def _truth(rows):
     return xywh_to_xyxy(rows[BOX_COLUMNS].to_numpy(float)), rows[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
 
 # %% ../nbs/02_face_alignment.ipynb #c0019
+def _still_there(images):
+    "Raise `InputError` when not one photograph, but all of them have gone"
+    if not images.is_dir() or not any(images.iterdir()): raise InputError(f"{images} is gone or empty, it was there a moment ago: bring it back (is its disk still mounted?) and start again")
+
 def _load(data, rows, crop, rim, n_workers, progress):
     "Crops of the readable rows, those rows, and the unreadable ones with their reasons"
     crops, ok, why = read_crops([inside(Path(data)/"images", i) for i in rows.image_id], _truth(rows)[0], crop, rim, n_workers, progress)
+    if not ok.all(): _still_there(Path(data)/"images")
     return crops, rows[ok].reset_index(drop=True), rows[~ok][["image_id"]].assign(reason=[w for w in why if w])
 
 # %% ../nbs/02_face_alignment.ipynb #c0020
@@ -342,6 +348,7 @@ def _align_batch(model, rows, images, out, template, size, min_confidence):
     def cut(j): photo = read_image(inside(images, rows.image_id.iloc[j])); return photo, warp(photo, wide[j], model.crop.size + 2*model.rim)
     cuts = thread_map(lambda j: _try(cut, j), range(len(rows)))
     fine = np.array([not isinstance(c, str) for c in cuts])
+    if not fine.all(): _still_there(images)
     skipped = [dict(image_id=i, reason=c) for i, c in zip(rows.image_id, cuts) if isinstance(c, str)]
     if not fine.any(): return dict(rows=[], skipped=skipped)
     rows, photos = rows[fine], [c[0] for c in cuts if not isinstance(c, str)]
@@ -412,13 +419,23 @@ def _read_table(out):
     return table
 
 # %% ../nbs/02_face_alignment.ipynb #c0066
+def _stored(folder, table, n_workers):
+    "The faces of a folder out of its store, all of them"
+    kept = face_store(folder/"faces_aligned", table, folder.with_name(f"{folder.name}.store"), [_aligned_name(i) for i in table.image_id], n_workers)
+    if len(kept.skipped): raise InputError(f"{len(kept.skipped)} of {len(table)} aligned faces cannot be used; the first: {kept.skipped.reason[0]}: run facerec_align again")
+    return kept.faces
+
 def read_aligned(
     folder, # what `align` wrote
     n_workers:int=None, # threads; `None` means one a core
+    store:bool=None, # keep the decoded faces beside the folder, in `FOLDER.store`, and map them into memory, read-only; `None`: from 5,000 faces on
 ): # the table, and its faces uint8 `(N, S, S, 3)` in the same order
     "Read aligned faces with their table; raises `InputError` when a face is missing or of another size"
-    table = _read_table(folder)
-    faces = thread_map(lambda i: read_image(inside(Path(folder)/"faces_aligned", _aligned_name(i))), table.image_id, n_workers)
+    table, folder = _read_table(folder), Path(folder).absolute()
+    if store or store is None and len(table) >= 5000:
+        try: return table, _stored(folder, table, n_workers)
+        except OSError as e: warnings.warn(f"no face store beside {folder} ({e}): the faces are decoded into memory, now and the next time", stacklevel=2)
+    faces = thread_map(lambda i: read_image(inside(folder/"faces_aligned", _aligned_name(i))), table.image_id, n_workers)
     other = [i for i, f in zip(table.image_id, faces) if f.shape != faces[0].shape]
     if other: raise InputError(f"the aligned face of {other[0]} has another size than the first: run facerec_align again")
     return table, np.stack(faces)
