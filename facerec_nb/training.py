@@ -6,7 +6,7 @@
 __all__ = ['FitCfg', 'lr_at', 'amp_dtype', 'ArrayData', 'batches', 'seed_everything', 'read_log', 'fit']
 
 # %% ../nbs/parts/training.ipynb #c0003
-import dataclasses, itertools, json, math, random, time
+import dataclasses, itertools, json, math, random, re, time
 from collections import Counter
 from pathlib import Path
 
@@ -326,7 +326,13 @@ def _leave(acc):
     from accelerate.state import AcceleratorState
     acc.free_memory(); AcceleratorState._reset_state(reset_partial_state=acc.num_processes == 1)
 
-# %% ../nbs/parts/training.ipynb #c0076
+def _sweep(run, name):
+    "Remove the unfinished files of a run that was killed while it wrote them; those of living processes stay"
+    from psutil import pid_exists
+    for p in Path(run).glob(".*-*-*"):
+        if (m := re.fullmatch(rf"\.(?:log|best_{re.escape(name)}|last_{re.escape(name)})-(\d+)-[0-9a-f]+", p.stem)) and not pid_exists(int(m[1])): p.unlink(missing_ok=True)
+
+# %% ../nbs/parts/training.ipynb #c0077
 def fit(
     model:nn.Module, # everything that learns; a `ModuleDict` of backbone and head is saved part by part
     loss, # `loss(model, batch)` -> scalar tensor, or `(scalar, {name: number})` with numbers for the log
@@ -347,6 +353,7 @@ def fit(
     "Train with AdamW; the model ends in eval mode with its last weights, also when the run is stopped; raises `FloatingPointError`, `InputError`, and `KeyboardInterrupt` with what was kept"
     acc, run = _accelerator(cfg, len(train)), Path(run) if run else None
     _keep_memory()
+    if run and acc.is_main_process: _sweep(run, name)
     if cfg.channels_last: model.to(memory_format=torch.channels_last)
     step = _Step(model, loss); opt = torch.optim.AdamW(_groups(step, cfg.weight_decay), lr=cfg.lr)
     step._ddp_params_and_buffers_to_ignore = [k for k, p in step.named_parameters() if p in _split(step)] # what torch's DDP leaves alone
