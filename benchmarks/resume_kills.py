@@ -20,7 +20,7 @@ from facerec_nb.records import metric, record, write_record
 from facerec_nb.training import ArrayData, FitCfg, fit, read_log, seed_everything
 
 CFG, CLASSES, ROWS = FitCfg(epochs=5, batch_size=32, lr=5e-3, precision="fp32", accumulate=2, grad_clip=0.5), 12, 330
-HEAD = dict(scale=8., margin=0.2)
+HEAD = dict(scale=8., margin=0.2, sample=0.4)
 STEPS = CFG.epochs*(ROWS//CFG.batch_size)
 rng = np.random.default_rng(0); Y = np.arange(ROWS) % CLASSES
 X = np.clip(rng.integers(60, 200, (CLASSES, 16, 16, 3))[Y] + rng.normal(0, 30, (ROWS, 16, 16, 3)), 0, 255).astype(np.uint8)

@@ -37,14 +37,26 @@ def validate(model):
     return dict(held_rows=len(emb), held_loss=model["head"].loss(emb, HELD["y"]))
 
 
-def train(out, die=None, epochs=4, norm=False, resume=False, name="model", head=None, **cfg):
+def train(out, die=None, epochs=4, until=None, norm=False, resume=False, name="model", head=None, **cfg):
     "One run; the process of number `die` kills itself in the third epoch"
     model, me = net(norm, **head or {}), join_processes()
     def maybe_die(batch, generator, calls=iter(range(10**6))):
         if me.process_index == die and next(calls) == 2*5 + 2: os.kill(os.getpid(), signal.SIGKILL)
         return batch
     cfg = FitCfg(**dict(epochs=epochs, batch_size=32, lr=5e-3, precision="fp32", grad_clip=0.5) | cfg)
-    return model, fit(model, loss, DATA, cfg, Path(out), name, validate=validate, monitor="held_loss", augment=maybe_die, resume=resume)
+    return model, fit(model, loss, DATA, cfg, Path(out), name, validate=validate, monitor="held_loss", augment=maybe_die, resume=resume, until=until)
+
+
+def against_the_whole(head_name, **kw):
+    "Largest differences of loss and gradients between a head split over the processes and the whole one, on the same faces"
+    me, n = join_processes(), 16
+    whole, emb, labels = create_head(head_name, 8, 51), torch.randn(n, 8, generator=torch.Generator().manual_seed(1)), torch.randint(51, (n,), generator=torch.Generator().manual_seed(2))
+    torch.nn.init.normal_(whole.weight, generator=torch.Generator().manual_seed(3)); whole.weight.data /= 3
+    part = create_head(head_name, 8, 51, split=True, **kw); part.load_state_dict(whole.state_dict())
+    x, mine = emb.clone().requires_grad_(), own_rows(n); y = emb[mine].clone().requires_grad_()
+    want, got = whole.loss(x, labels), part.loss(y, labels[mine]); want.backward(); got.backward()
+    pairs = dict(loss=(got, want), emb=(y.grad/me.num_processes, x.grad[mine]), weight=(part.weight.grad, whole.weight.grad[part.own]), saved=(part.state_dict()["weight"], whole.weight), logits=(part(emb), whole(emb)))
+    return {k: (a - b).abs().max().item() for k, (a, b) in pairs.items()} | dict(held=len(part.weight), norm=x.grad.norm().item())
 
 
 def scene(out):
@@ -52,11 +64,12 @@ def scene(out):
     out, wrote = Path(out), []
     save = training.save_checkpoint
     training.save_checkpoint = lambda path, **kw: (wrote.append(Path(path).name), save(path, **kw))[1]
-    logs = {name: train(out, name=name, **kw) for name, kw in dict(plain={}, accumulated=dict(accumulate=2), normed=dict(norm=True)).items()}
+    logs = {name: train(out, name=name, **kw) for name, kw in dict(plain={}, accumulated=dict(accumulate=2), normed=dict(norm=True), split=dict(head=dict(split=True)), sampled=dict(head=dict(split=True, sample=0.5))).items()}
     me = join_processes(); model = logs["plain"][0]
+    train(out, name="half", head=dict(split=True), until=2)
     uneven = {n: in_parts(lambda rows: torch.arange(100.)[rows], n).tolist() for n in (7, 1, 0)}
     share = own_rows(7); mean = gather_rows(torch.arange(7.)[share], 7).mean().item()
-    seen = dict(rank=me.process_index, world=me.num_processes, wrote=wrote, uneven=uneven, mean=mean, training=model.training, sum=[p.double().sum().item() for p in model.parameters()],
+    seen = dict(rank=me.process_index, world=me.num_processes, wrote=wrote, uneven=uneven, mean=mean, training=model.training, split={h: against_the_whole(h) for h in ("arcface", "cosface")}, sum=[p.double().sum().item() for p in model.parameters()],
                 buffers=[b.double().sum().item() for b in logs["normed"][0].buffers()], logs={k: log.drop(columns=["seconds", "images_per_s"]).to_dict("list") for k, (_, log) in logs.items()})
     (out/f"seen-{me.process_index}.json").write_text(json.dumps(seen))
 

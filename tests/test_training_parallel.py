@@ -69,13 +69,13 @@ def test_rows_that_do_not_divide_evenly_count_once(alone, torchrun):
 def test_only_the_first_process_writes(torchrun):
     out, (first, second) = torchrun
     assert second["wrote"] == [] and {"best_plain.pth", "last_plain.pth", "last_normed.pth"} <= set(first["wrote"])
-    assert sorted(p.name for p in out.iterdir() if "seen" not in p.name) == sorted([*(f"{k}_{n}.pth" for k in ("best", "last") for n in ("plain", "accumulated", "normed")), "log.jsonl"])
+    assert sorted(p.name for p in out.iterdir() if "seen" not in p.name) == sorted([*(f"{k}_{n}.pth" for k in ("best", "last") for n in ("plain", "accumulated", "normed", "split", "sampled", "half")), "log.jsonl"])
     assert read_log(out, "plain").epoch.tolist() == [1, 2, 3, 4]
 
 
 def test_all_processes_end_with_the_same_model(torchrun):
     "Weights, the averages of the batch normalisation, and the log; in eval mode"
-    first, second = ({k: v for k, v in s.items() if k not in ("rank", "wrote")} for s in torchrun[1])
+    first, second = ({k: v for k, v in s.items() if k not in ("rank", "wrote", "split")} for s in torchrun[1])
     assert first == second and not first["training"]
 
 
@@ -93,3 +93,23 @@ def test_a_killed_process_costs_one_epoch(alone, notebook):
     model, log = train(run, resume=True)
     close(log.loss.tolist(), alone[1]["logs"]["plain"]["loss"])
     close([p.double().sum().item() for p in model.parameters()], alone[1]["sum"]); assert torch.is_tensor(load_checkpoint(run/"last_model.pth")["weights"]["head"]["weight"])
+
+
+def test_a_split_head_is_the_whole_head(torchrun):
+    "Two processes with 25 and 26 of 51 centres: loss, the gradients of embeddings and centres, the saved weights, the logits"
+    for seen, held in zip(torchrun[1], (25, 26)):
+        for name, found in seen["split"].items():
+            assert found.pop("held") == held and found.pop("norm") > 0.1
+            assert max(found.values()) < 1e-5, (name, found)
+
+
+def test_a_split_head_trains_saves_and_goes_on_like_the_whole_one(alone, torchrun):
+    "The curve of the whole head in one process; its checkpoint holds all centres and their averages; one process goes on from it"
+    out, (first, second) = torchrun; want = alone[1]["logs"]["plain"]
+    for seen in (first, second, alone[1]):
+        for k in ("loss", "held_loss"): close(seen["logs"]["split"][k], want[k])
+        assert seen["logs"]["sampled"]["loss"][-1] < 0.7*seen["logs"]["sampled"]["loss"][0]
+    split, plain = (load_checkpoint(out/f"last_{k}.pth") for k in ("split", "plain"))
+    assert split["weights"]["head"]["weight"].shape == plain["weights"]["head"]["weight"].shape and {k: {n: v.shape for n, v in s.items()} for k, s in split["optimiser"]["state"].items()} == {k: {n: v.shape for n, v in s.items()} for k, s in plain["optimiser"]["state"].items()}
+    model, log = train(out, name="half", head=dict(split=True), resume=True)
+    close(log.loss.tolist(), want["loss"]); close([p.double().sum().item() for p in model.parameters()], alone[1]["sum"])
