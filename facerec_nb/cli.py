@@ -37,7 +37,7 @@ def command(
                 if not e.errno: raise
                 e = f"{e.filename or 'a file'} cannot be used ({e.strerror}): check the path, its permissions and the room on the disk"
             print(f"{f.__name__}: {' '.join(str(e).split())}", file=sys.stderr); return 1
-        except KeyboardInterrupt: print(f"{f.__name__}: stopped", file=sys.stderr); return 130
+        except KeyboardInterrupt as e: print(f"{f.__name__}: {str(e) or 'stopped'}", file=sys.stderr); return 130
     return call_parse(run)
 
 # %% ../nbs/parts/cli.ipynb #c0010
