@@ -9,6 +9,7 @@ all tensors and numbers of the last and the best checkpoint (weights, optimiser,
 import argparse, os, random, signal, tempfile
 from pathlib import Path
 
+import accelerate # noqa: F401  here, so that not every forked process reads it again
 import numpy as np
 import torch
 from torch import nn

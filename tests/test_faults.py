@@ -19,7 +19,7 @@ from facerec_nb import alignment, crops
 from facerec_nb.celeba import load_celeba
 from facerec_nb.checkpoint import load_checkpoint
 from facerec_nb.crops import CropCfg, read_crops
-from facerec_nb.files import InputError, read_image
+from facerec_nb.files import InputError
 from facerec_nb.preparation import BalancedIdentities, prepare
 from facerec_nb.synthetic import tiny_celeba
 from facerec_nb.training import ArrayData, FitCfg, fit, read_log, seed_everything
@@ -86,11 +86,11 @@ def test_folder_gone_while_training(prepared, tmp_path, monkeypatch):
 
 def test_folder_gone_while_reading(prepared, tmp_path, monkeypatch):
     "It vanishes after the third photograph: no model is trained on three"
-    calls, read = iter(range(10**6)), crops.read_image
-    def vanish(src):
+    calls, warp = iter(range(10**6)), crops.warp
+    def vanish(*args, **kw):
         if next(calls) == 3: shutil.rmtree(prepared/"images")
-        return read(src)
-    monkeypatch.setattr(crops, "read_image", vanish)
+        return warp(*args, **kw)
+    monkeypatch.setattr(crops, "warp", vanish)
     with pytest.raises(InputError, match="images is gone or empty, it was there a moment ago") as e: alignment.train_landmarks(prepared, tmp_path/"run", epochs=1, stacks=1, channels=8, depth=1, input_size=32, n_workers=1)
     assert "\n" not in str(e.value) and not (tmp_path/"run").exists()
 
@@ -118,10 +118,11 @@ def test_folder_gone_while_aligning(prepared, tmp_path, monkeypatch):
 def test_thread_dies(prepared, monkeypatch):
     "An exception that is not about a photograph (no memory, a bug) is not swallowed as a bad photograph: it arrives, and no thread hangs"
     paths = sorted((prepared/"images").glob("*.jpg")); boxes = np.tile([20., 20, 80, 80], (len(paths), 1)); threads = threading.active_count()
-    def dies(src, *args, **kw):
-        if Path(src) == paths[3]: raise MemoryError("no memory for a thread")
-        return read_image(src, *args, **kw)
-    monkeypatch.setattr(crops, "read_image", dies)
+    calls = iter(range(10**6))
+    def dies(*args, warp=crops.warp, **kw):
+        if next(calls) == 3: raise MemoryError("no memory for a thread")
+        return warp(*args, **kw)
+    monkeypatch.setattr(crops, "warp", dies)
     with pytest.raises(MemoryError, match="no memory for a thread"): read_crops(paths, boxes, CropCfg(), n_workers=2)
     assert threading.active_count() <= threads + 1
 
