@@ -80,7 +80,7 @@ def main():
         store.batch(slice(None)) # warm
         warm, fancy = batch_ms(len(store), store.batch), batch_ms(len(store), lambda rows: np.array(store.faces[rows]))
         fresh = json.loads(subprocess.run([sys.executable, __file__, "--one", str(folder)], capture_output=True, text=True, check=True).stdout)
-        size, path = store.faces.nbytes, store.path; del store # nothing is mapped any more
+        size, path = store.faces.nbytes, store.path; store = None # nothing is mapped any more
         cold = batch_ms(args.faces, lambda rows: FaceStore(np.load(path/"faces.npy", mmap_mode="r", allow_pickle=False), table, None, path).batch(rows), lambda: drop(path/"faces.npy"))
     n = args.faces
     metrics = dict(face_store_build_rate=spread([n/s for s in build], "faces/s, table read and store built"), face_store_decode_rate=spread([n/s for s in decode], "faces/s, table read and decoded into memory"),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE_112', 'COURSE_TEMPLATE', 'TEMPLATES', 'FLIP_ORDER', 'xywh_to_xyxy', 'xyxy_to_xywh', 'shrink_box',
-           'square_box', 'apply_matrix', 'compose', 'invert', 'crop_matrix', 'turn', 'warp', 'crop_resize',
-           'similarity', 'template', 'align_matrix', 'align_face', 'flip_points', 'warp_batch', 'jitter',
+           'square_box', 'apply_matrix', 'compose', 'invert', 'crop_matrix', 'turn', 'seen_box', 'check_view', 'warp',
+           'crop_resize', 'similarity', 'template', 'align_matrix', 'align_face', 'flip_points', 'warp_batch', 'jitter',
            'jitter_points']
 
 # %% ../nbs/parts/geometry.ipynb #c0003
@@ -103,26 +103,45 @@ def turn(
     R = np.stack([np.cos(a), -np.sin(a), np.sin(a), np.cos(a)], -1).reshape(*a.shape, 2, 2)
     return np.concatenate([R, (middle - R.sum(-1)*middle)[..., None]], -1)
 
+# %% ../nbs/parts/geometry.ipynb #c0028a
+def seen_box(
+    M:np.ndarray, # `(2, 3)`: photograph -> result
+    size, # side of the result in pixels, or `(width, height)`
+) -> np.ndarray: # x1, y1, x2, y2 in pixels of the photograph
+    "The smallest upright box around all that a result sees"
+    seen = apply_matrix(invert(M), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])*np.broadcast_to(size, 2) - 0.5)
+    return np.concatenate([seen.min(0), seen.max(0)])
+
+def check_view(
+    box:np.ndarray, # x1, y1, x2, y2 in pixels of the photograph, from `seen_box`
+    photo, # `(width, height)` of the photograph
+):
+    "Raise `InputError` when a result would see nothing of a photograph, or next to nothing"
+    width, height = photo
+    if (box[2:] < 0).any() or (box[:2] > [width - 1, height - 1]).any():
+        raise InputError(f"the face lies outside the photograph of {width}x{height} pixels: check the box or the points")
+    if (box[2:] - box[:2]).max() > 10*max(width, height):
+        raise InputError(f"the face would be over ten times larger than the photograph of {width}x{height} pixels: check the points")
+
 # %% ../nbs/parts/geometry.ipynb #c0029
 def warp(
-    img:np.ndarray, # RGB uint8 `(H, W, 3)`
+    img:np.ndarray, # RGB uint8 `(H, W, 3)`, or `(H, W, 4)` with a fourth byte that is dropped
     M:np.ndarray, # `(2, 3)`: photograph -> result
     size, # side of the result in pixels, or `(width, height)`
     border:str="black", # what lies outside the photograph: 'black' (the ArcFace convention) or 'replicate'
+    check:bool=True, # refuse a view of nothing with `check_view`
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "Warp with averaging when it shrinks; raises `InputError` when the result would see nothing of the photograph"
     size, (height, width) = np.broadcast_to(size, 2), img.shape[:2]
-    seen = apply_matrix(invert(M), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])*size - 0.5)
-    if (seen.max(0) < 0).any() or (seen.min(0) > [width - 1, height - 1]).any():
-        raise InputError(f"the face lies outside the photograph of {width}x{height} pixels: check the box or the points")
-    if np.ptp(seen, axis=0).max() > 10*max(width, height):
-        raise InputError(f"the face would be over ten times larger than the photograph of {width}x{height} pixels: check the points")
-    k = int(np.ceil(1/np.linalg.norm(M[:, :2], axis=0).min() - 1e-6))
+    if check: check_view(seen_box(M, size), (width, height))
+    k = int(np.ceil(1/np.hypot(*M[:, :2]).min() - 1e-6))
     if (k*size).prod(dtype=float) > 4e8: raise InputError(f"the face would fill {k*size.max()} pixels of a photograph of {width}x{height}: check the points")
     mode = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)[border]
     if k > 1: M = compose(np.array([[k, 0, k/2 - 0.5], [0, k, k/2 - 0.5]]), M)
+    if img.ndim == 3 and img.shape[2] == 3 and width*height < 4*(max(k, 1)*size).prod(): img = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA) # OpenCV warps four bytes faster than three
     out = cv2.warpAffine(img, M, (size*max(k, 1)).tolist(), flags=cv2.INTER_LINEAR, borderMode=mode)
-    return cv2.resize(out, size.tolist(), interpolation=cv2.INTER_AREA) if k > 1 else out
+    out = cv2.resize(out, size.tolist(), interpolation=cv2.INTER_AREA) if k > 1 else out
+    return out if out.ndim == 2 or out.shape[2] == 3 else cv2.cvtColor(out, cv2.COLOR_RGBA2RGB)
 
 # %% ../nbs/parts/geometry.ipynb #c0030
 def crop_resize(
