@@ -51,7 +51,7 @@ def read_warped(
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "`warp(read_image(src), M, size)` for less work, bit for bit the same where nothing is reduced; raises `InputError`"
     box, shrinks = seen_box(M, size), 1/np.hypot(*M[:, :2]).max()
-    part, P, photo = read_part(src, box, next((k for k in (8, 4, 2) if 2*k <= shrinks), 1))
+    part, P, photo = read_part(src, box, next((k for k in (8, 4, 2) if 2*k <= shrinks), 1), least=2_000_000)
     check_view(box, photo)
     if P[0, 0] > 1: return warp(part, compose(M, P), size, check=False)
     (x, y), canvas = P[:, 2].astype(int), np.empty((photo[1], photo[0], 4), np.uint8) # back in its place no coordinate is rounded differently; the rest is never looked at

@@ -130,12 +130,13 @@ def read_part(
     src, # a path, bytes or PIL image
     box=None, # x1, y1, x2, y2 in pixels of the photograph: what is needed; `None`: all of it
     reduce:int=1, # 2, 4 or 8: a JPEG may be decoded this many times smaller
+    least:int=0, # pixels: smaller photographs are never reduced
     max_pixels:int=200_000_000, # more pixels than this are refused before they are decoded
 ) -> tuple: # uint8 `(h, w, 4)`: RGB and a byte without meaning; `(2, 3)` part -> photograph; `(width, height)` of the photograph
     "The part of a photograph around a box, a few pixels more or all of it when the box lies outside; raises `InputError`"
     with _opened(src) as (name, im):
         _check_size(name, im, max_pixels); whole, k = im.size, 1
-        if reduce > 1 and im.format in ("JPEG", "MPO") and im.getexif().get(0x0112, 1) == 1:
+        if reduce > 1 and whole[0]*whole[1] >= least and im.format in ("JPEG", "MPO") and im.getexif().get(0x0112, 1) == 1:
             im.draft("RGB", [max(s//reduce, 1) for s in whole])
             k = next(k for k in (1, 2, 4, 8) if im.size == tuple(-(-s//k) for s in whole))
         with _hushed(im): im = _to_rgb(im)

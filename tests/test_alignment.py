@@ -77,6 +77,26 @@ def test_killed_between_batches_ends_with_the_same_bytes(trained, monkeypatch):
     assert files[0] == files[1] and len(calls) == 5
 
 
+def test_killed_inside_a_batch_repeats_that_batch_only(trained, monkeypatch):
+    "Half a batch and half a picture are on the disk: the same bytes in the end, and no other face is made twice"
+    import facerec_nb.alignment as alignment
+    here, rows, _, _ = trained
+    align(here/"data", here/"run", here/"calm", batch_size=4)
+    write, written, most = alignment.write_image, [], 5
+    def dies(path, img):
+        if len(written) >= most: raise KeyboardInterrupt
+        written.append(path.name); return write(path, img)
+    monkeypatch.setattr(alignment, "write_image", dies)
+    with pytest.raises(KeyboardInterrupt): align(here/"data", here/"run", here/"stopped", batch_size=4)
+    first = list(written); whole = set(pd.read_csv(here/"calm"/"aligned_pred_all.csv").image_id) & set(rows.image_id[:4])
+    assert len(first) == 5 and whole < set(first) and not (here/"stopped"/"aligned.json").exists() and not (here/"stopped"/"aligned_pred_all.csv").exists()
+    (here/"stopped"/"faces_aligned"/".000002-1-00.jpg").write_bytes(b"\xff\xd8 half")
+    most = 1000; align(here/"data", here/"run", here/"stopped", batch_size=4)
+    assert not whole & set(written[5:])
+    files = [{p.relative_to(here/d): p.read_bytes() for p in sorted((here/d).rglob("*")) if p.is_file()} for d in ("calm", "stopped")]
+    assert files[0] == files[1]
+
+
 def test_a_missing_face_is_named(trained):
     here = trained[0]
     table = align(here/"data", here/"run", here/"gap")

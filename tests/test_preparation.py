@@ -194,3 +194,20 @@ def test_killed_and_started_again(data, tmp_path):
     assert kills >= 7 and partial >= 6
     prepare(data, EVERYTHING, out, zip=True)
     assert content(out.parent) == content(tmp_path/"calm")
+
+
+def test_no_photograph_is_read_twice(data, tmp_path, monkeypatch):
+    "What was placed before the end came is neither decoded nor linked again"
+    from facerec_nb import preparation
+    read, calls, most = preparation.read_image, [], 17
+    def dies(path):
+        if len(calls) >= most: raise KeyboardInterrupt
+        calls.append(path); return read(path)
+    monkeypatch.setattr(preparation, "read_image", dies)
+    with pytest.raises(KeyboardInterrupt): prepare(data, EVERYTHING, tmp_path/"killed", n_workers=1)
+    assert len(os.listdir(tmp_path/"killed/images")) == 17 and not (tmp_path/"killed/selected_images.csv").exists()
+    most = 1000
+    prepare(data, EVERYTHING, tmp_path/"killed", n_workers=1)
+    assert len(calls) == len(set(calls)) == 40
+    prepare(data, EVERYTHING, tmp_path/"killed", n_workers=1); prepare(data, EVERYTHING, tmp_path/"calm", n_workers=1)
+    assert len(calls) == 80 and content(tmp_path/"killed") == content(tmp_path/"calm")
