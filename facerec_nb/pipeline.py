@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FAST', 'Face', 'Faces', 'photos_below', 'FacePipeline', 'people_below', 'Answer', 'Answers']
 
-# %% ../nbs/04_pipeline.ipynb #c0003
+# %% ../nbs/04_pipeline.ipynb #c0005
 import base64, html, io, os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from .files import IMAGE_SUFFIXES, InputError, fingerprint, read_image
 from .gallery import Gallery, clean_name
 from .geometry import align_face
 
-# %% ../nbs/04_pipeline.ipynb #c0015
+# %% ../nbs/04_pipeline.ipynb #c0017
 def _png(img):
     "An image as PNG bytes"
     from PIL import Image
@@ -60,7 +60,7 @@ class Faces(list):
         return _table(["face", "box", "score", "points"], [(f.aligned, " ".join(f"{v:.0f}" for v in f.box), f"{f.score:.2f}", f"{f.confidence:.2f}") for f in self], self.problem or "no face")
 
 
-# %% ../nbs/04_pipeline.ipynb #c0018
+# %% ../nbs/04_pipeline.ipynb #c0020
 def photos_below(
     folder, # searched recursively; links to folders are not followed
 ) -> list: # `Path`s in sorted order
@@ -71,7 +71,7 @@ def photos_below(
     if not found: raise InputError(f"{folder} holds no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}): check the path")
     return found
 
-# %% ../nbs/04_pipeline.ipynb #c0021
+# %% ../nbs/04_pipeline.ipynb #c0023
 def _network(path, load, probe):
     "A network out of its file, tried once; whatever a description that is not ours leads to becomes InputError with the name of the file"
     try: net = load(path); probe(net); return net
@@ -100,7 +100,7 @@ def _models(points, emb, engine, threads):
     embedder = _network(emb, lambda p: load(FaceEmbedder, p), lambda m: m.embed(align_face(black, five, m.size, m.template)[None]))
     return landmarks, embedder, *_network(emb, lambda _: _calibration(embedder), id)
 
-# %% ../nbs/04_pipeline.ipynb #c0022
+# %% ../nbs/04_pipeline.ipynb #c0024
 def _files(run, landmarks, embedder):
     "Where the two networks of a pipeline lie; raises InputError"
     from facerec_nb.checkpoint import packaged
@@ -112,7 +112,7 @@ def _files(run, landmarks, embedder):
     if not Path(embedder).suffix: return points, packaged(f"embedder_{embedder}")
     return points, Path(embedder) if Path(embedder).exists() and not (run and (here/embedder).exists()) else here/embedder
 
-# %% ../nbs/04_pipeline.ipynb #c0023
+# %% ../nbs/04_pipeline.ipynb #c0025
 FAST = dict(sizes=(128, 320, 640, 1600), small=20) # of the detector when it is in a hurry
 
 class FacePipeline:
@@ -151,7 +151,7 @@ class FacePipeline:
         "The parts in one line"
         return f"FacePipeline({type(self.detector).__name__} -> {type(self.landmarks).__name__} -> {self.model}, threshold {self.threshold})"
 
-# %% ../nbs/04_pipeline.ipynb #c0026
+# %% ../nbs/04_pipeline.ipynb #c0028
 @patch
 def find(self:FacePipeline,
     photo, # path, bytes, PIL image or array, see `read_image`
@@ -172,7 +172,7 @@ def _try(self:FacePipeline, photo, number):
     try: return self.find(photo)
     except InputError as e: return Faces(source=photo if isinstance(photo, (str, Path)) else f"photo {number}", problem=str(e))
 
-# %% ../nbs/04_pipeline.ipynb #c0027
+# %% ../nbs/04_pipeline.ipynb #c0029
 @patch
 def embed(self:FacePipeline,
     faces, # `Face`s, of any number of photographs
@@ -182,7 +182,7 @@ def embed(self:FacePipeline,
         for face, e in zip(faces, self.embedder.embed(np.stack([f.aligned for f in faces]), flip=self.mirror, check_colour=False)): face.embedding = e
     return faces
 
-# %% ../nbs/04_pipeline.ipynb #c0029
+# %% ../nbs/04_pipeline.ipynb #c0031
 @patch
 def stream(self:FacePipeline,
     photos, # list of photographs, or a folder
@@ -200,7 +200,7 @@ def stream(self:FacePipeline,
             yield from waiting
             waiting = []
 
-# %% ../nbs/04_pipeline.ipynb #c0030
+# %% ../nbs/04_pipeline.ipynb #c0032
 @patch
 def __call__(self:FacePipeline,
     photos, # a photograph (path, bytes, PIL image, array), a list of them, or a folder
@@ -211,7 +211,7 @@ def __call__(self:FacePipeline,
     faces = self.find(photos); self.embed(faces)
     return faces
 
-# %% ../nbs/04_pipeline.ipynb #c0057
+# %% ../nbs/04_pipeline.ipynb #c0059
 def people_below(
     folder, # one folder a person, named after the person
 ) -> dict: # name -> sorted list of `Path`s
@@ -223,7 +223,7 @@ def people_below(
     if not people: raise InputError(f"{folder} holds photographs but no folders: make one folder for each person, named after the person")
     return people
 
-# %% ../nbs/04_pipeline.ipynb #c0058
+# %% ../nbs/04_pipeline.ipynb #c0060
 def _printable(name):
     "A file name as text, whatever its bytes are"
     return name.encode("utf-8", "backslashreplace").decode()
@@ -253,7 +253,7 @@ def enroll(self:FacePipeline,
     if not len(gallery): raise InputError(f"no face was found in any of the {len(table)} photographs of {folder}: check the pictures")
     return table
 
-# %% ../nbs/04_pipeline.ipynb #c0063
+# %% ../nbs/04_pipeline.ipynb #c0065
 @dataclass(eq=False)
 class Answer:
     "What the gallery says about one face, or `no_face`"
@@ -283,7 +283,7 @@ class Answers(list):
         rows = [(a.face.aligned if a.face else "", a.status, a.name or "", number(a.similarity), number(a.threshold), number(a.probability)) for a in self]
         return _table(["face", "status", "name", "similarity", "threshold", "probability"], rows, "nobody was asked about")
 
-# %% ../nbs/04_pipeline.ipynb #c0064
+# %% ../nbs/04_pipeline.ipynb #c0066
 @patch
 def need_threshold(self:FacePipeline,
     threshold:float=None, # asked for; wins when given
@@ -297,7 +297,7 @@ def need_threshold(self:FacePipeline,
             return float(t)
     raise InputError(f"the model {self.model} has no calibrated threshold: give threshold=")
 
-# %% ../nbs/04_pipeline.ipynb #c0065
+# %% ../nbs/04_pipeline.ipynb #c0067
 @patch
 def probability_of(self:FacePipeline,
     similarity:float, # cosine of two faces
@@ -324,7 +324,7 @@ def identify(self:FacePipeline,
         answers.append(Answer("known" if known else "unknown", near.name if known else None, near.similarity, threshold, matches, face, self.probability_of(near.similarity)))
     return answers
 
-# %% ../nbs/04_pipeline.ipynb #c0077
+# %% ../nbs/04_pipeline.ipynb #c0079
 @patch
 def verify(self:FacePipeline,
     a, # a photograph, or `Faces`
@@ -338,7 +338,7 @@ def verify(self:FacePipeline,
     status = "no_face" if similarity is None else "same" if similarity >= threshold else "different"
     return dict(status=status, similarity=similarity, threshold=threshold, probability=self.probability_of(similarity), faces=[len(p) for p in pair])
 
-# %% ../nbs/04_pipeline.ipynb #c0080
+# %% ../nbs/04_pipeline.ipynb #c0082
 @patch
 def draw(self:FacePipeline,
     photo, # path, bytes, PIL image or array
@@ -361,7 +361,7 @@ def draw(self:FacePipeline,
         pen.rectangle(where, fill=colour); pen.text((face.box[0], face.box[1]), text, font=font, fill="white", anchor="ls")
     return np.asarray(canvas)
 
-# %% ../nbs/04_pipeline.ipynb #c0083
+# %% ../nbs/04_pipeline.ipynb #c0085
 @patch
 def rank(self:FacePipeline,
     reference, # photograph of the person looked for (the largest face counts), or `Faces`
@@ -372,7 +372,7 @@ def rank(self:FacePipeline,
     if not ref: raise InputError(f"no face was found in the reference {ref.source or 'photograph'}: give a clearer one")
     return sorted(((f, float(f.embedding @ ref[0].embedding)) for f in faces), key=lambda x: -x[1])
 
-# %% ../nbs/04_pipeline.ipynb #c0084
+# %% ../nbs/04_pipeline.ipynb #c0086
 @patch
 def show_rank(self:FacePipeline,
     reference, # photograph of the person looked for

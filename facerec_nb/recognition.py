@@ -8,7 +8,7 @@ __all__ = ['SHORT', 'HEAD_KW', 'COURSE_FPRS', 'load_faces', 'split_rows', 'Augme
            'people_weights', 'unseen_metrics', 'closed_set', 'evaluate', 'html_table', 'html_figure', 'html_page',
            'report']
 
-# %% ../nbs/03_face_recognition.ipynb #c0003
+# %% ../nbs/03_face_recognition.ipynb #c0005
 import base64, dataclasses, html
 from pathlib import Path
 from string import Template
@@ -30,7 +30,7 @@ from .processes import join_processes
 from .records import metric, record, show_metric
 from .training import ArrayData, FitCfg, fit, read_log, seed_everything
 
-# %% ../nbs/03_face_recognition.ipynb #c0009
+# %% ../nbs/03_face_recognition.ipynb #c0011
 _COLUMNS = ["image_id", "identity", "split", "people"]
 
 def load_faces(
@@ -50,7 +50,7 @@ def load_faces(
     if both: raise InputError(f"{where}: person {min(both)} is both seen and unseen: everyone must be in one place")
     return table.reset_index(drop=True), faces
 
-# %% ../nbs/03_face_recognition.ipynb #c0012
+# %% ../nbs/03_face_recognition.ipynb #c0014
 def split_rows(
     table:pd.DataFrame, # from `load_faces`
     need_val:bool=True, # must the validation photographs suffice for a threshold?
@@ -65,7 +65,7 @@ def split_rows(
     if need_val and (not genuine or pairs - genuine < 10): raise InputError(f"the validation photographs give {genuine} pairs of one person and {pairs - genuine} of two, needed are 1 and 10: give more people or photographs")
     return rows
 
-# %% ../nbs/03_face_recognition.ipynb #c0015
+# %% ../nbs/03_face_recognition.ipynb #c0017
 def _patches(n, size, share, largest, generator, device):
     "Mask `(n, 1, size, size)` that is false in a random rectangle for a share of the pictures"
     u = torch.rand(n, 5, generator=generator, device=device)
@@ -105,7 +105,7 @@ class Augment:
             x = torch.where(u[1:] < self.coarse, F.interpolate(F.interpolate(x, size=int(size*(0.25 + 0.75*u[0])), mode="area"), size=size, mode="bilinear"), x)
         return batch | dict(x=torch.where(_patches(n, size, self.cutout, self.largest, generator, x.device), x, 127.5))
 
-# %% ../nbs/03_face_recognition.ipynb #c0021
+# %% ../nbs/03_face_recognition.ipynb #c0023
 SHORT = dict(arcface="af") # the course's file is best_af.pth; the files of other heads carry the head's own name
 
 HEAD_KW = dict(arcface=dict(scale=16.0, margin=0.3)) # for tens or hundreds of people; the paper's 64 and 0.5 are for 85,000
@@ -124,7 +124,7 @@ def _loss(model, batch):
     if not head.classifies: return loss, {}
     with torch.no_grad(): return loss, {k: (logits.argmax(1) == y).float().mean() for k, logits in dict(train_top1=head(emb), train_top1_margin=head(emb, y)).items()}
 
-# %% ../nbs/03_face_recognition.ipynb #c0024
+# %% ../nbs/03_face_recognition.ipynb #c0026
 def _batches(faces, net, batch):
     "uint8 faces `(N, S, S, 3)` as tensors `(batch, 3, S, S)` on the device of the network"
     device = next(net.parameters()).device
@@ -142,7 +142,7 @@ def _classify(model, faces, batch=64):
     out = [model["head"](model["backbone"](x)).argmax(1).cpu().numpy() for x in _batches(faces, model, batch)]
     return np.concatenate([np.zeros(0, int), *out])
 
-# %% ../nbs/03_face_recognition.ipynb #c0026
+# %% ../nbs/03_face_recognition.ipynb #c0028
 @torch.no_grad()
 def own_angles(
     model:nn.ModuleDict, # backbone and head
@@ -168,7 +168,7 @@ def _validation(faces, ids, label=None, sample=None):
         return found
     return validate
 
-# %% ../nbs/03_face_recognition.ipynb #c0028
+# %% ../nbs/03_face_recognition.ipynb #c0030
 def choose_threshold(
     genuine:np.ndarray, # cosines of pairs of one person
     impostor:np.ndarray, # cosines of pairs of two people
@@ -183,7 +183,7 @@ def choose_threshold(
     return dict(threshold=threshold, target_far=target_far, far=float((impostor >= threshold).mean()), tar=float((genuine >= threshold).mean()),
                 n_impostor=n, n_genuine=len(genuine), note=note)
 
-# %% ../nbs/03_face_recognition.ipynb #c0032
+# %% ../nbs/03_face_recognition.ipynb #c0034
 def _about(model, table, faces, people, seed, template):
     "What a checkpoint must say besides the weights"
     net = model["backbone"]
@@ -201,7 +201,7 @@ def _add_threshold(path, faces, ids, target_far, metrics):
     state.wait_for_everyone()
     return found
 
-# %% ../nbs/03_face_recognition.ipynb #c0033
+# %% ../nbs/03_face_recognition.ipynb #c0035
 def train_embedder(
     data, # folder written by `facerec_align`, or a tuple (table, faces)
     run, # folder of the run
@@ -246,7 +246,7 @@ def train_embedder(
     return dict(name=name, head=head, path=str(path), metrics=best, threshold=_add_threshold(path, val_faces, val_ids, target_far, best), n_train=len(train),
                 n_people=len(people), epochs=epochs, seconds=float(log.seconds.sum()), images_per_s=float(log.images_per_s.median()))
 
-# %% ../nbs/03_face_recognition.ipynb #c0039
+# %% ../nbs/03_face_recognition.ipynb #c0041
 class FaceEmbedder:
     "A trained embedder out of its checkpoint: aligned faces in, embeddings out"
     def __init__(self,
@@ -275,7 +275,7 @@ class FaceEmbedder:
 
     def __repr__(self): return f"FaceEmbedder({self.head}, {self.size} px -> {self.emb_dim}, {len(self.classes)} people, epoch {self.epoch})"
 
-# %% ../nbs/03_face_recognition.ipynb #c0042
+# %% ../nbs/03_face_recognition.ipynb #c0046
 def _check_colour(faces, mean):
     "Refuse many faces whose blue exceeds their red as red exceeded blue in training"
     if len(faces) < 16: return
@@ -294,7 +294,7 @@ def check(self:FaceEmbedder,
         raise InputError(f"this model takes aligned RGB faces as uint8 (N, {self.size}, {self.size}, 3), these are {got}: align them with align_face(..., size={self.size})")
     if check_colour: _check_colour(faces, self.preprocessing["colour_mean"])
 
-# %% ../nbs/03_face_recognition.ipynb #c0044
+# %% ../nbs/03_face_recognition.ipynb #c0048
 @patch
 def embed(self:FaceEmbedder,
     faces:np.ndarray, # uint8 RGB `(N, size, size, 3)`, aligned
@@ -326,7 +326,7 @@ def classify(self:FaceEmbedder,
     self.check(faces)
     return self.classes[_classify(self.model, faces, batch)]
 
-# %% ../nbs/03_face_recognition.ipynb #c0051
+# %% ../nbs/03_face_recognition.ipynb #c0055
 def pixel_embeddings(
     faces:np.ndarray, # uint8 RGB `(N, S, S, 3)`
     size:int=32, # side to which they are shrunk, in pixels
@@ -336,7 +336,7 @@ def pixel_embeddings(
     x = F.interpolate(x, (size, size), mode="area").flatten(1)
     return F.normalize(x - x.mean(1, keepdim=True)).numpy()
 
-# %% ../nbs/03_face_recognition.ipynb #c0056
+# %% ../nbs/03_face_recognition.ipynb #c0060
 def _key(name, rate): return name + f"{rate:g}".replace("0.", "")
 
 class PairCurve:
@@ -370,7 +370,7 @@ class PairCurve:
         tar = {_key("tar_at_far", f): float(np.r_[0, tpr][np.searchsorted(fpr, f, side="right")]) for f in fars}
         return dict(auc=float(np.sum(np.diff(np.r_[0, fpr])*tpr)), eer=float((fpr[k] + 1 - tpr[k])/2)) | tar
 
-# %% ../nbs/03_face_recognition.ipynb #c0061
+# %% ../nbs/03_face_recognition.ipynb #c0065
 def roles(
     ids:np.ndarray, # `(N,)` person of every unseen photograph
     seed:int=0, # of the choice
@@ -384,7 +384,7 @@ def roles(
     return dict(gallery=gallery, probe=probe, known_gallery=gallery[:half], known_probe=probe[known[probe]], known=np.flatnonzero(known),
                 stranger=np.flatnonzero(np.isin(ids, people[half:])))
 
-# %% ../nbs/03_face_recognition.ipynb #c0063
+# %% ../nbs/03_face_recognition.ipynb #c0067
 class Search:
     "Probes of half of the people and of strangers against one reference a known person; open-set identification for any weights of the people"
     def __init__(self,
@@ -425,7 +425,7 @@ class Search:
         "Cumulative match curve"
         return [float((self.ranks < i).mean()) for i in range(1, k + 1)]
 
-# %% ../nbs/03_face_recognition.ipynb #c0069
+# %% ../nbs/03_face_recognition.ipynb #c0073
 COURSE_FPRS = (0.5, 0.2, 0.1, 0.05) # the false positive rates of the course's identification rate
 
 def people_weights(
@@ -449,7 +449,7 @@ def _curves(pairs, search, points=200):
     return dict(roc=dict(fpr=far.tolist(), tpr=np.r_[0, tpr][np.searchsorted(fpr, far*(1 + 1e-9), side="right")].tolist()), cmc=search.cmc(),
                 histogram=dict(edges=edges.tolist(), **hist))
 
-# %% ../nbs/03_face_recognition.ipynb #c0070
+# %% ../nbs/03_face_recognition.ipynb #c0074
 def unseen_metrics(
     emb:np.ndarray, # `(N, D)` L2-normalised embeddings of unseen people
     ids:np.ndarray, # `(N,)` who they are
@@ -469,7 +469,7 @@ def unseen_metrics(
     found["low"], found["high"] = draws.quantile(0.025), draws.quantile(0.975)
     return found.join(pd.Series(_counts(pairs, search, course), name="n")), draws, _curves(pairs, search)
 
-# %% ../nbs/03_face_recognition.ipynb #c0073
+# %% ../nbs/03_face_recognition.ipynb #c0077
 def closed_set(
     right:np.ndarray, # `(N,)` bool: was the person named correctly
     ids:np.ndarray, # `(N,)` who it was
@@ -482,7 +482,7 @@ def closed_set(
     draws = w @ hit/(w @ all_)
     return metric(float(right.mean()), *np.quantile(draws, [0.025, 0.975]).tolist(), n=len(right), unit="share"), draws
 
-# %% ../nbs/03_face_recognition.ipynb #c0076
+# %% ../nbs/03_face_recognition.ipynb #c0080
 def _cosines(emb, ids, head, model, notes):
     "Where the two histograms lie, and what the stored threshold really does on unseen people"
     from facerec_nb.metrics import overlap, pair_scores
@@ -522,7 +522,7 @@ def _data(table, faces, rows):
     return dict(name="aligned faces", fingerprint=fingerprint(names), n_images=len(table), n_people=int(table.identity.nunique()), size=faces.shape[1],
                 n_train=len(rows["train"]), n_test=len(rows["test"]), n_unseen=len(rows["unseen"]), n_people_unseen=int(table.identity[rows["unseen"]].nunique()))
 
-# %% ../nbs/03_face_recognition.ipynb #c0077
+# %% ../nbs/03_face_recognition.ipynb #c0081
 def _save(ax, run, name):
     "Write a figure into `run/figures`, atomically, and close it"
     import matplotlib.pyplot as plt
@@ -542,7 +542,7 @@ def _figures(run, emb, ids, curves, metrics):
     log = read_log(run); log = log[log.model.isin([short_name(k) for k in emb])]
     for column, title in dict(loss="Training loss", val_top1="Top-1 on validation photographs", val_auc="AUC on validation photographs").items(): _save(plot_log(log, column, title), run, column)
 
-# %% ../nbs/03_face_recognition.ipynb #c0078
+# %% ../nbs/03_face_recognition.ipynb #c0082
 def _nearest(emb, ids, gallery, gallery_ids): return gallery_ids[(emb @ gallery.T).argmax(1)] == ids
 
 def _systems(run, names, faces, rows, ids):
@@ -556,7 +556,7 @@ def _systems(run, names, faces, rows, ids):
         else: right = _nearest(model.embed(test), ids[rows["test"]], model.embed(train), ids[rows["train"]])
         yield model.head, model.embed(unseen), right, model
 
-# %% ../nbs/03_face_recognition.ipynb #c0079
+# %% ../nbs/03_face_recognition.ipynb #c0083
 def evaluate(
     data, # folder written by `facerec_align`, or a tuple (table, faces)
     run, # folder of the run with `best_ce.pth`, `best_af.pth`
@@ -580,7 +580,7 @@ def evaluate(
     _figures(run, emb, ids[rows["unseen"]], curves, metrics)
     return dict(metrics=metrics, curves=curves, notes=notes, data=_data(table, faces, rows))
 
-# %% ../nbs/03_face_recognition.ipynb #c0087
+# %% ../nbs/03_face_recognition.ipynb #c0091
 _CSS = """
 body{margin:0;background:#fafafa;color:#1b1b1b;font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}
 main{max-width:62rem;margin:0 auto;padding:1.2rem}
@@ -595,7 +595,7 @@ _PAGE = Template("""<!doctype html>
 <body><main><h1>$title</h1>$body</main></body></html>
 """)
 
-# %% ../nbs/03_face_recognition.ipynb #c0088
+# %% ../nbs/03_face_recognition.ipynb #c0092
 def _cell(v):
     "A value as escaped text"
     if isinstance(v, dict) and "value" in v: v = show_metric(v)
@@ -627,7 +627,7 @@ def html_page(
     body = "".join(f"<section><h2>{html.escape(t)}</h2>{html_table(list(c.items())) if isinstance(c, dict) else c}</section>" for t, c in sections)
     return _PAGE.substitute(title=html.escape(title), css=_CSS, body=body)
 
-# %% ../nbs/03_face_recognition.ipynb #c0091
+# %% ../nbs/03_face_recognition.ipynb #c0095
 _ROWS = dict(top1="Top-1, photographs of known people", auc_unseen="AUC, unseen people", eer_unseen="Equal error rate", tar_at_far1_unseen="True accepts at 10 % false accepts",
     tar_at_far01_unseen="True accepts at 1 % false accepts", overlap_unseen="Overlap of the two histograms", median_impostor_unseen="Median cosine of different people",
     median_genuine_unseen="Median cosine of the same person", rank1_unseen="Rank-1, one reference a person", dir_at_fpir1_unseen="Named rightly, 10 % of strangers named",
@@ -648,7 +648,7 @@ def _pictures(run, heads):
     found = [(p, c) for k, c in named.items() if (p := Path(run)/"figures"/f"{k}.png").exists()]
     return "<div class='figures'>" + "".join(html_figure(*f) for f in found) + "</div>"
 
-# %% ../nbs/03_face_recognition.ipynb #c0092
+# %% ../nbs/03_face_recognition.ipynb #c0096
 def report(
     data, # folder written by `facerec_align`, or a tuple (table, faces)
     run, # folder of the run with `best_ce.pth`, `best_af.pth`
