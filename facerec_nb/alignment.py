@@ -7,7 +7,7 @@ __all__ = ['ALIGNED_COLUMNS', 'LandmarkModel', 'landmark_errors', 'summarise_err
            'LandmarkCfg', 'train_landmarks', 'errors_by_attribute', 'risk_coverage', 'sharpness', 'align',
            'read_aligned']
 
-# %% ../nbs/02_face_alignment.ipynb #c0003
+# %% ../nbs/02_face_alignment.ipynb #c0005
 import hashlib, shutil, time, warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from .metrics import bootstrap_ids, failure_rate, nme, nme_cdf
 from .preparation import read_selected
 from .training import ArrayData, FitCfg, fit, seed_everything
 
-# %% ../nbs/02_face_alignment.ipynb #c0010
+# %% ../nbs/02_face_alignment.ipynb #c0012
 class LandmarkModel:
     "A trained network with the way its crops are cut: boxes in, points of the photograph out"
     def __init__(self,
@@ -69,13 +69,13 @@ class LandmarkModel:
         p = ck["preprocessing"]
         return cls(net, CropCfg(p["size"], p["shrink"], p["square"]), p["flip"], device, p.get("upright"), decode if p.get("subpixel", True) else decode_argmax)
 
-# %% ../nbs/02_face_alignment.ipynb #c0011
+# %% ../nbs/02_face_alignment.ipynb #c0013
 @patch
 def __repr__(self:LandmarkModel):
     weights = sum(p.numel() for p in self.net.parameters())/1e6
     return f"LandmarkModel({self.net.arch}, {self.crop}, flip={self.flip}, looks {1 if self.upright is None else 2}, {weights:.2f} M parameters)"
 
-# %% ../nbs/02_face_alignment.ipynb #c0012
+# %% ../nbs/02_face_alignment.ipynb #c0014
 @patch
 def _heat(self:LandmarkModel, x):
     "Heatmaps of the last stack, averaged with the mirrored ones"
@@ -97,7 +97,7 @@ def _look(self:LandmarkModel, x, reader):
     agree = np.linalg.norm(p - q, axis=-1).mean(1) < size/32
     return np.where(agree[:, None, None], (p + q)/2, q), sure
 
-# %% ../nbs/02_face_alignment.ipynb #c0013
+# %% ../nbs/02_face_alignment.ipynb #c0015
 @patch
 @torch.no_grad()
 def predict(self:LandmarkModel,
@@ -117,7 +117,7 @@ def predict(self:LandmarkModel,
             points.append(p - self.rim); sure.append(c.double().cpu().numpy())
     return np.concatenate(points), np.concatenate(sure)
 
-# %% ../nbs/02_face_alignment.ipynb #c0014
+# %% ../nbs/02_face_alignment.ipynb #c0016
 @patch
 def points(self:LandmarkModel,
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
@@ -129,12 +129,12 @@ def points(self:LandmarkModel,
     found, sure = self.predict(np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8))
     return apply_matrix(invert(self.crop.matrices(boxes)), found), sure
 
-# %% ../nbs/02_face_alignment.ipynb #c0018
+# %% ../nbs/02_face_alignment.ipynb #c0020
 def _truth(rows):
     "Boxes `(N, 4)` as corners and points `(N, 5, 2)` of a table"
     return xywh_to_xyxy(rows[BOX_COLUMNS].to_numpy(float)), rows[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
 
-# %% ../nbs/02_face_alignment.ipynb #c0019
+# %% ../nbs/02_face_alignment.ipynb #c0021
 def _still_there(images):
     "Raise `InputError` when not one photograph, but all of them have gone"
     if not images.is_dir() or not any(images.iterdir()): raise InputError(f"{images} is gone or empty, it was there a moment ago: bring it back (is its disk still mounted?) and start again")
@@ -145,7 +145,7 @@ def _load(data, rows, crop, rim, n_workers, progress):
     if not ok.all(): _still_there(Path(data)/"images")
     return crops, rows[ok].reset_index(drop=True), rows[~ok][["image_id"]].assign(reason=[w for w in why if w])
 
-# %% ../nbs/02_face_alignment.ipynb #c0020
+# %% ../nbs/02_face_alignment.ipynb #c0022
 def landmark_errors(
     model:LandmarkModel, # a trained model
     rows:pd.DataFrame, # rows of selected_images.csv
@@ -160,7 +160,7 @@ def landmark_errors(
     each = {f"error_{k}": e for k, e in enumerate((np.linalg.norm(found - true, axis=-1)/np.linalg.norm(true[:, 0] - true[:, 1], axis=-1)[:, None]).T)}
     return pd.DataFrame(dict(image_id=rows.image_id.to_numpy(), identity=rows.identity.to_numpy(), nme=nme(found, true), confidence=sure, **each))
 
-# %% ../nbs/02_face_alignment.ipynb #c0021
+# %% ../nbs/02_face_alignment.ipynb #c0023
 def summarise_errors(
     errors:pd.DataFrame, # from `landmark_errors`
     seed:int=0, # of the bootstrap
@@ -171,7 +171,7 @@ def summarise_errors(
     return dict(nme=float(value), low=low, high=high, failure_rate_10=float(failure_rate(errors.nme, 0.10)), n_images=len(errors), n_people=errors.identity.nunique(),
                 points=[float(errors[f"error_{i}"].mean()) for i in range(5)])
 
-# %% ../nbs/02_face_alignment.ipynb #c0024
+# %% ../nbs/02_face_alignment.ipynb #c0026
 def mean_face(
     boxes, # `(N, 4)`: x1, y1, x2, y2 of training faces
     points, # `(N, 5, 2)` their points
@@ -180,7 +180,7 @@ def mean_face(
     M = crop_matrix(boxes, 1)
     return apply_matrix(M, points).mean(0)
 
-# %% ../nbs/02_face_alignment.ipynb #c0025
+# %% ../nbs/02_face_alignment.ipynb #c0027
 def mean_face_errors(
     rows, # rows of selected_images.csv
     mean, # `(5, 2)` from `mean_face`
@@ -189,7 +189,7 @@ def mean_face_errors(
     boxes, true = _truth(rows)
     return nme(apply_matrix(invert(crop_matrix(boxes, 1)), mean), true)
 
-# %% ../nbs/02_face_alignment.ipynb #c0028
+# %% ../nbs/02_face_alignment.ipynb #c0030
 @dataclass(frozen=True)
 class LandmarkCfg:
     "Settings of a landmark training; the defaults train on two CPU cores in minutes, `**HOURGLASSES['course']` is the course's network"
@@ -217,7 +217,7 @@ class LandmarkCfg:
     with_test:bool=False # train on the seen people's test photographs too, which recognition keeps for its own test
     seed:int=0 # of weights, order and augmentation
 
-# %% ../nbs/02_face_alignment.ipynb #c0029
+# %% ../nbs/02_face_alignment.ipynb #c0031
 @patch(as_prop=True)
 def crop(self:LandmarkCfg): return CropCfg(self.input_size, self.shrink, self.square)
 @patch(as_prop=True)
@@ -227,7 +227,7 @@ def rim(self:LandmarkCfg): return self.input_size//4
 @patch(as_prop=True)
 def augment(self:LandmarkCfg): return Augment(self.input_size, self.rim, self.rotation, self.zoom, self.shift, 0.5*self.flip, self.colour, self.spin, self.blur, self.cover)
 
-# %% ../nbs/02_face_alignment.ipynb #c0031
+# %% ../nbs/02_face_alignment.ipynb #c0033
 def _read_parts(data, extra, cfg, max_images, n_workers, progress):
     "Crops and rows of train, val, unseen and extra, and the table of skipped photographs"
     rows = read_selected(data)
@@ -242,7 +242,7 @@ def _read_parts(data, extra, cfg, max_images, n_workers, progress):
     got = {k: _load(d, r, cfg.crop, cfg.rim*(cfg.twice or k in ("train", "extra")), n_workers, progress) for k, (d, r) in parts.items() if len(r)}
     return {k: g[:2] for k, g in got.items()}, pd.concat([g[2] for g in got.values()], ignore_index=True)
 
-# %% ../nbs/02_face_alignment.ipynb #c0032
+# %% ../nbs/02_face_alignment.ipynb #c0034
 def _train_data(parts, cfg):
     "Crops with their points in crop pixels; where there are further faces, the photographs are repeated until they are about half"
     def points(rows): boxes, true = _truth(rows); return apply_matrix(cfg.crop.matrices(boxes, cfg.rim), true).astype(np.float32)
@@ -251,7 +251,7 @@ def _train_data(parts, cfg):
     times = max(1, round(len(more[1])/len(rows)))
     return ArrayData(x=np.concatenate([*[x]*times, more[0]]), points=np.concatenate([*[points(rows)]*times, points(more[1])]))
 
-# %% ../nbs/02_face_alignment.ipynb #c0033
+# %% ../nbs/02_face_alignment.ipynb #c0035
 def train_landmarks(
     data, # a prepared folder: `images/` and `selected_images.csv`
     run, # the folder that gets `best_stacked_hg.pth`, `log.jsonl` and `landmarks.json`
@@ -282,7 +282,7 @@ def train_landmarks(
     write_json(run/"landmarks.json", result)
     return result
 
-# %% ../nbs/02_face_alignment.ipynb #c0034
+# %% ../nbs/02_face_alignment.ipynb #c0036
 def _measure(model, parts, skipped, log, cfg):
     "What a training is worth, JSON-able"
     errors = {k: landmark_errors(model, rows, crops) for k, (crops, rows) in parts.items() if k in ("val", "unseen")}
@@ -294,7 +294,7 @@ def _measure(model, parts, skipped, log, cfg):
         out["cdf"] = dict(zip(("nme", "share"), map(list, nme_cdf(errors["unseen"].nme))))
     return out
 
-# %% ../nbs/02_face_alignment.ipynb #c0050
+# %% ../nbs/02_face_alignment.ipynb #c0052
 def errors_by_attribute(
     errors:pd.DataFrame, # from `landmark_errors`
     rows:pd.DataFrame, # rows of selected_images.csv that hold those images
@@ -313,7 +313,7 @@ def errors_by_attribute(
     table = pd.DataFrame(out, columns=["attribute", "n", "nme", "rest", "difference", "low", "high"])
     return table.sort_values("difference", ascending=False, ignore_index=True)
 
-# %% ../nbs/02_face_alignment.ipynb #c0053
+# %% ../nbs/02_face_alignment.ipynb #c0055
 def risk_coverage(
     errors:pd.DataFrame, # from `landmark_errors`
 ): # kept share `(N,)` from 1/N to 1, mean NME of the kept faces `(N,)`
@@ -322,26 +322,26 @@ def risk_coverage(
     n = np.arange(1, len(e) + 1)
     return n/len(e), e.cumsum()/n
 
-# %% ../nbs/02_face_alignment.ipynb #c0056
+# %% ../nbs/02_face_alignment.ipynb #c0058
 def sharpness(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
 ) -> float: # grey levels squared; small for a blurred picture
     "Variance of the Laplacian: how much fine detail a picture has"
     return float(cv2.Laplacian(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
-# %% ../nbs/02_face_alignment.ipynb #c0058
+# %% ../nbs/02_face_alignment.ipynb #c0060
 ALIGNED_COLUMNS = ["image_id", "identity", "class_id", "split", "people", *POINT_COLUMNS, "confidence", "sharpness", "nme"]
 
-# %% ../nbs/02_face_alignment.ipynb #c0059
+# %% ../nbs/02_face_alignment.ipynb #c0061
 def _try(f, *args):
     "What `f` returns, or the text of its `InputError`"
     try: return f(*args)
     except InputError as e: return str(e)
 
-# %% ../nbs/02_face_alignment.ipynb #c0060
+# %% ../nbs/02_face_alignment.ipynb #c0062
 def _aligned_name(image_id): return f"{Path(image_id).stem}.jpg"
 
-# %% ../nbs/02_face_alignment.ipynb #c0061
+# %% ../nbs/02_face_alignment.ipynb #c0063
 def _align_batch(model, rows, images, out, template, size, min_confidence):
     "Align one batch and write its faces; returns dict(rows=, skipped=), ready for JSON"
     boxes, true = _truth(rows); M, wide = model.crop.matrices(boxes), model.crop.matrices(boxes, model.rim)
@@ -367,7 +367,7 @@ def _align_batch(model, rows, images, out, template, size, min_confidence):
     table = table.assign(confidence=sure.round(5), sharpness=[0. if isinstance(s, str) else round(s, 2) for s in sharp], nme=nme(found, true[fine]).round(5))
     return dict(rows=table[[not isinstance(s, str) for s in sharp]].to_dict("records"), skipped=skipped)
 
-# %% ../nbs/02_face_alignment.ipynb #c0062
+# %% ../nbs/02_face_alignment.ipynb #c0064
 def _finish_align(out, parts, info):
     "Write the tables; `aligned.json` last: where it is, everything is"
     table = pd.DataFrame([r for p in parts for r in p["rows"]], columns=ALIGNED_COLUMNS)
@@ -381,7 +381,7 @@ def _finish_align(out, parts, info):
     shutil.rmtree(out/"progress")
     return _read_table(out)
 
-# %% ../nbs/02_face_alignment.ipynb #c0064
+# %% ../nbs/02_face_alignment.ipynb #c0066
 def align(
     data, # a prepared folder: `images/` and `selected_images.csv`
     run, # 'big', 'small', a run folder with `best_stacked_hg.pth`, or a `.pth`
@@ -407,7 +407,7 @@ def align(
         if not part.exists(): write_json(part, _align_batch(model, rows[i:i + batch_size], Path(data)/"images", out, template, size, min_confidence))
     return _finish_align(out, [read_json(p) for p in sorted(parts.glob("*.json"))], settings | dict(key=key))
 
-# %% ../nbs/02_face_alignment.ipynb #c0065
+# %% ../nbs/02_face_alignment.ipynb #c0067
 def _read_table(out):
     path = Path(out)/"aligned_pred_all.csv"
     if not path.is_file(): raise InputError(f"{path} does not exist: run facerec_align to its end")
@@ -418,7 +418,7 @@ def _read_table(out):
     if not len(table) or table[ALIGNED_COLUMNS[:5]].isna().any(axis=None): raise InputError(f"{path} has no rows, or a row without name, person, split or people: run facerec_align again")
     return table
 
-# %% ../nbs/02_face_alignment.ipynb #c0066
+# %% ../nbs/02_face_alignment.ipynb #c0068
 def _stored(folder, table, n_workers):
     "The faces of a folder out of its store, all of them"
     kept = face_store(folder/"faces_aligned", table, folder.with_name(f"{folder.name}.store"), [_aligned_name(i) for i in table.image_id], n_workers)

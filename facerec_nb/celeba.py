@@ -7,7 +7,7 @@ __all__ = ['ATTRIBUTES', 'BOX_COLUMNS', 'POINT_COLUMNS', 'ROLES', 'ALIGNED_SIZE'
            'load_celeba', 'wilson', 'attribute_shares', 'people_left', 'blur_cost', 'points_kept', 'constant_errors',
            'annotation_metrics', 'annotation_curves', 'record_annotations']
 
-# %% ../nbs/00_data_analysis.ipynb #c0003
+# %% ../nbs/00_data_analysis.ipynb #c0005
 import gzip, hashlib, os, re, zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from .files import IMAGE_SUFFIXES, InputError, fingerprint, image_size, read_image, thread_map
 
-# %% ../nbs/00_data_analysis.ipynb #c0007
+# %% ../nbs/00_data_analysis.ipynb #c0009
 ATTRIBUTES = ("5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair "
     "Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes "
     "No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings "
@@ -24,7 +24,7 @@ ATTRIBUTES = ("5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald 
 BOX_COLUMNS = ["x_1", "y_1", "width", "height"]
 POINT_COLUMNS = [f"{p}_{axis}" for p in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"]
 
-# %% ../nbs/00_data_analysis.ipynb #c0012
+# %% ../nbs/00_data_analysis.ipynb #c0014
 ROLES = dict(attributes=ATTRIBUTES, boxes=BOX_COLUMNS, points=POINT_COLUMNS, identity=["identity"], partition=["partition"])
 _WORDS = dict(attributes="attr", boxes="bbox", points="landmark", identity="identity", partition="partition") # in the files' names
 
@@ -45,7 +45,7 @@ def _scan(root):
             found[n] = Path(folder)/n
     return sorted(tables), photos
 
-# %% ../nbs/00_data_analysis.ipynb #c0015
+# %% ../nbs/00_data_analysis.ipynb #c0017
 _MOST = 500_000_000 # bytes of an annotation file, unpacked
 
 def _bytes(path):
@@ -61,7 +61,7 @@ def _bytes(path):
     if not raw or raw.isspace(): raise InputError(f"{path} is empty: copy or download it again")
     return raw
 
-# %% ../nbs/00_data_analysis.ipynb #c0017
+# %% ../nbs/00_data_analysis.ipynb #c0019
 def _columns(path, lines):
     "How a file is built: separator, column names, number of header lines, promised number of rows"
     full = [i for i, l in enumerate(lines) if l.strip()]; count = int(lines[full[0]]) if lines[full[0]].strip().isdecimal() else None
@@ -75,7 +75,7 @@ def _columns(path, lines):
     width = len(lines[first + 1].split(sep)) if first + 1 < len(lines) else 0
     return sep, ["image_id", *(head if width == len(head) + 1 else head[1:])], first + 1, count
 
-# %% ../nbs/00_data_analysis.ipynb #c0020
+# %% ../nbs/00_data_analysis.ipynb #c0022
 class _Problems(list):
     "Findings: small tables that are joined at the end"
     def add(self, kind, image_id, file, detail, action):
@@ -87,7 +87,7 @@ class _Problems(list):
         columns = ["kind", "image_id", "file", "detail", "action"]
         return pd.concat(self, ignore_index=True)[columns].drop_duplicates(ignore_index=True) if self else pd.DataFrame(columns=columns, dtype=str)
 
-# %% ../nbs/00_data_analysis.ipynb #c0021
+# %% ../nbs/00_data_analysis.ipynb #c0023
 def _any_lines(path, raw, problems):
     "A DataFrame of any lines, read one by one; those that are cut off are listed and dropped"
     import pandas as pd
@@ -104,7 +104,7 @@ def _any_lines(path, raw, problems):
     except ValueError as e: raise InputError(f"{path} cannot be read ({str(e).split('. ')[-1].strip()}): download it again") from None
     return df.assign(image_id=df.image_id.fillna("").str.strip()), len(rows), count
 
-# %% ../nbs/00_data_analysis.ipynb #c0021b
+# %% ../nbs/00_data_analysis.ipynb #c0025
 def _digits(c, last):
     "The whole numbers that end at the positions `last` of the bytes `c`, and how many bytes they take; `None` when one is too long or none"
     value, open_, used = (c.take(last) - 48).astype(np.int32), np.ones(last.shape, bool), last.size
@@ -118,7 +118,7 @@ def _digits(c, last):
         value += digit*open_*np.int32(10**k)
     return None
 
-# %% ../nbs/00_data_analysis.ipynb #c0021c
+# %% ../nbs/00_data_analysis.ipynb #c0026
 def _block(c, width, sep):
     "Names `(n,)` and whole numbers `(n, width - 1)` of the bytes of regular lines; `None` when one line is not"
     stop = np.flatnonzero(c < 45) # all bytes below "-" must be separators or ends of lines
@@ -133,7 +133,7 @@ def _block(c, width, sep):
     if found is None or (name < 45).any() or (name > 126).any() or (name[:, -4] != 46).any(): return None # 000001.jpg
     return (name.view(f"S{wide}")[:, 0], found[0]) if len(stop) + name.size + found[1] == len(c) else None
 
-# %% ../nbs/00_data_analysis.ipynb #c0021d
+# %% ../nbs/00_data_analysis.ipynb #c0027
 def _regular(raw, first, width, sep, step=2**18):
     "Names `(n,)` and numbers `(n, width - 1)` of a regular file from byte `first` on, in blocks that fit the processor's cache; `None` for any other"
     if not raw.endswith(b"\n"): raw += b"\n"
@@ -146,7 +146,7 @@ def _regular(raw, first, width, sep, step=2**18):
             blocks.append((got[0], got[1].astype(np.int8) if np.abs(got[1]).max() < 128 else got[1]))
     return tuple(map(np.concatenate, zip(*blocks))) if blocks else None
 
-# %% ../nbs/00_data_analysis.ipynb #c0021h
+# %% ../nbs/00_data_analysis.ipynb #c0031
 def _assemble(ids, values, columns):
     "One column of ids and a block of values, not copied"
     import pandas as pd
@@ -168,7 +168,7 @@ def _quick(path, raw, known):
     df.attrs["tidy"] = bool((ids[1:] > ids[:-1]).all())
     return df, len(ids), count
 
-# %% ../nbs/00_data_analysis.ipynb #c0021i
+# %% ../nbs/00_data_analysis.ipynb #c0032
 def _parse(path, problems, known=None):
     "One annotation file as DataFrame, quickly where it is regular; `known` holds what other files had"
     raw = _bytes(path)
@@ -176,7 +176,7 @@ def _parse(path, problems, known=None):
     if count not in (None, n): problems.add("row_count", "", path.name, f"the first line promises {count} rows, there are {n}", "rows used as found")
     return df
 
-# %% ../nbs/00_data_analysis.ipynb #c0025
+# %% ../nbs/00_data_analysis.ipynb #c0036
 def _numbers(df, columns, file, problems):
     "`image_id` and `columns` as whole numbers; rows with anything else are listed and dropped"
     import pandas as pd
@@ -187,7 +187,7 @@ def _numbers(df, columns, file, problems):
     problems.add("bad_value", df.image_id[bad], file, [why(i) for i in df.index[bad]], "row dropped")
     return pd.concat([df.image_id[~bad], values[~bad].round().astype("int64")], axis=1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0027
+# %% ../nbs/00_data_analysis.ipynb #c0038
 def _unique(df, file, problems):
     "One row an image: equal rows are kept once, contradicting ones drop the image"
 
@@ -197,7 +197,7 @@ def _unique(df, file, problems):
     problems.add("conflicting_rows", df[~same].image_id[clash].unique(), file, "several rows that contradict each other", "image dropped")
     return df[~same][~clash]
 
-# %% ../nbs/00_data_analysis.ipynb #c0030
+# %% ../nbs/00_data_analysis.ipynb #c0041
 def _yes_no(df, file, problems):
     "Attributes as booleans from -1/1 or from 0/1; a mixture of both is refused, other values drop the row"
     v = (df[df.columns[1:]] if list(df.columns[1:]) == ATTRIBUTES else df[ATTRIBUTES]).to_numpy()
@@ -209,7 +209,7 @@ def _yes_no(df, file, problems):
     if zero.any(): problems.add("zero_one", "", file, "attributes are written as 0/1 instead of -1/1", "0 read as no")
     return _assemble(df.image_id, v == 1, ATTRIBUTES)
 
-# %% ../nbs/00_data_analysis.ipynb #c0034
+# %% ../nbs/00_data_analysis.ipynb #c0045
 def _read_role(role, files, problems, parsed):
     "The columns of one role, from the one or several files that claim to hold them"
 
@@ -229,7 +229,7 @@ def _read_role(role, files, problems, parsed):
         problems.add("second_file", "", f.name, f"holds the same as {files[0].name}", "ignored")
     return tables[0]
 
-# %% ../nbs/00_data_analysis.ipynb #c0038
+# %% ../nbs/00_data_analysis.ipynb #c0049
 def _join(parts, files, problems):
     "Rows that every needed file has, by image id; the others are listed"
     import pandas as pd
@@ -243,7 +243,7 @@ def _join(parts, files, problems):
     if extra is not None: table = table.assign(partition=extra.partition.reindex(table.index).fillna(-1).astype("int64"))
     return table.rename_axis("image_id").reset_index()
 
-# %% ../nbs/00_data_analysis.ipynb #c0041
+# %% ../nbs/00_data_analysis.ipynb #c0052
 ALIGNED_SIZE = (178, 218)
 _KIND = {False: "original (wild) photographs", True: "aligned 178x218 images"}
 
@@ -252,14 +252,14 @@ def _measure(path, decode=False):
     try: return read_image(path).shape[1::-1] if decode else image_size(path)
     except InputError as e: return str(e)
 
-# %% ../nbs/00_data_analysis.ipynb #c0043
+# %% ../nbs/00_data_analysis.ipynb #c0054
 def _looks_aligned(points):
     "Do these `(N, 10)` points come from the aligned images, where everybody's eyes share one place? `None`: too few to tell"
     if len(points) < 10: return None
     low, high = np.percentile(points[::max(1, len(points)//10_000), :4], [25, 75], axis=0)
     return bool((high - low).max() < 10 and (high < ALIGNED_SIZE*2).all())
 
-# %% ../nbs/00_data_analysis.ipynb #c0045
+# %% ../nbs/00_data_analysis.ipynb #c0056
 def _choose(tables, photos, root, points=True):
     "Original or aligned? Returns the kind and its landmark files; photographs and points of different kinds are refused"
     files = [t for t in tables if _WORDS["points"] in t.name.lower()]
@@ -273,7 +273,7 @@ def _choose(tables, photos, root, points=True):
                                    f"add {'list_landmarks_align_celeba.txt' if k else 'list_landmarks_celeba.txt'}")
     return k, []
 
-# %% ../nbs/00_data_analysis.ipynb #c0048
+# %% ../nbs/00_data_analysis.ipynb #c0059
 def _attach(table, photos, root, problems):
     "A `path` column relative to `root`"
     stems = {os.path.splitext(n)[0]: p for n, p in photos.items()}
@@ -286,7 +286,7 @@ def _attach(table, photos, root, problems):
     problems.add("photo_without_row", [n for n in photos if n not in used], "", "no row in the annotation files", "photograph ignored")
     return table[table.path != ""].reset_index(drop=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0050
+# %% ../nbs/00_data_analysis.ipynb #c0061
 def _sizes(table, root, check, problems, n_workers, progress):
     "Rows with a readable photograph, and width and height of each, `(N, 2)`"
     got = thread_map(lambda p: _measure(Path(root)/p, check == "decode"), table.path, n_workers, "photographs", progress)
@@ -294,7 +294,7 @@ def _sizes(table, root, check, problems, n_workers, progress):
     problems.add("unreadable_photo", table.image_id[bad], "", [g.replace(f"{root}{os.sep}", "") for g in got if isinstance(g, str)], "row dropped")
     return table[~bad].reset_index(drop=True), np.array([g for g in got if not isinstance(g, str)], int).reshape(-1, 2)
 
-# %% ../nbs/00_data_analysis.ipynb #c0054
+# %% ../nbs/00_data_analysis.ipynb #c0065
 def place_in_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N, 5, 2)`: 0 is the left or upper side of the box, 1 the right or lower one
@@ -302,7 +302,7 @@ def place_in_box(
     box, points = table[BOX_COLUMNS].to_numpy(float), table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
     return (points - box[:, None, :2])/np.maximum(box[:, None, 2:], 1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0055
+# %% ../nbs/00_data_analysis.ipynb #c0066
 def outside_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N,)` distance of the farthest point outside the box, in sides of the box; 0 when all five are inside
@@ -313,7 +313,7 @@ def outside_box(
         out = np.maximum(out, np.maximum((low - p.min(0))/side, (p.max(0) - low)/side - 1))
     return out
 
-# %% ../nbs/00_data_analysis.ipynb #c0058
+# %% ../nbs/00_data_analysis.ipynb #c0069
 def _clip_boxes(table, sizes, problems):
     "Boxes cut at the edge of the photograph; without area, or with less than half of it inside, the row is dropped"
     box = table[BOX_COLUMNS].to_numpy()
@@ -329,7 +329,7 @@ def _clip_boxes(table, sizes, problems):
     if cut.any(): table = table.assign(**dict(zip(BOX_COLUMNS, np.hstack([low, high - low]).T)))
     return (table[~lost], None if sizes is None else sizes[~lost]) if lost.any() else (table, sizes)
 
-# %% ../nbs/00_data_analysis.ipynb #c0060
+# %% ../nbs/00_data_analysis.ipynb #c0071
 def _check_points(table, sizes, problems):
     "Points outside the photograph drop the row; points outside the box are listed and kept"
     p = table[POINT_COLUMNS].to_numpy()
@@ -340,7 +340,7 @@ def _check_points(table, sizes, problems):
     problems.add("point_outside_box", table.image_id[far > 0], "", [f"{d:.2f} sides outside the box" for d in far[far > 0]], "kept; recipes drop more than half a side")
     return table
 
-# %% ../nbs/00_data_analysis.ipynb #c0062
+# %% ../nbs/00_data_analysis.ipynb #c0073
 def _geometry(table, sizes, aligned, root, problems):
     "Boxes and points against each other and against the photographs"
     n = len(table)
@@ -354,7 +354,7 @@ def _geometry(table, sizes, aligned, root, problems):
         raise InputError(f"{n - len(table)} of {n} boxes or points lie outside the photographs in {root}: these are resized or other photographs, use those that belong to the annotations")
     return table.reset_index(drop=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0066
+# %% ../nbs/00_data_analysis.ipynb #c0077
 class CelebA:
     "A CelebA folder that was read and checked: `.table`, `.problems`, `.root`, `.aligned`"
     def __init__(self,
@@ -376,7 +376,7 @@ class CelebA:
         "How often each kind of finding occurred, and what was done"
         return self.problems.groupby(["kind", "action"], sort=True).size().rename("n").reset_index()[["kind", "n", "action"]]
 
-# %% ../nbs/00_data_analysis.ipynb #c0067
+# %% ../nbs/00_data_analysis.ipynb #c0078
 def _path(self:CelebA,
     image_id:str, # as in the table
 ) -> Path: # where the photograph lies
@@ -385,7 +385,7 @@ def _path(self:CelebA,
     if not len(hit) or not hit.iloc[0]: raise InputError(f"{image_id} has no photograph in {self.root}: see .problems")
     return self.root/hit.iloc[0]
 
-# %% ../nbs/00_data_analysis.ipynb #c0068
+# %% ../nbs/00_data_analysis.ipynb #c0079
 def _fingerprint(self:CelebA):
     "16 hexadecimal characters that change with any value of the table"
     numbers = self.table.drop(columns=["image_id", "path"]).astype("int64")
@@ -393,7 +393,7 @@ def _fingerprint(self:CelebA):
 
 CelebA.path, CelebA.fingerprint = _path, property(_fingerprint)
 
-# %% ../nbs/00_data_analysis.ipynb #c0069
+# %% ../nbs/00_data_analysis.ipynb #c0080
 def load_celeba(
     root, # a folder with CelebA's annotation files and photographs, in any of the usual layouts
     images:bool=True, # look for the photographs; `False` reads annotations alone
@@ -418,7 +418,7 @@ def load_celeba(
     order = [c for c in ("image_id", "path", "identity", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "partition") if c in table]
     return CelebA(table if list(table) == order else table[order], problems.table(), root, aligned)
 
-# %% ../nbs/00_data_analysis.ipynb #c0070
+# %% ../nbs/00_data_analysis.ipynb #c0081
 def _read_roles(root, tables, landmarks, aligned, need):
     "Every needed role read and cleaned: tables by role, files by role, findings"
     problems, parsed, parts = _Problems(), {}, {}
@@ -431,7 +431,7 @@ def _read_roles(root, tables, landmarks, aligned, need):
         raise InputError(f"{landmarks[0]} holds points of the {_KIND[not aligned]}, whatever its name says, and the {_KIND[aligned]} were expected: use the right file")
     return parts, files, problems
 
-# %% ../nbs/00_data_analysis.ipynb #c0091
+# %% ../nbs/00_data_analysis.ipynb #c0102
 def wilson(
     k, # how many, number or array
     n, # of how many
@@ -442,7 +442,7 @@ def wilson(
     centre, half = (k + z*z/2)/(n + z*z), z*np.sqrt(k*(n - k)/n + z*z/4)/(n + z*z)
     return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0092
+# %% ../nbs/00_data_analysis.ipynb #c0103
 def attribute_shares(
     table, # DataFrame with `ATTRIBUTES`
 ): # DataFrame: attribute, share, low, high, n; most common first
@@ -452,7 +452,7 @@ def attribute_shares(
     low, high = wilson(k, n)
     return pd.DataFrame(dict(attribute=ATTRIBUTES, share=k/n, low=low, high=high, n=n)).sort_values("share", ascending=False, ignore_index=True)
 
-# %% ../nbs/00_data_analysis.ipynb #c0101
+# %% ../nbs/00_data_analysis.ipynb #c0112
 def people_left(
     table, # DataFrame with identity and `BOX_COLUMNS`
     per_id=(5, 10, 15, 20, 25, 30), # images a person, at least
@@ -464,7 +464,7 @@ def people_left(
     counts = np.array([np.bincount(person[side >= b], minlength=person.max() + 1) for b in min_box])
     return pd.DataFrame((counts[..., None] >= np.asarray(per_id)).sum(1), index=pd.Index(min_box, name="min_box"), columns=pd.Index(per_id, name="per_id"))
 
-# %% ../nbs/00_data_analysis.ipynb #c0103
+# %% ../nbs/00_data_analysis.ipynb #c0114
 def blur_cost(
     table, # DataFrame with identity and the attribute Blurry
     per_id=tuple(range(1, 36)), # images a person, at least
@@ -476,7 +476,7 @@ def blur_cost(
     people, sharp = (n[..., None] >= np.asarray(per_id)).sum(1)
     return pd.DataFrame(dict(per_id=per_id, people=people, people_sharp=sharp, lost=1 - sharp/np.maximum(people, 1)))
 
-# %% ../nbs/00_data_analysis.ipynb #c0114
+# %% ../nbs/00_data_analysis.ipynb #c0125
 def points_kept(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
     share:float=0.05, # by how much the sides of the box get shorter; 0.05 is 5 %
@@ -486,7 +486,7 @@ def points_kept(
     box, points = shrink_box(xywh_to_xyxy(table[BOX_COLUMNS]), share)[:, None], table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
     return ((points >= box[..., :2]) & (points <= box[..., 2:])).all(-1)
 
-# %% ../nbs/00_data_analysis.ipynb #c0124
+# %% ../nbs/00_data_analysis.ipynb #c0135
 def constant_errors(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N, 5)` distances in units of the distance between the eyes
@@ -495,7 +495,7 @@ def constant_errors(
     miss = (place - np.median(place, axis=0))*table[BOX_COLUMNS].to_numpy(float)[:, None, 2:]
     return np.linalg.norm(miss, axis=-1)/np.maximum(np.linalg.norm(points[:, 0] - points[:, 1], axis=-1), 1)[:, None]
 
-# %% ../nbs/00_data_analysis.ipynb #c0126
+# %% ../nbs/00_data_analysis.ipynb #c0137
 def annotation_metrics(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -517,7 +517,7 @@ def annotation_metrics(
         out[name] = metric(yes.mean(), low, high, k, "share")
     return out
 
-# %% ../nbs/00_data_analysis.ipynb #c0128
+# %% ../nbs/00_data_analysis.ipynb #c0139
 def annotation_curves(
     full, # table with every image: attributes and identity
     boxed, # table of the images that have boxes and points
@@ -535,7 +535,7 @@ def annotation_curves(
                 shrink=shrink, points_kept=dict(zip(["left eye", "right eye", "nose", "left mouth", "right mouth"], kept.T)),
                 place_percentiles=np.percentile(place_in_box(boxed), [5, 50, 95], axis=0).round(4))
 
-# %% ../nbs/00_data_analysis.ipynb #c0130
+# %% ../nbs/00_data_analysis.ipynb #c0141
 def record_annotations(
     folder="../shared/data/celeba-annotations", # CelebA's annotations: attributes and identities of all images, boxes and points of all or some
     out="results/annotations", # where summary.json goes

@@ -7,7 +7,7 @@ __all__ = ['INFORMATIVE', 'SELECTED_COLUMNS', 'Usable', 'Having', 'Chain', 'peop
            'AttributeRich', 'compare_attributes', 'plot_attributes', 'split_counts', 'add_splits', 'check_selected',
            'prepare', 'read_selected', 'selection_curves', 'record_selection']
 
-# %% ../nbs/01_data_preparation.ipynb #c0003
+# %% ../nbs/01_data_preparation.ipynb #c0005
 import builtins, os, shutil, time, zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA, load_celeba, outside_box
 from .files import InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map, write_csv, write_json
 
-# %% ../nbs/01_data_preparation.ipynb #c0010
+# %% ../nbs/01_data_preparation.ipynb #c0012
 @dataclass(frozen=True)
 class Usable:
     "Keeps the rows worth learning from: large box, sharp, points that belong to the box"
@@ -34,7 +34,7 @@ class Usable:
         if {*BOX_COLUMNS, *POINT_COLUMNS} <= set(table): keep &= outside_box(table) <= self.max_outside
         return table[keep]
 
-# %% ../nbs/01_data_preparation.ipynb #c0013
+# %% ../nbs/01_data_preparation.ipynb #c0015
 @dataclass(frozen=True)
 class Having:
     "Keeps the rows with an attribute, or without it"
@@ -48,7 +48,7 @@ class Having:
         if self.attribute not in table: raise InputError(f"{self.attribute!r} is not an attribute of CelebA: use one of {', '.join(ATTRIBUTES)}")
         return table[table[self.attribute].astype(bool) == self.yes]
 
-# %% ../nbs/01_data_preparation.ipynb #c0014
+# %% ../nbs/01_data_preparation.ipynb #c0016
 @dataclass(frozen=True)
 class Chain:
     "Recipes one after another, each choosing from what the one before left"
@@ -61,7 +61,7 @@ class Chain:
         for r in self.recipes: table = r.select(table)
         return table
 
-# %% ../nbs/01_data_preparation.ipynb #c0017
+# %% ../nbs/01_data_preparation.ipynb #c0019
 def people_with(
     table, # rows with an `identity`
     per_id:int, # images a person
@@ -70,7 +70,7 @@ def people_with(
     n = table.identity.value_counts()
     return np.sort(n.index[n >= per_id].to_numpy())
 
-# %% ../nbs/01_data_preparation.ipynb #c0019
+# %% ../nbs/01_data_preparation.ipynb #c0021
 def _too_few(table, recipe, n_ids, per_id):
     "`InputError` that counts the people at these settings and at the nearest laxer ones"
     def count(k=per_id, **change):
@@ -82,7 +82,7 @@ def _too_few(table, recipe, n_ids, per_id):
     return InputError(f"{n_ids:,} people with {per_id} images each were asked for (min_box={recipe.min_box}, drop_blurry={recipe.drop_blurry}), "
                       f"{count()} have that many; {', '.join(lax) or 'nothing laxer is left'}: ask for fewer people or loosen a setting")
 
-# %% ../nbs/01_data_preparation.ipynb #c0020
+# %% ../nbs/01_data_preparation.ipynb #c0022
 @dataclass(frozen=True)
 class BalancedIdentities:
     "The course's recipe: `n_ids` people with `per_id` usable images each, drawn at random"
@@ -104,11 +104,11 @@ class BalancedIdentities:
         drawn = rows.identity.iloc[rng.permutation(len(rows))]
         return rows.loc[np.sort(drawn.groupby(drawn).head(self.per_id).index)].reset_index(drop=True)
 
-# %% ../nbs/01_data_preparation.ipynb #c0024
+# %% ../nbs/01_data_preparation.ipynb #c0026
 INFORMATIVE = ("5_o_Clock_Shadow Arched_Eyebrows Bags_Under_Eyes Big_Lips Big_Nose Blurry Bushy_Eyebrows Double_Chin Eyeglasses Goatee Heavy_Makeup "
     "High_Cheekbones Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Rosy_Cheeks Sideburns Smiling Wearing_Lipstick").split()
 
-# %% ../nbs/01_data_preparation.ipynb #c0027
+# %% ../nbs/01_data_preparation.ipynb #c0029
 def _rank_within(group, key):
     "Place of each row among the rows of its group, largest `key` first"
     order = np.lexsort((-key, group))
@@ -117,7 +117,7 @@ def _rank_within(group, key):
     rank[order] = np.arange(len(group)) - np.maximum.accumulate(np.where(start, np.arange(len(group)), 0))
     return rank
 
-# %% ../nbs/01_data_preparation.ipynb #c0030
+# %% ../nbs/01_data_preparation.ipynb #c0032
 def _swap_for_room(chosen, room, n_images):
     "Exchange the chosen people with the least room for unchosen ones with the most, until `n_images` fit"
     short = n_images - room[chosen].sum()
@@ -128,7 +128,7 @@ def _swap_for_room(chosen, room, n_images):
     k = np.searchsorted(gain, short) + 1
     return np.r_[other[:k], chosen[k:]]
 
-# %% ../nbs/01_data_preparation.ipynb #c0032
+# %% ../nbs/01_data_preparation.ipynb #c0034
 def _best_at(prices, x, person, noise, n_ids, per_id, n_images):
     "Rows that are worth most when an image is worth the sum of its attributes' prices, within the limits on people and images"
     low, high = per_id
@@ -141,7 +141,7 @@ def _best_at(prices, x, person, noise, n_ids, per_id, n_images):
     more = may[np.argsort(-worth[may], kind="stable")[:n_images - must.sum()]]
     return np.sort(np.r_[np.flatnonzero(must), more])
 
-# %% ../nbs/01_data_preparation.ipynb #c0035
+# %% ../nbs/01_data_preparation.ipynb #c0037
 def target_band(
     recipe, # with `.attributes` and `.target`
 ) -> tuple: # lowest and highest wanted share of each attribute, two arrays
@@ -153,7 +153,7 @@ def target_band(
     if (low < 0).any() or (high > 1).any() or (low > high).any(): raise InputError(f"target={recipe.target} is no share: use a number from 0 to 0.5, or a dict of shares")
     return low, high
 
-# %% ../nbs/01_data_preparation.ipynb #c0037
+# %% ../nbs/01_data_preparation.ipynb #c0039
 def _search(recipe, rows, trace):
     "Raise the price of what is too rare, lower that of what is too common, keep the best round"
     x, person = rows[list(recipe.attributes)].to_numpy(float), np.unique(rows.identity, return_inverse=True)[1]
@@ -168,7 +168,7 @@ def _search(recipe, rows, trace):
         prices += 4/(1 + i/5)*miss
     return best
 
-# %% ../nbs/01_data_preparation.ipynb #c0038
+# %% ../nbs/01_data_preparation.ipynb #c0040
 @dataclass(frozen=True)
 class AttributeRich:
     "Many people, few images each, chosen so that informative attributes are seen often with and often without"
@@ -195,7 +195,7 @@ class AttributeRich:
             raise InputError(f"{self.n_images:,} images of {self.n_ids:,} people with {self.per_id[0]} to {self.per_id[1]} each cannot be: from {self.n_ids*self.per_id[0]:,} to {room:,} are possible here")
         return rows.iloc[_search(self, rows, [] if trace is None else trace)].reset_index(drop=True)
 
-# %% ../nbs/01_data_preparation.ipynb #c0043
+# %% ../nbs/01_data_preparation.ipynb #c0045
 def compare_attributes(
     before, # the whole table
     after, # the selected rows
@@ -211,7 +211,7 @@ def compare_attributes(
     b, a = before[ATTRIBUTES].to_numpy(float).mean(0), x.mean(0)
     return pd.DataFrame(dict(attribute=ATTRIBUTES, before=b, after=a, diff=a - b, low=low - b, high=high - b))
 
-# %% ../nbs/01_data_preparation.ipynb #c0045
+# %% ../nbs/01_data_preparation.ipynb #c0047
 def plot_attributes(
     compared, # what `compare_attributes` returned
     attributes=None, # which to show; `None` means all
@@ -229,7 +229,7 @@ def plot_attributes(
     ax.set(yticks=y, yticklabels=t.attribute, title=title, xlabel="share of images, %", ylabel="attribute"); ax.tick_params(axis="y", labelsize=8); ax.margins(y=0.02); ax.legend(loc="lower right")
     return ax
 
-# %% ../nbs/01_data_preparation.ipynb #c0057
+# %% ../nbs/01_data_preparation.ipynb #c0059
 def split_counts(
     n:int, # images of one person
     parts:tuple=(18, 4, 3), # proportions of train, val, test
@@ -240,7 +240,7 @@ def split_counts(
     counts[np.argsort(-(exact - counts), kind="stable")[:n - counts.sum()]] += 1
     return counts
 
-# %% ../nbs/01_data_preparation.ipynb #c0059
+# %% ../nbs/01_data_preparation.ipynb #c0061
 def add_splits(
     rows, # selected rows with image_id and identity
     split:tuple=(18, 4, 3), # train : val : test within each person
@@ -257,10 +257,10 @@ def add_splits(
     held = rng.permutation(len(people)) < max(round(unseen*len(people)), int(unseen > 0 and len(people) > 1))
     return rows.assign(class_id=person, split=np.array(["train", "val", "test"])[place], people=np.where(held, "unseen", "seen")[person])
 
-# %% ../nbs/01_data_preparation.ipynb #c0064
+# %% ../nbs/01_data_preparation.ipynb #c0066
 SELECTED_COLUMNS = ["image_id", "identity", "class_id", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "split", "people"]
 
-# %% ../nbs/01_data_preparation.ipynb #c0065
+# %% ../nbs/01_data_preparation.ipynb #c0067
 def _check_values(rows, name):
     "Columns, rows, unique ids, known words, boxes and points that can be pixels"
     import pandas as pd
@@ -277,7 +277,7 @@ def _check_values(rows, name):
         odd = rows.image_id[~(pixels.abs() < 1e6) | (column in ("width", "height")) & (pixels <= 0)]
         if len(odd): raise InputError(f"{name} has {rows[column][odd.index[0]]} as {column} of {odd.iloc[0]}: give pixels of the photograph")
 
-# %% ../nbs/01_data_preparation.ipynb #c0066
+# %% ../nbs/01_data_preparation.ipynb #c0068
 def check_selected(
     rows, # a table with `SELECTED_COLUMNS`
     name="the selection", # how to call it in a message
@@ -290,13 +290,13 @@ def check_selected(
     if len(pairs) != rows.identity.nunique() or set(pairs.class_id) != set(range(len(pairs))):
         raise InputError(f"{name} does not number its {rows.identity.nunique()} people 0 to {rows.identity.nunique() - 1} one by one: make it again with facerec_prepare")
 
-# %% ../nbs/01_data_preparation.ipynb #c0070
+# %% ../nbs/01_data_preparation.ipynb #c0072
 def _same(a, b):
     "Is the finished copy `a` (a file) still that of `b`? Size and time tell, reading both would take as long as copying"
     a, b = os.stat(a), os.stat(b)
     return (a.st_size, int(a.st_mtime)) == (b.st_size, int(b.st_mtime))
 
-# %% ../nbs/01_data_preparation.ipynb #c0071
+# %% ../nbs/01_data_preparation.ipynb #c0073
 def _place(source, target, decode=True):
     "Hard link (or copy) one photograph; returns why it was skipped, or an empty string. Done before: nothing to do"
     try:
@@ -310,7 +310,7 @@ def _place(source, target, decode=True):
     temp.unlink(missing_ok=True) # two links to one file are not moved by a rename
     return ""
 
-# %% ../nbs/01_data_preparation.ipynb #c0074
+# %% ../nbs/01_data_preparation.ipynb #c0076
 def _claim(out, plan, root):
     "Make `out` ours: go on with the same plan, clear what another plan left, refuse a folder that is not ours"
     marker = out/"prepare.json"

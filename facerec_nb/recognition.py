@@ -128,7 +128,7 @@ def _loss(model, batch):
 def _batches(faces, net, batch):
     "uint8 faces `(N, S, S, 3)` as tensors `(batch, 3, S, S)` on the device of the network"
     device = next(net.parameters()).device
-    for i in range(0, len(faces), batch): yield torch.from_numpy(np.ascontiguousarray(faces[i:i + batch])).permute(0, 3, 1, 2).to(device)
+    for i in range(0, len(faces), batch): yield torch.from_numpy(np.array(faces[i:i + batch])).permute(0, 3, 1, 2).to(device)
 
 @torch.no_grad()
 def _embed(net, faces, batch=64, flip=True):
