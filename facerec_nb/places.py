@@ -53,7 +53,7 @@ def run_command(
     if processes is None:
         import torch
         processes = max(1, torch.cuda.device_count())
-    name, *rest = map(str, words); script = shutil.which(name)
+    name, *rest = map(str, words); script = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}") # this Python's own first
     if not (script and name.startswith("facerec_")): raise InputError(f"{name!r} is not a command of the package: they begin with facerec_, see facerec_demo --help")
     many = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--no-python"] if processes > 1 else []
     done = subprocess.run([*many, script, *rest], capture_output=quiet)

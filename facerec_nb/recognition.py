@@ -229,17 +229,14 @@ def train_embedder(
     "Train a backbone under a head on the seen people; writes `run/best_ce.pth`, `run/best_af.pth`, ...; raises `InputError`"
     table, faces = load_faces(data); rows = split_rows(table, held is None); name, train, val = short_name(head), rows["train"], rows["val"]
     ids = table.identity.to_numpy(); people = np.unique(ids[train]); label = np.searchsorted(people, ids)
-    seed_everything(seed)
-    net = Embedder(backbone, emb_dim, faces.shape[1], pretrained)
+    seed_everything(seed); net = Embedder(backbone, emb_dim, faces.shape[1], pretrained)
     model = nn.ModuleDict(dict(backbone=net, head=create_head(head, emb_dim, len(people), **HEAD_KW.get(head, {}) | (head_kw or {}))))
     arrays = dict(x=faces[train], y=label[train])
     if attributes is not None: arrays["attributes"] = check_attributes(attributes, len(table))[train]; model["attributes"] = AttributeHead(emb_dim, arrays["attributes"].mean(0), attribute_weight)
     cfg = FitCfg(epochs=epochs, batch_size=min(batch_size, len(train)), lr=lr, weight_decay=weight_decay, seed=seed, precision=precision)
-    if held: val_faces, val_ids, monitor = held[1], held[0].identity.to_numpy(), "epoch"
-    else: val_faces, val_ids, monitor = faces[val], ids[val], "val_score"
+    val_faces, val_ids, monitor = (held[1], held[0].identity.to_numpy(), "epoch") if held else (faces[val], ids[val], "val_score")
     if both := set(val_ids) & set(people) if held else 0: raise InputError(f"person {min(both)} is held out and trained on: everyone must be in one place")
-    sample = train[::max(1, len(train)//512)]
-    validate = _validation(val_faces, val_ids, None if held else label[val], (faces[sample], label[sample]) if held else None)
+    some = train[::max(1, len(train)//512)]; validate = _validation(val_faces, val_ids, None if held else label[val], (faces[some], label[some]) if held else None)
     log = fit(model, _loss, ArrayData(**arrays), cfg, run, name, validate=validate, monitor=monitor, mode="max", augment=augment, groups=label[train] if together else None,
               checkpoint=_about(model, table, faces[train], people, seed, template), resume=resume, progress=progress)
     best = log.loc[log[monitor].idxmax()].drop("model").to_dict(); path = Path(run)/f"best_{name}.pth"

@@ -139,6 +139,7 @@ def test_nan_in_a_row(tmp_path, whole):
 
 def test_ctrl_c(tmp_path, whole):
     "A true SIGINT in the third epoch"
+    signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background job ignores it
     def interrupt(b): os.kill(os.getpid(), signal.SIGINT); return b
     out, model = tmp_path/"run", net()
     with pytest.raises(KeyboardInterrupt, match=r"^model: stopped in epoch 3 of 4; .*last_model.pth holds epoch 2, go on with resume=True$"): train(out, model, augment=at(2*4 + 1, interrupt))
