@@ -9,7 +9,6 @@ __all__ = ['ATTRIBUTES', 'BOX_COLUMNS', 'POINT_COLUMNS', 'ROLES', 'ALIGNED_SIZE'
 
 # %% ../nbs/00_data_analysis.ipynb #c0005
 import gzip, hashlib, os, re, zlib
-from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
@@ -52,7 +51,8 @@ def _bytes(path):
     "The bytes of a text file or gzip file, line ends as `\\n`; `InputError` when it is damaged or empty"
     if not os.path.isfile(path): raise InputError(f"{path} is not a plain file: put CelebA's own there")
     try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as f: raw = f.read(_MOST + 1)
+        packed = path.suffix.lower() == ".gz"; most = _MOST if packed else min(os.path.getsize(path), _MOST) # memory for what there is
+        with (gzip.open if packed else open)(path, "rb") as f: raw = f.read(most + 1)
     except (OSError, EOFError, zlib.error) as e: raise InputError(f"{path} cannot be read ({type(e).__name__}): copy or download it again") from None
     if len(raw) > _MOST: raise InputError(f"{path} holds more than {_MOST:,} bytes, CelebA's largest table 27 million: copy or download it again")
     if b"\0" in raw: raise InputError(f"{path} is not plain text (it holds bytes of value 0): save it as UTF-8, or download it again")
@@ -105,16 +105,18 @@ def _any_lines(path, raw, problems):
     return df.assign(image_id=df.image_id.fillna("").str.strip()), len(rows), count
 
 # %% ../nbs/00_data_analysis.ipynb #c0025
-def _digits(c, last):
-    "The whole numbers that end at the positions `last` of the bytes `c`, and how many bytes they take; `None` when one is too long or none"
-    value, open_, used = (c.take(last) - 48).astype(np.int32), np.ones(last.shape, bool), last.size
-    if value.max(initial=0) > 9: return None
+def _digits(c, stop):
+    "The whole numbers that end before the positions `stop` of the bytes `c`, and how many bytes they take; `None` when one is too long or none"
+    padded = np.concatenate([np.zeros(10, np.uint8), c]); digit, open_, used = padded[9:].take(stop) - 48, True, stop.size
+    if digit.max(initial=0) > 9: return None
+    value = digit.view(np.int8)
     for k in range(1, 10):
-        byte = c.take(last - k); digit = byte - 48
+        byte = padded[9 - k:].take(stop); digit = byte - 48
         minus, open_ = (byte == 45) & open_, (digit < 10) & open_
         if minus.any(): value *= 1 - 2*minus.view(np.int8)
         more = np.count_nonzero(open_); used += more + np.count_nonzero(minus)
         if not more: return value, used
+        if k == 1: value = value.astype(np.int32) # attributes stay as small as they are
         value += digit*open_*np.int32(10**k)
     return None
 
@@ -126,24 +128,25 @@ def _block(c, width, sep):
     if np.count_nonzero(kind == sep) + n != len(stop): return None
     last = stop if len(stop) == n*width or sep != 32 else stop[c.take(stop - 1) > 44] # of several spaces the first
     if len(last) != n*width: return None
-    last, start = last.reshape(n, width), np.r_[0, ends[:-1] + 1]
+    last, start = last.reshape(n, width), np.concatenate([[0], ends[:-1] + 1])
     wide = last[0, 0]
     if wide < 5 or (last[:, 0] - start != wide).any() or (last[:, -1] > ends).any(): return None
-    name = c.take(start[:, None] + np.arange(wide)); found = _digits(c, last[:, 1:] - 1)
+    names = np.ndarray(len(c) - wide + 1, f"S{wide}", c, strides=(1,))[start]; name = names.view(np.uint8).reshape(n, wide)
+    found = _digits(c, np.ascontiguousarray(last[:, 1:]))
     if found is None or (name < 45).any() or (name > 126).any() or (name[:, -4] != 46).any(): return None # 000001.jpg
-    return (name.view(f"S{wide}")[:, 0], found[0]) if len(stop) + name.size + found[1] == len(c) else None
+    return (names, found[0]) if len(stop) + name.size + found[1] == len(c) else None
 
 # %% ../nbs/00_data_analysis.ipynb #c0027
-def _regular(raw, first, width, sep, step=2**18):
+def _regular(raw, first, width, sep, step=2**17):
     "Names `(n,)` and numbers `(n, width - 1)` of a regular file from byte `first` on, in blocks that fit the processor's cache; `None` for any other"
     if not raw.endswith(b"\n"): raw += b"\n"
     cuts = [first]
     while cuts[-1] < len(raw): cuts.append(max(raw.rfind(b"\n", cuts[-1], cuts[-1] + step), raw.find(b"\n", cuts[-1])) + 1)
     data, blocks = np.frombuffer(raw, np.uint8), []
-    with ThreadPoolExecutor(2) as pool:
-        for got in pool.map(lambda a, b: _block(data[a:b], width, sep), cuts, cuts[1:]):
-            if got is None or got[0].dtype != (blocks or [got])[0][0].dtype: pool.shutdown(cancel_futures=True); return None
-            blocks.append((got[0], got[1].astype(np.int8) if np.abs(got[1]).max() < 128 else got[1]))
+    for a, b in zip(cuts, cuts[1:]):
+        got = _block(data[a:b], width, sep)
+        if got is None or got[0].dtype != (blocks or [got])[0][0].dtype: return None
+        blocks.append(got)
     return tuple(map(np.concatenate, zip(*blocks))) if blocks else None
 
 # %% ../nbs/00_data_analysis.ipynb #c0031
@@ -163,9 +166,11 @@ def _quick(path, raw, known):
     got = _regular(raw, sum(len(l) + 1 for l in lines[:skip]), len(names), 44 if sep else 32) if len(set(names)) == len(names) else None
     if got is None: return None
     ids, values = got; key = ids.tobytes()
-    if key not in known: known[key] = pd.Series(b"\n".join(ids.tolist()).decode().split("\n"), dtype=str)
-    df = _assemble(known[key], values, names[1:])
-    df.attrs["tidy"] = bool((ids[1:] > ids[:-1]).all())
+    if key not in known:
+        lines = np.full((len(ids), ids.itemsize + 1), 10, np.uint8); lines[:, :-1] = ids.view(np.uint8).reshape(len(ids), -1)
+        known[key] = pd.Series(lines.tobytes().decode().split("\n")[:-1], dtype=str), bool((ids[1:] > ids[:-1]).all())
+    df = _assemble(known[key][0], values, names[1:])
+    df.attrs["tidy"] = known[key][1]
     return df, len(ids), count
 
 # %% ../nbs/00_data_analysis.ipynb #c0032

@@ -77,7 +77,8 @@ def _check_scans(name, im, most=64):
     "Refuse a JPEG that would take very long"
     if getattr(im, "fp", None) is None: return # decoded already
     at = im.fp.tell(); im.fp.seek(0); data = im.fp.read(); im.fp.seek(at)
-    if data.count(b"\xff\xda") > most and (n := _scans(data)) > most: raise InputError(f"{name} has {n:,} scans, a photograph has about ten: save it again as JPEG or PNG")
+    a = np.frombuffer(data, np.uint8) # counts pairs of bytes several times faster than bytes.count
+    if np.count_nonzero((a[:-1] == 0xff) & (a[1:] == 0xda)) > most and (n := _scans(data)) > most: raise InputError(f"{name} has {n:,} scans, a photograph has about ten: save it again as JPEG or PNG")
 
 # %% ../nbs/parts/files.ipynb #c0013j
 _HUSH = threading.Lock()

@@ -109,18 +109,19 @@ def seen_box(
     size, # side of the result in pixels, or `(width, height)`
 ) -> np.ndarray: # x1, y1, x2, y2 in pixels of the photograph
     "The smallest upright box around all that a result sees"
-    seen = apply_matrix(invert(M), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])*np.broadcast_to(size, 2) - 0.5)
-    return np.concatenate([seen.min(0), seen.max(0)])
+    back, size = invert(M), np.ones(2)*size
+    middle, half = back[:, :2] @ ((size - 1)/2) + back[:, 2], np.abs(back[:, :2]) @ (size/2)
+    return np.concatenate([middle - half, middle + half])
 
 def check_view(
     box:np.ndarray, # x1, y1, x2, y2 in pixels of the photograph, from `seen_box`
     photo, # `(width, height)` of the photograph
 ):
     "Raise `InputError` when a result would see nothing of a photograph, or next to nothing"
-    width, height = photo
-    if (box[2:] < 0).any() or (box[:2] > [width - 1, height - 1]).any():
+    (width, height), (x1, y1, x2, y2) = photo, box.tolist()
+    if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
         raise InputError(f"the face lies outside the photograph of {width}x{height} pixels: check the box or the points")
-    if (box[2:] - box[:2]).max() > 10*max(width, height):
+    if max(x2 - x1, y2 - y1) > 10*max(width, height):
         raise InputError(f"the face would be over ten times larger than the photograph of {width}x{height} pixels: check the points")
 
 # %% ../nbs/parts/geometry.ipynb #c0029
@@ -132,7 +133,7 @@ def warp(
     check:bool=True, # refuse a view of nothing with `check_view`
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "Warp with averaging when it shrinks; raises `InputError` when the result would see nothing of the photograph"
-    size, (height, width) = np.broadcast_to(size, 2), img.shape[:2]
+    size, (height, width) = np.ones(2, int)*size, img.shape[:2]
     if check: check_view(seen_box(M, size), (width, height))
     k = int(np.ceil(1/np.hypot(*M[:, :2]).min() - 1e-6))
     if (k*size).prod(dtype=float) > 4e8: raise InputError(f"the face would fill {k*size.max()} pixels of a photograph of {width}x{height}: check the points")

@@ -24,15 +24,21 @@ class Usable:
     drop_blurry:bool=True # leave out images with the attribute Blurry
     max_outside:float=0.5 # sides of the box by which a point may lie outside; beyond, box and points show different faces
 
+    def mask(self,
+        table, # a `CelebA.table`
+    ) -> np.ndarray: # bool `(len(table),)`
+        "Which rows stay; raises `InputError` when a box is asked for and the table was read without boxes"
+        if self.min_box > 0 and "width" not in table: raise InputError(f"min_box={self.min_box} needs boxes, the table was read without them: read them, or use min_box=0")
+        keep = ~table.Blurry.to_numpy(bool) if self.drop_blurry else np.ones(len(table), bool)
+        if self.min_box > 0: keep &= table[["width", "height"]].to_numpy().min(1) >= self.min_box
+        if {*BOX_COLUMNS, *POINT_COLUMNS} <= set(table): keep &= outside_box(table) <= self.max_outside
+        return keep
+
     def select(self,
         table, # a `CelebA.table`
     ): # the rows that stay
-        "The usable rows; raises `InputError` when a box is asked for and the table was read without boxes"
-        if self.min_box > 0 and "width" not in table: raise InputError(f"min_box={self.min_box} needs boxes, the table was read without them: read them, or use min_box=0")
-        keep = ~table.Blurry.astype(bool) if self.drop_blurry else np.ones(len(table), bool)
-        if self.min_box > 0: keep &= table[["width", "height"]].min(axis=1) >= self.min_box
-        if {*BOX_COLUMNS, *POINT_COLUMNS} <= set(table): keep &= outside_box(table) <= self.max_outside
-        return table[keep]
+        "The usable rows; raises `InputError` as `mask` does"
+        return table[self.mask(table)]
 
 # %% ../nbs/01_data_preparation.ipynb #c0015
 @dataclass(frozen=True)
@@ -96,13 +102,13 @@ class BalancedIdentities:
         table, # a `CelebA.table`
     ): # `n_ids*per_id` rows
         "Draw people, then images of each; raises `InputError` when there are too few people"
-        rows = Usable(self.min_box, self.drop_blurry).select(table)
+        rows = table[["image_id", "identity"]].assign(at=np.arange(len(table)))[Usable(self.min_box, self.drop_blurry).mask(table)]
         people, rng = people_with(rows, self.per_id), np.random.default_rng(self.seed)
         if len(people) < self.n_ids: raise _too_few(table, self, self.n_ids, self.per_id)
         rows = rows[rows.identity.isin(rng.choice(people, self.n_ids, replace=False))]
         rows = (rows if rows.image_id.is_monotonic_increasing else rows.sort_values("image_id")).reset_index(drop=True)
         drawn = rows.identity.iloc[rng.permutation(len(rows))]
-        return rows.loc[np.sort(drawn.groupby(drawn).head(self.per_id).index)].reset_index(drop=True)
+        return table.iloc[rows["at"].to_numpy()[np.sort(drawn.groupby(drawn).head(self.per_id).index)]].reset_index(drop=True)
 
 # %% ../nbs/01_data_preparation.ipynb #c0026
 INFORMATIVE = ("5_o_Clock_Shadow Arched_Eyebrows Bags_Under_Eyes Big_Lips Big_Nose Blurry Bushy_Eyebrows Double_Chin Eyeglasses Goatee Heavy_Makeup "
