@@ -59,5 +59,5 @@ def run_command(
     done = subprocess.run([*many, script, *rest], capture_output=quiet)
     if done.returncode: raise InputError(f"{name} ended with {done.returncode}: what it printed says why")
 
-# %% ../nbs/parts/places.ipynb #c0019
+# %% ../nbs/parts/places.ipynb #c0021
 NOTHING = "Nothing is attached here: on Kaggle add CelebA's original photographs and annotations as input, elsewhere set FACEREC_INPUT"
