@@ -13,7 +13,7 @@ import functools, inspect, math, os, sys, warnings
 import json as _json
 from pathlib import Path
 
-from fastcore.script import Param, anno_parser, call_parse
+from fastcore.script import Param, call_parse
 
 from .files import InputError
 
@@ -43,12 +43,10 @@ def command(
 # %% ../nbs/parts/cli.ipynb #c0010
 def one_spelling(
     argv, # words of a command line, without the program's name
-) -> list: # the same, options in the spelling that the installed fastcore reads
+) -> list: # the same, options as fastcore's parser reads them
     "`--per-id` and `--per_id` are the same option"
-    def probe(a_b:int=0): pass
-    old, new = "_-" if "--a-b" in anno_parser(probe).format_help() else "-_"
     split = [a.partition("=") for a in argv]
-    return ["--" + n[2:].replace(old, new) + eq + v if n.startswith("--") else a for a, (n, eq, v) in zip(argv, split)]
+    return ["--" + n[2:].replace("-", "_") + eq + v if n.startswith("--") else a for a, (n, eq, v) in zip(argv, split)]
 
 if Path(sys.argv[0]).name.startswith("facerec_"): sys.argv[1:] = one_spelling(sys.argv[1:])
 

@@ -1,4 +1,5 @@
 "The package is what the notebooks export, the notebooks are clean, README.md is the index, and ruff is content."
+import configparser
 import json
 import re
 import shutil
@@ -60,6 +61,13 @@ def test_notebook_keeps_the_house_style(nb):
     long = [c.splitlines()[1] for c in source(nb) if "#| export" in c and len(c.splitlines()) > 41]
     assert not long, f"exported cells over 40 lines: {long}"
     if nb.name[:2].isdigit(): assert "## Findings" in nb.read_text(encoding="utf-8")
+
+
+def test_tests_run_with_what_users_get():
+    "No requirement of the package is narrowed for the tests: what a fresh `make demo` installs is what was tested"
+    cfg = configparser.ConfigParser(); cfg.read(ROOT/"settings.ini")
+    need, dev = ({re.match(r"[\w-]+", r)[0] for r in cfg["DEFAULT"][k].split()} for k in ("requirements", "dev_requirements"))
+    assert not need & dev, f"{need & dev} is required twice: say its versions once, in requirements"
 
 
 def test_readme_is_the_index(): run(sys.executable, "tools/readme.py", "--check")
