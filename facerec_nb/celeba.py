@@ -107,7 +107,8 @@ def _any_lines(path, raw, problems):
 # %% ../nbs/00_data_analysis.ipynb #c0025
 def _digits(c, stop):
     "The whole numbers that end before the positions `stop` of the bytes `c`, and how many bytes they take; `None` when one is too long or none"
-    padded = np.concatenate([np.zeros(10, np.uint8), c]); digit, open_, used = padded[9:].take(stop) - 48, True, stop.size
+    padded = np.concatenate([np.zeros(10, np.uint8), c]) # padded[10 - k:] is c, k bytes later
+    digit, open_, used = padded[9:].take(stop) - 48, True, stop.size
     if digit.max(initial=0) > 9: return None
     value = digit.view(np.int8)
     for k in range(1, 10):
@@ -131,10 +132,9 @@ def _block(c, width, sep):
     last, start = last.reshape(n, width), np.concatenate([[0], ends[:-1] + 1])
     wide = last[0, 0]
     if wide < 5 or (last[:, 0] - start != wide).any() or (last[:, -1] > ends).any(): return None
-    names = np.ndarray(len(c) - wide + 1, f"S{wide}", c, strides=(1,))[start]; name = names.view(np.uint8).reshape(n, wide)
-    found = _digits(c, np.ascontiguousarray(last[:, 1:]))
+    name = np.lib.stride_tricks.sliding_window_view(c, wide)[start]; found = _digits(c, np.ascontiguousarray(last[:, 1:]))
     if found is None or (name < 45).any() or (name > 126).any() or (name[:, -4] != 46).any(): return None # 000001.jpg
-    return (names, found[0]) if len(stop) + name.size + found[1] == len(c) else None
+    return (name.view(f"S{wide}")[:, 0], found[0]) if len(stop) + name.size + found[1] == len(c) else None
 
 # %% ../nbs/00_data_analysis.ipynb #c0027
 def _regular(raw, first, width, sep, step=2**17):

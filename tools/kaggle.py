@@ -1,4 +1,4 @@
-"""The five story notebooks from top to bottom as on Kaggle: data below /kaggle/input, which is read-only, results below /kaggle/working, no network. Writes results/kaggle.json.
+"""The five story notebooks from top to bottom as on Kaggle, of the last commit: data below /kaggle/input, which is read-only, results below /kaggle/working, no network. Writes results/kaggle.json.
 
     python tools/kaggle.py [--ids 24] [--per-id 18] [--out results/kaggle.json]
 
