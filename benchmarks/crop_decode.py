@@ -3,7 +3,7 @@
     python benchmarks/crop_decode.py [--repeats 5] [--threads 2] [--photos ../shared/data/celeba-wild-60x30] [--out results/training/crop_decode.json]
 
 Bare: open, decode, hand over the pixels, nothing else (`np.asarray(Image.open(path))`). Idiom: as most people write it (`np.array(Image.open(path).convert("RGB"))`). Plain: decode everything, then
-cut (`warp(read_image(path), ...)`). Ours: `read_warped`, what `read_crops` calls. All ways take turns. Three sets: CelebA's original photographs, and drawn ones of about 3 and 12 megapixels
+cut (`warp(read_image(path), ...)`). Ours: `read_warped`, what `read_crops` calls. All ways take turns, every 100 photographs. Three sets: CelebA's original photographs, and drawn ones of about 3 and 12 megapixels
 whose faces are much larger than the crop; for those the difference between the crops of ours and plain is measured as well.
 """
 import argparse, os, tempfile, time
@@ -33,14 +33,14 @@ def ours_rim(job): return read_warped(job[0], job[1] + [[0, 0, RIM], [0, 0, RIM]
 
 WAYS = dict(bare=bare, idiom=idiom, plain=plain, ours=ours, ours_rim=ours_rim)
 
-def rates(jobs, repeats, threads):
-    "Photographs a second, `{way: (repeats,)}`"
-    took = {way: [] for way in WAYS}
+def rates(jobs, repeats, threads, turn=100):
+    "Photographs a second, `{way: (repeats,)}`; the ways take turns every so many photographs, so that a slow moment of the machine hits all of them"
+    took, ways = {way: np.zeros(repeats + 1) for way in WAYS}, list(WAYS)
     for i in range(repeats + 1):
-        for way in sorted(WAYS, reverse=i % 2):
-            start = time.perf_counter(); thread_map(WAYS[way], jobs, threads)
-            took[way].append(len(jobs)/(time.perf_counter() - start))
-    return {way: np.array(t[1:]) for way, t in took.items()} # the first round warms the disk
+        for at in range(0, len(jobs), turn):
+            ways.append(ways.pop(0)) # who begins changes
+            for way in ways: start = time.perf_counter(); thread_map(WAYS[way], jobs[at:at + turn], threads); took[way][i] += time.perf_counter() - start
+    return {way: len(jobs)/t[1:] for way, t in took.items()} # the first round warms the disk
 
 def wild(folder, most):
     "Jobs of CelebA's photographs: path and matrix"

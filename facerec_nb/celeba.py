@@ -106,39 +106,43 @@ def _any_lines(path, raw, problems):
 
 # %% ../nbs/00_data_analysis.ipynb #c0025
 def _digits(c, stop):
-    "The whole numbers that end before the positions `stop` of the bytes `c`, and how many bytes they take; `None` when one is too long or none"
+    "The whole numbers `(n, width - 1)` that end before the positions `stop` `(n, width)` of the bytes `c`, the first column aside, and how many bytes they take; `None` when one is too long or none"
     padded = np.concatenate([np.zeros(10, np.uint8), c]) # padded[10 - k:] is c, k bytes later
-    digit, open_, used = padded[9:].take(stop) - 48, True, stop.size
+    digit, open_, used = padded[9:].take(stop) - 48, True, stop.size - len(stop)
+    digit[:, 0] = 0
     if digit.max(initial=0) > 9: return None
     value = digit.view(np.int8)
     for k in range(1, 10):
-        byte = padded[9 - k:].take(stop); digit = byte - 48
+        byte = padded[9 - k:].take(stop); byte[:, 0] = 0; digit = byte - 48
         minus, open_ = (byte == 45) & open_, (digit < 10) & open_
         if minus.any(): value *= 1 - 2*minus.view(np.int8)
         more = np.count_nonzero(open_); used += more + np.count_nonzero(minus)
-        if not more: return value, used
-        if k == 1: value = value.astype(np.int32) # attributes stay as small as they are
-        value += digit*open_*np.int32(10**k)
+        if not more: return value[:, 1:], used
+        if k in (2, 4): value = value.astype((np.int16, np.int32)[k//4]) # as small as the numbers allow
+        value += (digit*open_).view(np.int8)*value.dtype.type(10**k)
     return None
 
 # %% ../nbs/00_data_analysis.ipynb #c0026
 def _block(c, width, sep):
     "Names `(n,)` and whole numbers `(n, width - 1)` of the bytes of regular lines; `None` when one line is not"
-    stop = np.flatnonzero(c < 45) # all bytes below "-" must be separators or ends of lines
-    kind = c.take(stop); ends = stop[np.flatnonzero(kind == 10)]; n = len(ends)
-    if np.count_nonzero(kind == sep) + n != len(stop): return None
-    last = stop if len(stop) == n*width or sep != 32 else stop[c.take(stop - 1) > 44] # of several spaces the first
+    low = c < 45 # all bytes below "-" must be separators or ends of lines
+    n, total = np.count_nonzero(c == 10), np.count_nonzero(low)
+    if np.count_nonzero(c == sep) + n != total: return None
+    if sep == 32: low[1:] &= c[:-1] > 44 # of several spaces the first
+    last = np.flatnonzero(low)
     if len(last) != n*width: return None
-    last, start = last.reshape(n, width), np.concatenate([[0], ends[:-1] + 1])
-    wide = last[0, 0]
+    last = last.reshape(n, width)
+    ends = last[:, -1] if (c.take(last[:, -1]) == 10).all() else np.flatnonzero(c == 10)
+    start, wide = np.concatenate([[0], ends[:-1] + 1]), last[0, 0]
     if wide < 5 or (last[:, 0] - start != wide).any() or (last[:, -1] > ends).any(): return None
-    name = np.lib.stride_tricks.sliding_window_view(c, wide)[start]; found = _digits(c, np.ascontiguousarray(last[:, 1:]))
+    ids = np.ndarray(len(c) - wide, f"S{wide}", c, strides=(1,))[start]
+    name, found = ids.view(np.uint8).reshape(n, wide), _digits(c, last)
     if found is None or (name < 45).any() or (name > 126).any() or (name[:, -4] != 46).any(): return None # 000001.jpg
-    return (name.view(f"S{wide}")[:, 0], found[0]) if len(stop) + name.size + found[1] == len(c) else None
+    return (ids, found[0]) if total + name.size + found[1] == len(c) else None
 
 # %% ../nbs/00_data_analysis.ipynb #c0027
-def _regular(raw, first, width, sep, step=2**17):
-    "Names `(n,)` and numbers `(n, width - 1)` of a regular file from byte `first` on, in blocks that fit the processor's cache; `None` for any other"
+def _regular(raw, first, width, sep, step=2**21):
+    "Names `(n,)` and numbers `(n, width - 1)` of a regular file from byte `first` on, block by block; `None` for any other"
     if not raw.endswith(b"\n"): raw += b"\n"
     cuts = [first]
     while cuts[-1] < len(raw): cuts.append(max(raw.rfind(b"\n", cuts[-1], cuts[-1] + step), raw.find(b"\n", cuts[-1])) + 1)
@@ -174,12 +178,17 @@ def _quick(path, raw, known):
     return df, len(ids), count
 
 # %% ../nbs/00_data_analysis.ipynb #c0032
-def _parse(path, problems, known=None):
-    "One annotation file as DataFrame, quickly where it is regular; `known` holds what other files had"
-    raw = _bytes(path)
-    df, n, count = _quick(path, raw, {} if known is None else known) or _any_lines(path, raw, problems)
+def _parse(path, known):
+    "One annotation file as DataFrame, quickly where it is regular, and its findings"
+    raw, problems = _bytes(path), _Problems()
+    df, n, count = _quick(path, raw, known) or _any_lines(path, raw, problems)
     if count not in (None, n): problems.add("row_count", "", path.name, f"the first line promises {count} rows, there are {n}", "rows used as found")
-    return df
+    return df, problems
+
+def _parse_all(files):
+    "`{path: (DataFrame, findings)}`, read side by side, the largest first"
+    files, known = sorted(set(files), key=lambda f: (-f.stat().st_size if f.is_file() else 0, f)), {}
+    return dict(zip(files, thread_map(lambda f: _parse(f, known), files)))
 
 # %% ../nbs/00_data_analysis.ipynb #c0036
 def _numbers(df, columns, file, problems):
@@ -217,11 +226,9 @@ def _yes_no(df, file, problems):
 # %% ../nbs/00_data_analysis.ipynb #c0045
 def _read_role(role, files, problems, parsed):
     "The columns of one role, from the one or several files that claim to hold them"
-
     tables = []
     for f in files:
-        if f not in parsed: parsed[f] = _parse(f, problems, parsed)
-        df = parsed[f]
+        df, found = parsed[f]; problems += found
         if len(ROLES[role]) == 1 and df.shape[1] == 2: df = df.set_axis(["image_id", role], axis=1)
         lacking = [c for c in ROLES[role] if c not in df]
         if lacking: raise InputError(f"{f} has no column {lacking[0]!r} ({len(lacking)} of {len(ROLES[role])} are missing): use CelebA's own file")
@@ -312,10 +319,10 @@ def outside_box(
     table, # DataFrame with `BOX_COLUMNS` and `POINT_COLUMNS`
 ) -> np.ndarray: # `(N,)` distance of the farthest point outside the box, in sides of the box; 0 when all five are inside
     "How far a face's points lie outside its box"
-    x, y, w, h = table[BOX_COLUMNS].to_numpy(float).T
+    x, y, w, h = table[BOX_COLUMNS].to_numpy().T
     points, out = table[POINT_COLUMNS].to_numpy().T, np.zeros(len(table))
     for p, low, side in ((points[::2], x, np.maximum(w, 1)), (points[1::2], y, np.maximum(h, 1))):
-        out = np.maximum(out, np.maximum((low - p.min(0))/side, (p.max(0) - low)/side - 1))
+        np.maximum(out, np.maximum(low - p.min(0), p.max(0) - low - side)/side, out=out)
     return out
 
 # %% ../nbs/00_data_analysis.ipynb #c0069
@@ -426,12 +433,12 @@ def load_celeba(
 # %% ../nbs/00_data_analysis.ipynb #c0081
 def _read_roles(root, tables, landmarks, aligned, need):
     "Every needed role read and cleaned: tables by role, files by role, findings"
-    problems, parsed, parts = _Problems(), {}, {}
-    files = {r: landmarks if r == "points" else [t for t in tables if _WORDS[r] in t.name.lower()] for r in ROLES}
-    for r in ROLES:
-        if r not in need and not (r == "partition" and files[r]) or r == "boxes" and aligned: continue
+    files, problems = {r: landmarks if r == "points" else [t for t in tables if _WORDS[r] in t.name.lower()] for r in ROLES}, _Problems()
+    roles = [r for r in ROLES if (r in need or r == "partition" and files[r]) and not (r == "boxes" and aligned)]
+    for r in roles:
         if not files[r]: raise InputError(f"{root} has no file with the {r} (a .txt or .csv with {_WORDS[r]!r} in its name): put CelebA's own there")
-        parts[r] = _read_role(r, files[r], problems, parsed)
+    parsed = _parse_all(f for r in roles for f in files[r])
+    parts = {r: _read_role(r, files[r], problems, parsed) for r in roles}
     if "points" in parts and _looks_aligned(parts["points"][POINT_COLUMNS].to_numpy()) is (not aligned):
         raise InputError(f"{landmarks[0]} holds points of the {_KIND[not aligned]}, whatever its name says, and the {_KIND[aligned]} were expected: use the right file")
     return parts, files, problems

@@ -13,7 +13,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch
 
 from .files import InputError, read_part, thread_map
-from .geometry import check_view, compose, crop_matrix, jitter, jitter_points, seen_box, shrink_box, square_box, turn, warp, warp_batch
+from .geometry import check_view, compose, crop_matrix, jitter, jitter_points, seen_box, shrink_box, shrinks, square_box, turn, warp, warp_batch
 
 # %% ../nbs/parts/crops.ipynb #c0008
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def read_warped(
     size, # side of the result in pixels, or `(width, height)`
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "`warp(read_image(src), M, size)` for less work, bit for bit the same where nothing is reduced; raises `InputError`"
-    box, shrinks = seen_box(M, size), 1/np.hypot(*M[:, :2]).max()
-    part, P, photo = read_part(src, box, next((k for k in (8, 4, 2) if 2*k <= shrinks), 1), least=2_000_000)
+    box, least = seen_box(M, size), shrinks(M)[0]
+    part, P, photo = read_part(src, box, next((k for k in (8, 4, 2) if 2*k <= least), 1), least=2_000_000)
     check_view(box, photo)
     if P[0, 0] > 1: return warp(part, compose(M, P), size, check=False)
-    (x, y), canvas = P[:, 2].astype(int), np.empty((photo[1], photo[0], 4), np.uint8) # back in its place no coordinate is rounded differently; the rest is never looked at
+    x, y, canvas = int(P[0, 2]), int(P[1, 2]), np.empty((photo[1], photo[0], 4), np.uint8) # back in its place no coordinate is rounded differently; the rest is never looked at
     canvas[y:y + len(part), x:x + part.shape[1]] = part
     return warp(canvas, M, size, check=False)
 

@@ -73,9 +73,16 @@ def _scans(data):
         n, at = n + (m[1] == b"\xda"), m.end() + int.from_bytes(data[m.end():m.end() + 2], "big")
     return n
 
+def _holds_all(im):
+    "Does the first scan hold all colours? Then libjpeg allows no other in a JPEG that is not progressive"
+    at, n = im.fp.tell(), im.layers # Pillow stopped behind the head of the first scan
+    im.fp.seek(max(at - 8 - 2*n, 0)); head = im.fp.read(5); im.fp.seek(at)
+    return head == b"\xff\xda\x00" + bytes([6 + 2*n, n])
+
 def _check_scans(name, im, most=64):
     "Refuse a JPEG that would take very long"
     if getattr(im, "fp", None) is None: return # decoded already
+    if "progressive" not in im.info and _holds_all(im): return
     at = im.fp.tell(); im.fp.seek(0); data = im.fp.read(); im.fp.seek(at)
     a = np.frombuffer(data, np.uint8) # counts pairs of bytes several times faster than bytes.count
     if np.count_nonzero((a[:-1] == 0xff) & (a[1:] == 0xda)) > most and (n := _scans(data)) > most: raise InputError(f"{name} has {n:,} scans, a photograph has about ten: save it again as JPEG or PNG")

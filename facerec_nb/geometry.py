@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE_112', 'COURSE_TEMPLATE', 'TEMPLATES', 'FLIP_ORDER', 'xywh_to_xyxy', 'xyxy_to_xywh', 'shrink_box',
-           'square_box', 'apply_matrix', 'compose', 'invert', 'crop_matrix', 'turn', 'seen_box', 'check_view', 'warp',
-           'crop_resize', 'similarity', 'template', 'align_matrix', 'align_face', 'flip_points', 'warp_batch', 'jitter',
-           'jitter_points']
+           'square_box', 'apply_matrix', 'compose', 'invert', 'crop_matrix', 'turn', 'seen_box', 'shrinks',
+           'check_view', 'warp', 'crop_resize', 'similarity', 'template', 'align_matrix', 'align_face', 'flip_points',
+           'warp_batch', 'jitter', 'jitter_points']
 
 # %% ../nbs/parts/geometry.ipynb #c0003
+import math
+
 import cv2
 import numpy as np
 
@@ -107,18 +109,26 @@ def turn(
 def seen_box(
     M:np.ndarray, # `(2, 3)`: photograph -> result
     size, # side of the result in pixels, or `(width, height)`
-) -> np.ndarray: # x1, y1, x2, y2 in pixels of the photograph
+) -> tuple: # x1, y1, x2, y2 in pixels of the photograph
     "The smallest upright box around all that a result sees"
-    back, size = invert(M), np.ones(2)*size
-    middle, half = back[:, :2] @ ((size - 1)/2) + back[:, 2], np.abs(back[:, :2]) @ (size/2)
-    return np.concatenate([middle - half, middle + half])
+    (a, b, c), (d, e, f) = M.tolist(); width, height = size if np.ndim(size) else (size, size)
+    det, u, v = a*e - b*d, (width - 1)/2 - c, (height - 1)/2 - f # numbers, not arrays: this runs once a face
+    x, y, wide, high = (e*u - b*v)/det, (a*v - d*u)/det, (abs(e)*width + abs(b)*height)/abs(det)/2, (abs(d)*width + abs(a)*height)/abs(det)/2
+    return x - wide, y - high, x + wide, y + high
+
+def shrinks(
+    M:np.ndarray, # `(2, 3)`: photograph -> result
+) -> tuple: # along the direction in which it shrinks least, and most
+    "Photograph pixels for each pixel of the result"
+    (a, b, _), (d, e, _) = M.tolist()
+    return tuple(sorted(1/max(math.hypot(*column), 1e-12) for column in ((a, d), (b, e))))
 
 def check_view(
-    box:np.ndarray, # x1, y1, x2, y2 in pixels of the photograph, from `seen_box`
+    box, # x1, y1, x2, y2 in pixels of the photograph, from `seen_box`
     photo, # `(width, height)` of the photograph
 ):
     "Raise `InputError` when a result would see nothing of a photograph, or next to nothing"
-    (width, height), (x1, y1, x2, y2) = photo, box.tolist()
+    (width, height), (x1, y1, x2, y2) = photo, box
     if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
         raise InputError(f"the face lies outside the photograph of {width}x{height} pixels: check the box or the points")
     if max(x2 - x1, y2 - y1) > 10*max(width, height):
@@ -133,15 +143,15 @@ def warp(
     check:bool=True, # refuse a view of nothing with `check_view`
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "Warp with averaging when it shrinks; raises `InputError` when the result would see nothing of the photograph"
-    size, (height, width) = np.ones(2, int)*size, img.shape[:2]
-    if check: check_view(seen_box(M, size), (width, height))
-    k = int(np.ceil(1/np.hypot(*M[:, :2]).min() - 1e-6))
-    if (k*size).prod(dtype=float) > 4e8: raise InputError(f"the face would fill {k*size.max()} pixels of a photograph of {width}x{height}: check the points")
+    (w, h), (height, width) = map(int, size if np.ndim(size) else (size, size)), img.shape[:2]
+    if check: check_view(seen_box(M, (w, h)), (width, height))
+    k = max(math.ceil(shrinks(M)[1] - 1e-6), 1)
+    if k*w*k*h > 4e8: raise InputError(f"the face would fill {k*max(w, h)} pixels of a photograph of {width}x{height}: check the points")
     mode = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)[border]
-    if k > 1: M = compose(np.array([[k, 0, k/2 - 0.5], [0, k, k/2 - 0.5]]), M)
-    if img.ndim == 3 and img.shape[2] == 3 and width*height < 4*(max(k, 1)*size).prod(): img = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA) # OpenCV warps four bytes faster than three
-    out = cv2.warpAffine(img, M, (size*max(k, 1)).tolist(), flags=cv2.INTER_LINEAR, borderMode=mode)
-    out = cv2.resize(out, size.tolist(), interpolation=cv2.INTER_AREA) if k > 1 else out
+    if k > 1: M = M*k + [[0, 0, k/2 - 0.5]]
+    if img.ndim == 3 and img.shape[2] == 3 and width*height < 4*k*w*k*h: img = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA) # OpenCV warps four bytes faster than three
+    out = cv2.warpAffine(img, M, (k*w, k*h), flags=cv2.INTER_LINEAR, borderMode=mode)
+    out = cv2.resize(out, (w, h), interpolation=cv2.INTER_AREA) if k > 1 else out
     return out if out.ndim == 2 or out.shape[2] == 3 else cv2.cvtColor(out, cv2.COLOR_RGBA2RGB)
 
 # %% ../nbs/parts/geometry.ipynb #c0030
