@@ -355,7 +355,7 @@ def fit(
     _keep_memory()
     if run and acc.is_main_process: _sweep(run, name)
     if cfg.channels_last: model.to(memory_format=torch.channels_last)
-    step = _Step(model, loss); opt = torch.optim.AdamW(_groups(step, cfg.weight_decay), lr=cfg.lr)
+    step = _Step(model, loss); opt = torch.optim.AdamW(_groups(step, cfg.weight_decay), lr=cfg.lr, fused=acc.device.type in ("cpu", "cuda"))
     step._ddp_params_and_buffers_to_ignore = [k for k, p in step.named_parameters() if p in _split(step)] # what torch's DDP leaves alone
     if acc.scaler and _split(step): raise InputError("a split head needs precision='bf16' or 'fp32': each process would scale its loss on its own")
     if cfg.compile: step.compile()
