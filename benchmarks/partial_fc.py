@@ -47,7 +47,7 @@ def memory(key): return int(next(l.split()[1] for l in Path("/proc/self/status")
 def cost(share, n, steps):
     "Milliseconds of processor time of one step of the head, with and without the update, and the largest memory beyond the start, in MB; in this process"
     def spend(n, steps):
-        head = create_head("arcface", DIM, n, sample=share); opt = torch.optim.AdamW(head.parameters()); spent = []
+        head = create_head("arcface", DIM, n, sample=share); opt = torch.optim.AdamW(head.parameters(), fused=True); spent = []
         for _ in range(steps + 1):
             emb, labels, t = torch.randn(BATCH, DIM, requires_grad=True), torch.randint(n, (BATCH,)), [time.process_time()]
             head.loss(emb, labels).backward(); t.append(time.process_time())
