@@ -118,7 +118,7 @@ def _digits(c, stop):
         if minus.any(): value *= 1 - 2*minus.view(np.int8)
         more = np.count_nonzero(open_); used += more + np.count_nonzero(minus)
         if not more: return value[:, 1:], used
-        if k in (2, 4): value = value.astype((np.int16, np.int32)[k//4]) # as small as the numbers allow
+        if k in (2, 4): value = value.astype({2: np.int16, 4: np.int32}[k]) # as small as the numbers allow
         value += (digit*open_).view(np.int8)*value.dtype.type(10**k)
     return None
 
@@ -185,6 +185,7 @@ def _parse(path, known):
     if count not in (None, n): problems.add("row_count", "", path.name, f"the first line promises {count} rows, there are {n}", "rows used as found")
     return df, problems
 
+# %% ../nbs/00_data_analysis.ipynb #c0034b
 def _parse_all(files):
     "`{path: (DataFrame, findings)}`, read side by side, the largest first"
     files, known = sorted(set(files), key=lambda f: (-f.stat().st_size if f.is_file() else 0, f)), {}
