@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPSET', 'TOLERANCE', 'read_network', 'onnx_graph', 'largest_difference', 'export_onnx', 'export_run']
 
-# %% ../../nbs/engines/onnx_export.ipynb #b2c12e25
+# %% ../../nbs/engines/onnx_export.ipynb #0bf2fcdb
 import inspect, io, os, warnings
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .onnx_files import seal, set_about
 from .onnx_net import OUTPUTS, OnnxNet, TorchAnswers, network_of
 from .proof import make_proof
 
-# %% ../../nbs/engines/onnx_export.ipynb #90280e6f
+# %% ../../nbs/engines/onnx_export.ipynb #72127d26
 def _model(checkpoint, kind):
     "The model in a checkpoint, and the scale that it does not tell itself"
     if kind == "landmarks":
@@ -28,7 +28,7 @@ def _model(checkpoint, kind):
         return FaceEmbedder.load(checkpoint, "cpu"), {}
     raise InputError(f"{checkpoint} is a checkpoint of kind {kind!r}: only {' and '.join(OUTPUTS)} have an ONNX form")
 
-# %% ../../nbs/engines/onnx_export.ipynb #972450a9
+# %% ../../nbs/engines/onnx_export.ipynb #f41fa2ad
 def read_network(
     checkpoint, # a `.pth` of kind landmarks or embedder
 ) -> tuple: # TorchAnswers of its network, and a dictionary of what is to be known about it
@@ -41,7 +41,7 @@ def read_network(
     about |= {k: ck.get(k) for k in ("threshold", "licence", "probability", "versions")}
     return TorchAnswers(net, kind), about | dict(fingerprint=model.fingerprint)
 
-# %% ../../nbs/engines/onnx_export.ipynb #3757c363
+# %% ../../nbs/engines/onnx_export.ipynb #3b47f479
 OPSET = 17 # version of the ONNX operators
 TOLERANCE = 1e-4 # largest absolute difference from torch that is allowed
 
@@ -54,7 +54,7 @@ def _trace(answers, x, names):
         torch.onnx.export(answers, (x,), file, dynamic_axes={k: {0: "n"} for k in ("pixels", *names)}, **how)
     return file.getvalue()
 
-# %% ../../nbs/engines/onnx_export.ipynb #3f3c5667
+# %% ../../nbs/engines/onnx_export.ipynb #643b81ae
 def onnx_graph(
     answers:TorchAnswers, # the network, see read_network
     about:dict, # what is to be known about it
@@ -70,7 +70,7 @@ def onnx_graph(
     onnx.checker.check_model(model, full_check=True)
     return model
 
-# %% ../../nbs/engines/onnx_export.ipynb #e07dfbf0
+# %% ../../nbs/engines/onnx_export.ipynb #992957e3
 def largest_difference(
     answers, # what torch says: pixels -> tuple in the order of OUTPUTS
     net:OnnxNet, # the file
@@ -86,14 +86,14 @@ def largest_difference(
             worst.append((net.answer(x, name) - y).abs().max()/unit)
     return float(torch.stack(worst).max())
 
-# %% ../../nbs/engines/onnx_export.ipynb #86c1a92d
+# %% ../../nbs/engines/onnx_export.ipynb #bffcf0b5
 def _check_difference(checkpoint, d, tolerance):
     "The difference, if it is small enough; raises InputError"
     if d < tolerance: return d
     raise InputError(f"the ONNX form of {checkpoint} differs from torch by {d:.2g}, "
                      f"allowed is less than {tolerance:g}: nothing was written")
 
-# %% ../../nbs/engines/onnx_export.ipynb #02518830
+# %% ../../nbs/engines/onnx_export.ipynb #869949e0
 def export_onnx(
     checkpoint, # a `.pth` of kind landmarks or embedder
     out, # the `.onnx` file to write
@@ -110,7 +110,7 @@ def export_onnx(
     done = {k: about[k] for k in ("kind", "fingerprint", "size")}
     return done | dict(path=str(out), opset=OPSET, difference=d, bytes=len(data))
 
-# %% ../../nbs/engines/onnx_export.ipynb #746de600
+# %% ../../nbs/engines/onnx_export.ipynb #80d0f0aa
 def export_run(
     source, # a checkpoint, or the folder of a run with `best_*.pth`
     out, # for a checkpoint the `.onnx` file; for a run the folder, made when needed
