@@ -125,6 +125,6 @@ if __name__ == "__main__":
     pixels, scales, data = choose(args.faces, args.n)
     with tempfile.TemporaryDirectory() as tmp: out = measure(pixels, scales, args.emulated, Path(tmp))
     about = dict(flags=flags(), machine=platform.machine(), emulator=" ".join(EMULATOR))
-    what = "The embedder's 8-bit file, full range and 7-bit weights, with and without VNNI"
+    what = "The embedder's file with eight bits everywhere, and as shipped (7-bit weights), with and without VNNI"
     write_record("results/pipeline/processors.json", record(what, "python benchmarks/processors.py", data, out, about))
     for k, v in out.items(): print(f"{k:36s} {v['value']:.4f}")
