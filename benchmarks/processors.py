@@ -6,7 +6,7 @@ Writes results/pipeline/processors.json.
 
 The emulator is qemu-user (Debian: apt-get install qemu-user). It runs every instruction as a Haswell would: ONNX
 Runtime then takes the kernels that it takes there. It has no fast floating point (51 s for a face in float32), so
-only the 8-bit files go through it. The faces are of people who set no scale; the reference is float32 on this processor.
+only the 8-bit files go through it. The faces are of people who set no scale; the reference is float32 here.
 """
 import argparse
 import json

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INT16', 'KEPT', 'largest_pair', 'eight_bits', 'quantise_onnx']
 
-# %% ../../nbs/engines/quantise.ipynb #8c0d2a3d
+# %% ../../nbs/engines/quantise.ipynb #446a5409
 import tempfile
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .onnx_files import get_about, read_onnx, read_sealed, seal, set_about
 from .onnx_net import OnnxNet
 from .proof import check_proof
 
-# %% ../../nbs/engines/quantise.ipynb #2d513a9e
+# %% ../../nbs/engines/quantise.ipynb #4d241b38
 INT16 = 2**15 - 1 # largest number in 16 bits
 
 def largest_pair(
@@ -28,7 +28,7 @@ def largest_pair(
     tensors = [to_array(t) for t in graph.initializer if t.data_type == t.INT8 and len(t.dims) > 1]
     return 2*255*max([int(np.abs(t.astype(int)).max()) for t in tensors], default=0)
 
-# %% ../../nbs/engines/quantise.ipynb #887baaa0
+# %% ../../nbs/engines/quantise.ipynb #5c0d1b41
 def _batches(x, n=16):
     "What the quantiser asks for its scales: batches of pixels, one after the other"
     from onnxruntime.quantization import CalibrationDataReader
@@ -37,7 +37,7 @@ def _batches(x, n=16):
         def get_next(self): return next(self.left, None)
     return Reader()
 
-# %% ../../nbs/engines/quantise.ipynb #31de576f
+# %% ../../nbs/engines/quantise.ipynb #c57071e4
 KEPT = 2 # convolutions at the start that stay in 32 bits
 
 def _in_full(graph):
@@ -46,7 +46,7 @@ def _in_full(graph):
     groups = {n.name: next((a.i for a in n.attribute if a.name == "group"), 1) for n in convolutions}
     return [n.name for i, n in enumerate(convolutions) if i < KEPT or groups[n.name] > 1]
 
-# %% ../../nbs/engines/quantise.ipynb #eb7bdc67
+# %% ../../nbs/engines/quantise.ipynb #f10f3d1f
 def eight_bits(
     path, # an `.onnx` file
     x:np.ndarray, # float32 pixels `(N, 3, S, S)` that set the scales
@@ -65,7 +65,7 @@ def eight_bits(
         quantize_static(folded, small, _batches(x), **types, **how)
         return onnx.load(small)
 
-# %% ../../nbs/engines/quantise.ipynb #e0a8d2ed
+# %% ../../nbs/engines/quantise.ipynb #76ba9ba3
 def _check_faces(faces, size):
     "Raise InputError unless there are enough faces of the right size"
     if len(faces) < 64 or faces.shape[1:] != (size, size, 3):
@@ -79,14 +79,14 @@ def _seal_eight(path, model, about, n, out):
     set_about(model, {k: v for k, v in about.items() if k != "sha256"})
     return seal(model.SerializeToString())
 
-# %% ../../nbs/engines/quantise.ipynb #0d619eab
+# %% ../../nbs/engines/quantise.ipynb #1f894d60
 def _check_cosine(path, cosine, least):
     "Raise InputError when eight bits changed the embeddings too much"
     if not cosine.mean() >= least:
         raise InputError(f"in eight bits the embeddings of {path} have a mean cosine of {cosine.mean():.4f} with the "
                          f"old ones, wanted is {least}: give faces like those of its training, or stay with 32 bits")
 
-# %% ../../nbs/engines/quantise.ipynb #20dc7084
+# %% ../../nbs/engines/quantise.ipynb #7e2dcaed
 def quantise_onnx(
     path, # an embedder's `.onnx` file, written by export_onnx
     faces:np.ndarray, # uint8 RGB `(N, S, S, 3)`, 64 aligned faces or more; those of a training are best
