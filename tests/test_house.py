@@ -97,7 +97,8 @@ def test_modules_outside_rooms_and_rooms_that_nobody_planned(built):
     ("import facerec_nb.core.files as f\nf._walk()", "_walk"),
     ("import facerec_nb.core.files\nfacerec_nb.core.files._walk()", "_walk"),
     ("from facerec_nb.core import files\nmonkeypatch.setattr(files, '_walk', None)", "_walk"),
-    ("patch('facerec_nb.core.files._walk')", "_walk"), ("def f():\n    from facerec_nb.core.files import open as o, _x", "_x"),
+    ("patch('facerec_nb.core.files._walk')", "_walk"),
+    ("def f():\n    from facerec_nb.core.files import open as o, _x", "_x"),
     ("from facerec_nb.core import files\nfiles.__file__", None), ("self._walk()\nx._y", None),
     ("from facerec_nb.core.files import walk", None), ("from other.files import _walk", None)])
 def test_private_names_are_seen_however_they_are_taken(code, name):
