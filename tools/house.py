@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "facerec_nb"
-FLOORS = "core datasets models faces evaluation pipeline apps".split()  # from the ground up
+FLOORS = "core datasets models faces engines evaluation pipeline apps".split()  # from the ground up
 ROOF, MOST_ROOMS = "apps", 9
 STORIES = "datasets.celeba datasets.preparation faces.alignment faces.recognition pipeline.pipeline".split()
 BESIDE = ("tests", "benchmarks", "tools", "studies")  # folders beside the package
