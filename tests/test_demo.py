@@ -1,11 +1,11 @@
 "A small demo runs from a drawn folder to a report, and a second one has nothing to do."
 import json
 
-from facerec_nb.demo import run_demo
+from facerec_nb.demo import DemoCfg, run_demo
 
 
 def test_demo_runs_and_is_skipped_when_nothing_has_changed(tmp_path, capsys):
-    settings = dict(out=tmp_path/"demo", ids=10, per_id=14, unseen=0.4, landmark_epochs=2, epochs=1)
+    settings = dict(out=tmp_path/"demo", cfg=DemoCfg(ids=10, per_id=14, unseen=0.4, landmark_epochs=2, epochs=1))
     first = run_demo(**settings)
     report = json.loads((tmp_path/"demo/report.json").read_text())
     assert {"nme_unseen", "top1_ce", "top1_arcface", "rank1", "false_names", "reference_first"} <= set(report["metrics"])
