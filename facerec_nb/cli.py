@@ -7,18 +7,19 @@ __all__ = ['command', 'one_spelling', 'as_json', 'one_line', 'facerec_demo', 'fa
            'facerec_train_landmarks', 'facerec_align', 'facerec_train_embedder', 'facerec_export_onnx',
            'facerec_evaluate', 'facerec_enroll', 'facerec_identify', 'facerec_verify', 'facerec_app']
 
-# %% ../nbs/parts/cli.ipynb #30911a69
+# %% ../nbs/parts/cli.ipynb #819c9ccc
 import functools, inspect, math, os, sys, warnings
 import json as _json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fastcore import script
 from fastcore.docments import docments
 
 from .files import InputError
 
-# %% ../nbs/parts/cli.ipynb #68bf9ea6
+# %% ../nbs/parts/cli.ipynb #dca1583a
 def _sentence(
     e, # the exception of a command
 ):
@@ -32,7 +33,7 @@ def _sentence(
         return (f"{library} is missing on this machine, and OpenCV needs it: "
                 "apt install libgl1 libglib2.0-0, or replace opencv-python by opencv-python-headless")
 
-# %% ../nbs/parts/cli.ipynb #bdc01e7b
+# %% ../nbs/parts/cli.ipynb #fe2fff96
 def _attempt(f, args, kwargs):
     "Call a command's function; its exit code"
     for stream in (sys.stdout, sys.stderr):
@@ -44,7 +45,7 @@ def _attempt(f, args, kwargs):
         warnings.filterwarnings("ignore", message="IProgress not found")
         return int(f(*args, **kwargs) or 0)
 
-# %% ../nbs/parts/cli.ipynb #a270d984
+# %% ../nbs/parts/cli.ipynb #ba772cb6
 def _for_terminal(run, optional):
     "The same function, which reads the words of the terminal when it is started there"
     if not hasattr(script, "Param"): return script.call_parse(run, pos=list(optional))
@@ -54,7 +55,7 @@ def _for_terminal(run, optional):
     if not hasattr(script, "SCRIPT_INFO"): return typed
     return functools.wraps(run)(lambda *args, **kwargs: run(*args, **kwargs) if args or kwargs else typed())
 
-# %% ../nbs/parts/cli.ipynb #8bc7de98
+# %% ../nbs/parts/cli.ipynb #62c0d864
 def command(
     f:Callable|None=None, # a function whose parameters are documented by comments
     optional:tuple=(), # names of the words without -- that may be left out
@@ -73,7 +74,7 @@ def command(
         except KeyboardInterrupt as e: return fail(str(e) or "stopped", 130)
     return _for_terminal(run, optional)
 
-# %% ../nbs/parts/cli.ipynb #75d18de0
+# %% ../nbs/parts/cli.ipynb #0a2afa3e
 def one_spelling(
     argv:list, # words of a command line, without the program's name
     sep:str="_" if hasattr(script, "Param") else "-", # what fastcore's parser has between the words of an option
@@ -85,7 +86,7 @@ def one_spelling(
 
 if Path(sys.argv[0]).name.startswith("facerec_"): sys.argv[1:] = one_spelling(sys.argv[1:])
 
-# %% ../nbs/parts/cli.ipynb #6701b342
+# %% ../nbs/parts/cli.ipynb #ff124416
 def _plain(o):
     "Numpy values, data frames, paths and NaN as JSON knows them"
     if hasattr(o, "to_dict"): o = o.to_dict("records")
@@ -96,29 +97,30 @@ def _plain(o):
     return o if o is None or isinstance(o, (bool, int, float, str)) else str(o)
 
 def as_json(
-    o, # dicts, lists, numbers, numpy values, data frames, paths
+    o:Any, # dicts, lists, numbers, numpy values, data frames, paths
 ) -> str: # one JSON document; NaN and infinity are null
     "Results as JSON"
     return _json.dumps(_plain(o), indent=1, allow_nan=False, ensure_ascii=False)
 
-# %% ../nbs/parts/cli.ipynb #e9ca2ecf
+# %% ../nbs/parts/cli.ipynb #43196346
 def _say(json, result, text):
-    "The result as JSON, or the text for people; of several processes only the first says it"
+    "The result as JSON, or the text for people; the exit code of work that was done"
     if os.environ.get("RANK", "0") == "0": print(as_json(result) if json else text)
+    return 0
 
 def _progress():
     "Progress bars are for terminals"
     return sys.stderr.isatty()
 
-# %% ../nbs/parts/cli.ipynb #3c31d518
+# %% ../nbs/parts/cli.ipynb #be21af3a
 def one_line(
-    name, # a path or any text
+    name:Any, # a path or any text
 ) -> str: # the same, with control characters escaped
     "Text that stays on its line and in its column"
     escaped = lambda c: c.encode("unicode_escape", "backslashreplace").decode()
     return "".join(c if c.isprintable() else escaped(c) for c in str(name))
 
-# %% ../nbs/parts/cli.ipynb #54dc19fe
+# %% ../nbs/parts/cli.ipynb #f70fac51
 @command
 def facerec_demo(
     out:str="runs/demo", # folder of the run, made when needed
@@ -133,15 +135,16 @@ def facerec_demo(
     only:str=None, # name of the one stage to run; those before it must have been run
     quiet:bool=False, # print only the summary
     json:bool=False, # print the summary as JSON
-):
+) -> int: # exit code
     "From a folder of photographs to names: every stage, and a report to open in a browser"
     from facerec_nb.demo import DemoCfg, run_demo, summary
     cfg = DemoCfg(ids, per_id, seed, unseen=unseen, landmark_epochs=landmark_epochs, epochs=epochs)
     result = run_demo(out, data, cfg, redo=redo, only=only, quiet=quiet or json)
     if json: print(as_json(result))
     elif quiet: print(summary(result["metrics"]))
+    return 0
 
-# %% ../nbs/parts/cli.ipynb #d5b817bf
+# %% ../nbs/parts/cli.ipynb #fa72ad67
 @command
 def facerec_synth(
     out:str, # folder to write, in CelebA's layout
@@ -151,16 +154,16 @@ def facerec_synth(
     fmt:str="csv", # of the annotation files: csv or txt
     annotations_only:bool=False, # tables without photographs
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Draw a data set of people who do not exist"
     from facerec_nb.synthetic import synthesise
     settings = dict(ids=ids, per_id=per_id, seed=seed, fmt=fmt, annotations_only=annotations_only)
     folder = synthesise(out, **settings, progress=_progress())
     if annotations_only: return _say(json, dict(folder=folder), f"annotations of CelebA's size in {folder}")
     n = ids*per_id
-    _say(json, dict(folder=folder, people=ids, photographs=n), f"{n} photographs of {ids} people in {folder}")
+    return _say(json, dict(folder=folder, people=ids, photographs=n), f"{n} photographs of {ids} people in {folder}")
 
-# %% ../nbs/parts/cli.ipynb #079bb265
+# %% ../nbs/parts/cli.ipynb #01b6aca0
 def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     "The selection that a name stands for"
     from facerec_nb.preparation import AttributeRich, BalancedIdentities
@@ -169,7 +172,7 @@ def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     if name == "attributes": return AttributeRich(n_ids=ids, n_images=images, seed=seed)
     raise InputError(f"there is no recipe {name!r}: use balanced or attributes")
 
-# %% ../nbs/parts/cli.ipynb #4153d9a4
+# %% ../nbs/parts/cli.ipynb #8cb9499d
 @command
 def facerec_prepare(
     data:str, # folder with CelebA's annotations and photographs, in any of the usual layouts
@@ -184,7 +187,7 @@ def facerec_prepare(
     seed:int=21, # of the selection and the splits
     zip:bool=False, # write a zip of the folder too
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Select photographs and lay them out for alignment"
     from facerec_nb.celeba import load_celeba
     from facerec_nb.preparation import prepare
@@ -194,10 +197,11 @@ def facerec_prepare(
     held = rows.identity[rows.people == "unseen"].nunique()
     got = dict(folder=out, photographs=len(rows), people=rows.identity.nunique(), unseen_people=held,
                problems=len(celeba.problems))
-    _say(json, got, "{photographs} photographs of {people} people in {folder}; {unseen_people} people are kept unseen; "
-                    "{problems} findings in the data".format(**got))
+    said = ("{photographs} photographs of {people} people in {folder}; {unseen_people} people are kept unseen; "
+            "{problems} findings in the data")
+    return _say(json, got, said.format(**got))
 
-# %% ../nbs/parts/cli.ipynb #6b9a8c6b
+# %% ../nbs/parts/cli.ipynb #5366949c
 @command
 def facerec_train_landmarks(
     data:str, # folder written by facerec_prepare
@@ -212,15 +216,15 @@ def facerec_train_landmarks(
     max_images:int=None, # use only so many training photographs
     resume:bool=False, # go on from the last epoch
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Train the stacked hourglass that finds the five points"
     from facerec_nb.alignment import train_landmarks
     network = dict(stacks=stacks, channels=channels, input_size=input_size)
     training = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, max_images=max_images)
     result = train_landmarks(data, run, **network, **training, resume=resume, progress=_progress())
-    _say(json, result, f"trained on {result['n_train']} photographs; {run}/best_stacked_hg.pth")
+    return _say(json, result, f"trained on {result['n_train']} photographs; {run}/best_stacked_hg.pth")
 
-# %% ../nbs/parts/cli.ipynb #a7414dbf
+# %% ../nbs/parts/cli.ipynb #4306994b
 @command
 def facerec_align(
     data:str, # folder written by facerec_prepare
@@ -230,15 +234,15 @@ def facerec_align(
     size:int=112, # side of the aligned faces, pixels
     min_confidence:float=None, # leave out faces whose points are less certain, 0..1
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Find the points of every selected face and write the aligned faces"
     from facerec_nb.alignment import align
     settings = dict(template=template, size=size, min_confidence=min_confidence)
     rows = align(data, model, out, **settings, progress=_progress())
     got = dict(folder=out, faces=len(rows), people=rows.identity.nunique())
-    _say(json, got, "{faces} aligned faces of {people} people in {folder}".format(**got))
+    return _say(json, got, "{faces} aligned faces of {people} people in {folder}".format(**got))
 
-# %% ../nbs/parts/cli.ipynb #d3a7f401
+# %% ../nbs/parts/cli.ipynb #c705070b
 @command
 def facerec_train_embedder(
     data:str, # folder written by facerec_align
@@ -252,15 +256,15 @@ def facerec_train_embedder(
     seed:int=0, # of weights, order and augmentation
     resume:bool=False, # go on from the last epoch
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Train the network that turns an aligned face into an embedding"
     from facerec_nb.recognition import train_embedder
     network = dict(head=head, backbone=backbone, emb_dim=emb_dim)
     training = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
     result = train_embedder(data, run, **network, **training, resume=resume, progress=_progress())
-    _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
+    return _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
-# %% ../nbs/parts/cli.ipynb #85585138
+# %% ../nbs/parts/cli.ipynb #4de46631
 def _exported(r):
     "One line about an exported network"
     line = "{kind}, {size} px, opset {opset}, differs from torch by {difference:.1g}".format(**r)
@@ -273,7 +277,7 @@ def facerec_export_onnx(
     out:str, # for a checkpoint the .onnx file to write; for a run the folder, made when needed
     int8:str=None, # folder written by facerec_align, whose faces set the scales of 8-bit embedders, NAME_int8.onnx
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Write trained networks as ONNX, each once its answers equal torch's to 1e-4"
     from facerec_nb.alignment import read_aligned
     from facerec_nb.onnx_export import export_run, quantise_onnx
@@ -282,9 +286,9 @@ def facerec_export_onnx(
     for r in rows:
         if int8 and r["kind"] == "embedder":
             r["int8"] = quantise_onnx(r["path"], faces, r["path"].removesuffix(".onnx") + "_int8.onnx")
-    _say(json, rows, "\n".join(map(_exported, rows)))
+    return _say(json, rows, "\n".join(map(_exported, rows)))
 
-# %% ../nbs/parts/cli.ipynb #0c1aded7
+# %% ../nbs/parts/cli.ipynb #3ec7ac74
 def _load(run, detector, embedder, fast):
     "The pipeline of a run or of the package"
     from facerec_nb.pipeline import FacePipeline
@@ -301,7 +305,7 @@ def _lines(metrics):
     from facerec_nb.records import show_metric
     return "\n".join(f"{k:32s} {show_metric(m)}" for k, m in metrics.items())
 
-# %% ../nbs/parts/cli.ipynb #e4dc0f4b
+# %% ../nbs/parts/cli.ipynb #8ac6b027
 def _evaluate_run(data, run, names, seed):
     "Measure embedders of a run and write its report; the result, and the text that says it"
     from facerec_nb.recognition import evaluate, report
@@ -310,7 +314,7 @@ def _evaluate_run(data, run, names, seed):
     report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)
     return result, _lines(result["metrics"]) + f"\n{run}/report.html"
 
-# %% ../nbs/parts/cli.ipynb #791d1184
+# %% ../nbs/parts/cli.ipynb #56ec1785
 @command(optional=("data", "run"))
 def facerec_evaluate(
     data:str=None, # folder written by facerec_align; not with --pairs or --people
@@ -324,7 +328,7 @@ def facerec_evaluate(
     fast:bool=False, # with --pairs or --people: look once, with the small landmark network and no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Measure embedders on people they were not trained on, or the whole pipeline on your own; 95-percent intervals"
     if pairs and not images:
         raise InputError(f"the photographs of {pairs} are missing: give their folder with --images")
@@ -334,9 +338,9 @@ def facerec_evaluate(
     if not (data and run):
         raise InputError("nothing to measure: give the folder of aligned faces and the run, "
                          "or --pairs with --images, or --people")
-    _say(json, *_evaluate_run(data, run, names, seed))
+    return _say(json, *_evaluate_run(data, run, names, seed))
 
-# %% ../nbs/parts/cli.ipynb #d85b9194
+# %% ../nbs/parts/cli.ipynb #160835e9
 def _tell_enrolled(rows, people, gallery):
     "What became of the photographs, in one sentence; each that was not enrolled on stderr"
     for r in rows[rows.status.isin(["no_face", "unreadable"])].itertuples():
@@ -345,7 +349,7 @@ def _tell_enrolled(rows, people, gallery):
     return ("{enrolled} photographs enrolled, {already} were there, {no_face} without a face, {unreadable} unreadable; "
             "{people} people in {gallery}").format(**n, people=people, gallery=gallery)
 
-# %% ../nbs/parts/cli.ipynb #fa9571e0
+# %% ../nbs/parts/cli.ipynb #54aabb34
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
@@ -356,7 +360,7 @@ def facerec_enroll(
     threshold:float=None, # cosine from which a face is known; stored in the gallery instead of the model's own
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Put people into a gallery, the largest face of each photograph; photographs in it already are passed over"
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import people_below
@@ -366,9 +370,9 @@ def facerec_enroll(
     if threshold is not None: g.threshold = pipe.need_threshold(threshold)
     rows = pipe.enroll(people, g, progress=_progress())
     said, n = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict()
-    _say(json, dict(gallery=gallery, people=g.people(), photographs=n, rows=rows), said)
+    return _say(json, dict(gallery=gallery, people=g.people(), photographs=n, rows=rows), said)
 
-# %% ../nbs/parts/cli.ipynb #3d193b7b
+# %% ../nbs/parts/cli.ipynb #15ce6d43
 def _drawing(out, photos, path):
     "Where the drawing of a photograph goes: the same place below `out`, as JPEG"
     from facerec_nb.files import inside
@@ -383,7 +387,7 @@ def _drawings(out, photos, paths):
         raise InputError(f"--draw {out} would overwrite photographs: give another folder")
     return targets
 
-# %% ../nbs/parts/cli.ipynb #468fbf93
+# %% ../nbs/parts/cli.ipynb #7bc25bb5
 def _numbers(*values):
     "Numbers for a column, empty where there is none"
     return ["" if v is None else f"{v:.4f}" for v in values]
@@ -400,7 +404,7 @@ def _identify(pipe, gallery, paths, threshold, top):
         if faces.problem and len(paths) == 1: raise InputError(faces.problem)
         yield path, faces.problem, [] if faces.problem else pipe.identify(faces, gallery, threshold, top)
 
-# %% ../nbs/parts/cli.ipynb #166e6870
+# %% ../nbs/parts/cli.ipynb #329bfeb8
 def _tell_identified(found, targets, pipe, json):
     "Print and draw answers as they come; the photographs that were read, and those that were not"
     from facerec_nb.files import write_image
@@ -415,7 +419,7 @@ def _tell_identified(found, targets, pipe, json):
         done.append(dict(file=str(path), faces=[a.as_dict() for a in answers]))
     return done, skipped
 
-# %% ../nbs/parts/cli.ipynb #c3ddc8df
+# %% ../nbs/parts/cli.ipynb #4b2e67a9
 @command
 def facerec_identify(
     photos:str, # a photograph, or a folder of them (searched recursively)
@@ -428,7 +432,7 @@ def facerec_identify(
     draw:str=None, # folder for the photographs with boxes and names drawn in
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     json:bool=False, # print JSON
-):
+) -> int: # exit code
     "Say who is on photographs: known, unknown or no_face, with similarity, threshold and probability"
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import photos_below
@@ -440,7 +444,7 @@ def facerec_identify(
     if skipped: print(f"{len(skipped)} of {len(paths)} photographs could not be read", file=sys.stderr)
     return int(not done)
 
-# %% ../nbs/parts/cli.ipynb #8a6449d7
+# %% ../nbs/parts/cli.ipynb #e0df534c
 @command
 def facerec_verify(
     a:str, # a photograph
@@ -451,15 +455,15 @@ def facerec_verify(
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
     json:bool=False, # print JSON
-):
+) -> int: # exit code: 0 same, 3 different, 4 no face, 1 bad input
     "Do the largest faces of two photographs show one person? Exit code 0 same, 3 different, 4 no face, 1 bad input"
     for p in (a, b):
         if not os.path.isfile(p): raise InputError(f"{p} is not a file: give two photographs")
     r = _load(run, detector, embedder, fast).verify(a, b, threshold)
-    _say(json, r, "\t".join([r["status"], *_numbers(r["similarity"], r["threshold"], r["probability"])]))
+    return _say(json, r, "\t".join([r["status"], *_numbers(r["similarity"], r["threshold"], r["probability"])]))
     return dict(same=0, different=3, no_face=4)[r["status"]]
 
-# %% ../nbs/parts/cli.ipynb #60aa2508
+# %% ../nbs/parts/cli.ipynb #8d369b7d
 @command
 def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
@@ -468,7 +472,7 @@ def facerec_app(
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
-):
+) -> int: # exit code
     "A page in the browser to drop a photograph on: boxes, points, aligned faces and names; it stays on this machine"
     from facerec_nb.app import build_app, launch_app
     from facerec_nb.gallery import Gallery
@@ -476,3 +480,4 @@ def facerec_app(
     pipe = _load(run, detector, embedder, fast)
     if g is not None: g.check_model(pipe.model)
     launch_app(build_app(pipe, g), port)
+    return 0
