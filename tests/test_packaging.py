@@ -1,4 +1,4 @@
-"What leaves the checkout: the package with the oldest and the newest fastcore, exports by nbdev 2 and 3, sdist and wheel."
+"What leaves the checkout: commands under the oldest and the newest fastcore, exports by nbdev 2 and 3, sdist, wheel."
 import configparser
 import filecmp
 import os
@@ -59,15 +59,22 @@ def script(folder, command):
 
 
 @pytest.fixture(scope="module", params=[OLD, NEW], ids=["fastcore 1.7", "fastcore 2"])
-def typed(request, tmp_path_factory):
-    "Types a command under this fastcore; returns what it says"
+def home(request, tmp_path_factory):
+    "A folder with this fastcore in packages/, and an empty bin/"
     home = tmp_path_factory.mktemp("fastcore")
     install(home/"packages", "--no-deps", request.param)
     (home/"bin").mkdir()
     found = run(sys.executable, "-c", "import fastcore; print(fastcore.__version__)", path=[home/"packages"])
     assert found.split(".")[0] == re.search(r"\d", request.param)[0]
+    return home
+
+
+@pytest.fixture(scope="module")
+def typed(home):
+    "Types a command under this fastcore; returns what it says"
     def typed(command, *args, code=0):
-        return run(sys.executable, script(home/"bin", command), *args, path=[home/"packages", ROOT], cwd=home, code=code)
+        path = [home/"packages", ROOT]
+        return run(sys.executable, script(home/"bin", command), *args, path=path, cwd=home, code=code)
     return typed
 
 
@@ -90,12 +97,11 @@ def test_commands_under_both_fastcores(typed):
     assert "usage:" in typed("facerec_synth", "drawn", "--no_such_option", code=2)
 
 
-def test_a_command_called_from_a_module_reads_no_words(typed, tmp_path):
+def test_a_command_called_from_a_module_reads_no_words(home, tmp_path):
     "Python gives the arguments; what stands on the command line is somebody else's"
     (tmp_path/"caller.py").write_text("from facerec_nb.cli import facerec_verify\ncode = facerec_verify('a', 'b')\n")
-    packages = next(p for p in typed.__closure__ if isinstance(p.cell_contents, Path)).cell_contents/"packages"
     said = run(sys.executable, "-c", "import caller; print('code', caller.code)", "--words", cwd=tmp_path,
-               path=[packages, ROOT, tmp_path])
+               path=[home/"packages", ROOT, tmp_path])
     assert "code 1" in said and "a is not a file" in said
 
 
@@ -110,7 +116,8 @@ def test_what_stands_in_both_files_is_the_same():
     for key, value in nbdev.items():
         mine = SETTINGS[key].strip()
         assert value == (mine.split() if isinstance(value, list) else told.get(mine.lower(), mine)), key
-    assert not {"version", "dependencies", "optional-dependencies", "scripts"} & set(project), "these stand in settings.ini"
+    twice = {"version", "dependencies", "optional-dependencies", "scripts"} & set(project)
+    assert not twice, f"{twice} stand in settings.ini"
 
 
 # nbdev 3 would write each page's address into its module if it knew where the website is, so it is not told; only the
@@ -136,6 +143,17 @@ def test_nbdev_3_exports_the_same(tmp_path):
         assert theirs == ours, f"{name} differs between nbdev 2 and nbdev 3"
     for p in (copy/"nbs").rglob("*.ipynb"):
         assert filecmp.cmp(p, ROOT/p.relative_to(copy), shallow=False), f"{p.name} is cleaned differently by nbdev 3"
+
+
+# --- other systems
+
+ELSEWHERE_MISSING = re.compile(r"os\.(?:mkfifo|fork|getuid|setsid|killpg|nice)\b|signal\.SIGKILL"
+                               r"|^\s*import (?:fcntl|resource|pwd)\b", re.M)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT/"facerec_nb").rglob("*.py")), ids=lambda p: p.stem)
+def test_no_call_that_windows_lacks(path):
+    assert not ELSEWHERE_MISSING.findall(path.read_text(encoding="utf-8"))
 
 
 # --- sdist and wheel
@@ -181,7 +199,8 @@ def test_each_installs_into_an_empty_folder(built, kind, tmp_path):
 def examples():
     "Heading and code of each worked example"
     for part in (ROOT/"CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")[1:]:
-        for code in re.findall(r"^```python\n(.*?)^```", part, re.M | re.S): yield pytest.param(code, id=part.splitlines()[0])
+        heading = part.splitlines()[0]
+        for code in re.findall(r"^```python\n(.*?)^```", part, re.M | re.S): yield pytest.param(code, id=heading)
 
 
 @pytest.mark.parametrize("code", examples())
