@@ -6,7 +6,7 @@
 __all__ = ['LANDMARK_EPOCHS', 'EPOCHS', 'SUMMARY', 'Stages', 'AtLeast', 'analyse', 'name_people', 'group_photo', 'group_trials',
            'DemoCfg', 'summary', 'run_demo']
 
-# %% ../nbs/parts/demo.ipynb #751f7bdf
+# %% ../nbs/parts/demo.ipynb #6f3208f9
 import ast, base64, functools, html, shutil, sys, time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ from .preparation import Chain, Usable, prepare, read_selected
 from .records import metric, show_metric
 from .synthetic import synthesise
 
-# %% ../nbs/parts/demo.ipynb #831a8c90
+# %% ../nbs/parts/demo.ipynb #e3711d00
 class Stages:
     "Runs named stages of one run folder; skips a stage whose inputs and outputs are what they were"
     def __init__(self,
@@ -46,14 +46,14 @@ class Stages:
         if not old or {name, "all"} & self.redo or old["inputs"] != key: return False
         return all(p.exists() for p in outputs) and fingerprint(*outputs) == old["outputs"]
 
-# %% ../nbs/parts/demo.ipynb #8148b599
+# %% ../nbs/parts/demo.ipynb #38297405
 @patch
 def _recall(self:Stages, name):
     "The result of a stage that was run before"
     if name in self.done: return self.done[name]["result"]
     raise InputError(f"the stage {self.only!r} needs {name!r}, which has not been run in {self.run}: run it first")
 
-# %% ../nbs/parts/demo.ipynb #baecfe0d
+# %% ../nbs/parts/demo.ipynb #6f32fef9
 @patch
 def __call__(self:Stages,
     name:str, # what the stage is called
@@ -70,7 +70,7 @@ def __call__(self:Stages,
         return self.done[name]["result"]
     return self._run(name, f, key, outputs)
 
-# %% ../nbs/parts/demo.ipynb #e5b5e76b
+# %% ../nbs/parts/demo.ipynb #2d974b99
 @patch
 def _run(self:Stages, name, f, key, outputs):
     "Run a stage now and remember it"
@@ -85,7 +85,7 @@ def _run(self:Stages, name, f, key, outputs):
     self.say(f"{name:<12} {seconds:6.1f} s")
     return read_json(self.path)[name]["result"]
 
-# %% ../nbs/parts/demo.ipynb #22f7cd01
+# %% ../nbs/parts/demo.ipynb #33e73b6d
 @dataclass(frozen=True)
 class AtLeast:
     "Keeps the people who have enough images; a recipe for `prepare`"
@@ -97,7 +97,7 @@ class AtLeast:
         "The rows of people with enough images"
         return table[table.groupby("identity").image_id.transform("size") >= self.per_id]
 
-# %% ../nbs/parts/demo.ipynb #df4d2ef8
+# %% ../nbs/parts/demo.ipynb #04e5cb51
 def analyse(
     celeba:CelebA, # what load_celeba returned
 ) -> dict: # counts, shares and what was found wrong, JSON-able
@@ -110,7 +110,7 @@ def analyse(
     return dict(n_images=len(t), n_people=len(per_person), images_per_person=float(per_person.median()),
                 box_height=float(t.height.median()), shares=shares, found=found, fingerprint=celeba.fingerprint)
 
-# %% ../nbs/parts/demo.ipynb #3c6b4613
+# %% ../nbs/parts/demo.ipynb #f16c441a
 def _probes(rows, references, strangers_per_id):
     "Rows to enrol and rows to ask about: enrolled people's test photographs, then strangers'"
     seen = rows[rows.people == "seen"]
@@ -119,7 +119,7 @@ def _probes(rows, references, strangers_per_id):
     strangers = rows[rows.people == "unseen"].groupby("identity").head(strangers_per_id)
     return enrol, known, strangers
 
-# %% ../nbs/parts/demo.ipynb #aadc6cdc
+# %% ../nbs/parts/demo.ipynb #7d5ace1f
 def _place(rows, source, target):
     "Copies of photographs, one folder a person: the folder a user has"
     for r in rows.itertuples():
@@ -127,7 +127,7 @@ def _place(rows, source, target):
         to.parent.mkdir(parents=True, exist_ok=True)
         if not to.exists(): shutil.copyfile(inside(source, r.image_id), to)
 
-# %% ../nbs/parts/demo.ipynb #2b064a87
+# %% ../nbs/parts/demo.ipynb #d0b3a614
 def _shares(table):
     "The shares of an identification table, with 95 % intervals over people"
     known, strangers = table[table.role == "enrolled"], table[table.role == "stranger"]
@@ -138,7 +138,7 @@ def _shares(table):
     wrong = dict(false_names=share(strangers, "named"), false_names_pair_threshold=share(strangers, "named_by_pairs"))
     return dict(found_share=share(table, "found"), **right, **wrong)
 
-# %% ../nbs/parts/demo.ipynb #b8972e38
+# %% ../nbs/parts/demo.ipynb #6b07cc03
 def _judge(row, answer, pair_threshold):
     "One line of identified.csv"
     right, nearest = f"{row.identity:05d}", answer.matches[0].name if answer.matches else None
@@ -149,13 +149,17 @@ def _judge(row, answer, pair_threshold):
     named = dict(named=answer.status == "known", named_right=answer.name == right, named_by_pairs=by_pairs)
     return asked | said | dict(found=answer.status != "no_face", nearest_right=nearest == right) | named
 
-# %% ../nbs/parts/demo.ipynb #78fe6730
+def _judged(asked, answers, pair_threshold):
+    "The table of identified.csv"
+    return pd.DataFrame([_judge(r, a, pair_threshold) for r, a in zip(asked.itertuples(), answers)])
+
+# %% ../nbs/parts/demo.ipynb #97e56271
 def _gallery_threshold(answers, share):
     "The cosine that gives at most `share` of these strangers' photographs a name"
     similarities = [a.similarity for a in answers if a.similarity is not None]
     return float(np.nextafter(threshold_at_far(similarities, share), 2))
 
-# %% ../nbs/parts/demo.ipynb #575d6bcf
+# %% ../nbs/parts/demo.ipynb #3786df89
 def _asked(known, strangers):
     "The photographs to ask about, each with its role; every second stranger chooses the threshold"
     choosers = strangers.identity.isin(strangers.identity.unique()[::2])
@@ -170,7 +174,7 @@ def _enrolled(pipe, run, images, rows):
     pipe.enroll(run/"people", gallery)
     return gallery
 
-# %% ../nbs/parts/demo.ipynb #8a8dec93
+# %% ../nbs/parts/demo.ipynb #52d817bd
 def _answers(pipe, gallery, images, asked, false_share):
     "The answer about each photograph, once strangers have chosen the gallery's threshold"
     faces = list(pipe.stream([images/i for i in asked.image_id]))
@@ -178,7 +182,7 @@ def _answers(pipe, gallery, images, asked, false_share):
     gallery.threshold = _gallery_threshold(answers, false_share)
     return [pipe.identify(f, gallery)[0] for f in faces]
 
-# %% ../nbs/parts/demo.ipynb #d281c596
+# %% ../nbs/parts/demo.ipynb #fc27dbfb
 def name_people(
     run:str|Path, # run folder with both networks
     prepared:str|Path, # data-for-alignment
@@ -189,15 +193,15 @@ def name_people(
     "Enrol the seen people, then name them and strangers; writes people, gallery.db and identified.csv"
     run, images, pipe = Path(run), Path(prepared)/"images", FacePipeline.load(run)
     enrol, known, strangers = _probes(read_selected(prepared), references, strangers_per_id)
-    gallery, asked, pairs = _enrolled(pipe, run, images, enrol), _asked(known, strangers), pipe.need_threshold()
+    gallery, asked = _enrolled(pipe, run, images, enrol), _asked(known, strangers)
     answers = _answers(pipe, gallery, images, asked, false_share)
-    table = pd.DataFrame([_judge(r, a, pairs) for r, a in zip(asked.itertuples(), answers)])
+    table = _judged(asked, answers, pipe.need_threshold())
     table.to_csv(run/"identified.csv", index=False)
     n = int(table[table.role == "stranger"].identity.nunique())
-    return _shares(table) | dict(threshold=gallery.threshold, pair_threshold=pairs, enrolled=len(gallery.people()),
-                                 strangers=n)
+    thresholds = dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold())
+    return _shares(table) | thresholds | dict(enrolled=len(gallery.people()), strangers=n)
 
-# %% ../nbs/parts/demo.ipynb #e612554f
+# %% ../nbs/parts/demo.ipynb #82c1dc33
 def group_photo(
     paths:Iterable, # photographs
     height:int=320, # pixels that each is scaled to
@@ -211,7 +215,7 @@ def group_photo(
     rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
     return np.concatenate(rows)
 
-# %% ../nbs/parts/demo.ipynb #8e0f1c9a
+# %% ../nbs/parts/demo.ipynb #1061f7e3
 def _tile_at(images, names, x, y, height=320, columns=3):
     "Which photograph of a group picture lies at a point"
     row = names[int(y//height)*columns:][:columns]
@@ -220,7 +224,7 @@ def _tile_at(images, names, x, y, height=320, columns=3):
         x -= max(1, round(w*height/h))
         if x < 0: return n
 
-# %% ../nbs/parts/demo.ipynb #a65421f5
+# %% ../nbs/parts/demo.ipynb #7c85b75d
 def _trial(pipe, reference, images, names, right):
     "Is the most similar face of the group picture in the tile of the person looked for?"
     try: ranked = pipe.rank(reference, group_photo([images/n for n in names]))
@@ -229,14 +233,7 @@ def _trial(pipe, reference, images, names, right):
     x, y = (ranked[0][0].box[:2] + ranked[0][0].box[2:])/2
     return _tile_at(images, names, x, y) == right
 
-def _save(fig, path):
-    "Write a figure and close it"
-    import matplotlib.pyplot as plt
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=100, bbox_inches="tight")
-    plt.close(fig)
-
-# %% ../nbs/parts/demo.ipynb #f2f8d6cc
+# %% ../nbs/parts/demo.ipynb #be42f0b8
 def _draws(rows, trials, people, seed):
     "Reference, right answer and names of the group, trial by trial"
     rng = np.random.default_rng(seed)
@@ -247,7 +244,7 @@ def _draws(rows, trials, people, seed):
         others = rng.choice(ids[ids != who], min(people, len(ids)) - 1, replace=False)
         yield reference[who], shown[who], [shown[i] for i in rng.permutation([who, *others])]
 
-# %% ../nbs/parts/demo.ipynb #878e92eb
+# %% ../nbs/parts/demo.ipynb #5117ede8
 def group_trials(
     run:str|Path, # run folder with both networks
     prepared:str|Path, # data-for-alignment
@@ -265,7 +262,7 @@ def group_trials(
     low, high = map(float, wilson(sum(hits), len(hits)))
     return dict(reference_first=metric(sum(hits)/len(hits), low, high, len(hits), "share of trials"))
 
-# %% ../nbs/parts/demo.ipynb #4ef728c7
+# %% ../nbs/parts/demo.ipynb #9624160a
 def _imported(path):
     "Files of the package's modules that a module's file imports"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -285,7 +282,7 @@ def _code(
         todo += _imported(path)
     return fingerprint(*sorted(seen))
 
-# %% ../nbs/parts/demo.ipynb #45e63442
+# %% ../nbs/parts/demo.ipynb #75f39144
 def _grid(columns, size):
     "Axes without frames, two rows of them"
     import matplotlib.pyplot as plt
@@ -293,20 +290,34 @@ def _grid(columns, size):
     for a in ax.flat: a.axis("off")
     return fig, ax
 
-def _faces_figure(prepared, aligned, path, n=8):
-    "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
+def _save(fig, path):
+    "Write a figure and close it"
+    import matplotlib.pyplot as plt
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=100, bbox_inches="tight")
+    plt.close(fig)
+
+# %% ../nbs/parts/demo.ipynb #498976c4
+def _unseen_faces(prepared, aligned, n):
+    "Photograph, box, predicted points and aligned face of some unseen people"
     from facerec_nb.alignment import read_aligned
     table, faces = read_aligned(aligned)
     rows = table[table.people == "unseen"].groupby("identity").head(1)[:n]
     boxes = read_selected(prepared).set_index("image_id").loc[rows.image_id, BOX_COLUMNS].to_numpy()
     points = rows[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
-    fig, ax = _grid(len(rows), (1.6, 3.6))
-    for k, (row, name) in enumerate(rows.image_id.items()):
-        draw_face(read_image(inside(prepared/"images", name)), xywh_to_xyxy(boxes[k]), points[k], ax=ax[0, k])
-        ax[1, k].imshow(faces[row])
+    photos = [inside(Path(prepared)/"images", name) for name in rows.image_id]
+    return list(zip(photos, xywh_to_xyxy(boxes), points, faces[rows.index]))
+
+def _faces_figure(prepared, aligned, path, n=8):
+    "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
+    found = _unseen_faces(prepared, aligned, n)
+    fig, ax = _grid(len(found), (1.6, 3.6))
+    for (above, below), (photo, box, points, face) in zip(ax.T, found):
+        draw_face(read_image(photo), box, points, ax=above)
+        below.imshow(face)
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #a3dc378a
+# %% ../nbs/parts/demo.ipynb #4da028ce
 def _names_figure(run, prepared, path, n=4):
     "Answers on new photographs: enrolled people above, strangers below"
     pipe, table = FacePipeline.load(run), pd.read_csv(Path(run)/"identified.csv")
@@ -319,7 +330,7 @@ def _names_figure(run, prepared, path, n=4):
             a.set_title(f"is {r.identity:05d}" if role == "enrolled" else "is a stranger", fontsize=9)
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #2f43d1fa
+# %% ../nbs/parts/demo.ipynb #be6edd97
 def _image(path, text):
     "A picture as self-contained HTML"
     data, text = base64.b64encode(Path(path).read_bytes()).decode(), html.escape(text)
@@ -337,7 +348,7 @@ def _facts(facts):
     cells = (f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in rows)
     return f"<table>{''.join(cells)}</table>"
 
-# %% ../nbs/parts/demo.ipynb #6a7a3253
+# %% ../nbs/parts/demo.ipynb #e53dacd4
 LANDMARK_EPOCHS = {True: 16, False: 30} # drawn photographs, real ones
 EPOCHS = {True: 30, False: 30}
 
@@ -360,7 +371,7 @@ class DemoCfg:
         "How long the networks are trained"
         return self.landmark_epochs or LANDMARK_EPOCHS[drawn], self.epochs or EPOCHS[drawn]
 
-# %% ../nbs/parts/demo.ipynb #466f4487
+# %% ../nbs/parts/demo.ipynb #07c7b696
 @dataclass(frozen=True)
 class _Demo:
     "A demo under way"
@@ -378,26 +389,31 @@ class _Demo:
     @property
     def training(self): return dict(seed=self.cfg.seed, progress=self.bars)
 
-# %% ../nbs/parts/demo.ipynb #70cea636
+# %% ../nbs/parts/demo.ipynb #839c4ddd
+def _draw(demo):
+    "Draw the data set, unless there is one"
+    people = dict(ids=demo.cfg.ids, per_id=demo.cfg.per_id, seed=demo.cfg.seed)
+    draw = lambda: dict(folder=str(synthesise(demo.data, **people, progress=demo.bars)))
+    if demo.drawn: demo.stage("data", draw, [people, _code(synthesise)], [demo.data])
+
 def _kept(rows):
     "What a selection kept, counted"
     parts = {f"{p} {s}": int(n) for (p, s), n in rows.groupby(["people", "split"]).size().items()}
     return dict(n_images=len(rows), n_people=int(rows.identity.nunique()), **parts)
 
+# %% ../nbs/parts/demo.ipynb #042dc919
 def _select(demo):
-    "Draw the data set unless there is one, look at it, and select photographs; results by stage"
+    "Look at the data set, and select photographs; results by stage"
     cfg, data, out = demo.cfg, demo.data, demo.prepared
-    people, split = dict(ids=cfg.ids, per_id=cfg.per_id, seed=cfg.seed), dict(unseen=cfg.unseen, seed=cfg.split_seed)
     recipe = Chain((Usable(min_box=cfg.min_box), AtLeast(cfg.min_images)))
-    draw = lambda: dict(folder=str(synthesise(data, **people, progress=demo.bars)))
+    split = dict(unseen=cfg.unseen, seed=cfg.split_seed)
     look = lambda: analyse(load_celeba(data))
     keep = lambda: _kept(prepare(load_celeba(data), recipe, out, **split))
-    if demo.drawn: demo.stage("data", draw, [people, _code(synthesise)], [data])
     found = demo.stage("analyse", look, [data, _code(load_celeba)])
     kept = demo.stage("prepare", keep, [data, repr(recipe), split, _code(prepare)], [out])
     return dict(analyse=found, prepare=kept)
 
-# %% ../nbs/parts/demo.ipynb #6a177693
+# %% ../nbs/parts/demo.ipynb #700ef21a
 def _align(demo):
     "Train the landmark network and align every face; results by stage"
     from facerec_nb.alignment import align, train_landmarks
@@ -408,6 +424,7 @@ def _align(demo):
     trained = demo.stage("landmarks", train, [prepared, epochs, demo.cfg.seed, _code(train_landmarks)], [network])
     return dict(landmarks=trained, align=demo.stage("align", write, [prepared, network, _code(align)], [aligned]))
 
+# %% ../nbs/parts/demo.ipynb #eff185d5
 def _recognise(demo):
     "Train both embedders and compare them; results by stage"
     from facerec_nb.recognition import evaluate, train_embedder
@@ -419,7 +436,7 @@ def _recognise(demo):
     networks = [aligned, run/"best_ce.pth", run/"best_af.pth"]
     return got | dict(evaluate=demo.stage("evaluate", lambda: evaluate(aligned, run), [*networks, _code(evaluate)]))
 
-# %% ../nbs/parts/demo.ipynb #efb8bc6b
+# %% ../nbs/parts/demo.ipynb #5a4bb84c
 def _name(demo):
     "Names for new photographs, and a person in a group; results by stage"
     run, prepared = demo.run, demo.prepared
@@ -428,7 +445,7 @@ def _name(demo):
     found = demo.stage("groups", lambda: group_trials(run, prepared), reads, [run/"figures/group.png"])
     return dict(names=named, groups=found)
 
-# %% ../nbs/parts/demo.ipynb #e485e3c5
+# %% ../nbs/parts/demo.ipynb #0b442e93
 SUMMARY = dict(
     nme_unseen="landmarks: NME on unseen people",
     top1_ce="closed set, top-1: cross-entropy",
@@ -451,7 +468,7 @@ def summary(
     "The numbers that a demo ends with"
     return "\n".join(f"{text:<44} {show_metric(metrics[k])}" for k, text in SUMMARY.items() if k in metrics)
 
-# %% ../nbs/parts/demo.ipynb #964923ef
+# %% ../nbs/parts/demo.ipynb #0950bdd0
 def _landmark_metrics(result):
     "The landmark stage's numbers as metrics"
     u = result["unseen"]
@@ -459,6 +476,7 @@ def _landmark_metrics(result):
                 failure_rate_10=metric(u["failure_rate_10"], n=u["n_images"], unit="share of faces"),
                 nme_unseen_guess=metric(result["guess"], n=u["n_images"], unit="of the eye distance"))
 
+# %% ../nbs/parts/demo.ipynb #593770ea
 def _sections(got, figures):
     "The demo's own sections of the report"
     first, lm = got["analyse"], got["landmarks"]
@@ -472,7 +490,7 @@ def _sections(got, figures):
             ("Names for new photographs", _facts(got["names"]) + names),
             ("A person in a group", _facts(got["groups"]) + group)]
 
-# %% ../nbs/parts/demo.ipynb #cfdb62c9
+# %% ../nbs/parts/demo.ipynb #026fd017
 def _report(demo, got, command):
     "Write report.html and report.json; returns the record's metrics"
     from facerec_nb.recognition import report
@@ -489,7 +507,7 @@ def _report(demo, got, command):
     write_json(run/"report.json", rec)
     return dict(metrics=rec["metrics"])
 
-# %% ../nbs/parts/demo.ipynb #472c51bb
+# %% ../nbs/parts/demo.ipynb #2cd76e48
 def _begin(run, data, cfg, redo, only, quiet):
     "A demo in its run folder, with its config written down"
     drawn, run = data is None, Path(run)
@@ -500,7 +518,7 @@ def _begin(run, data, cfg, redo, only, quiet):
     folder, bars = run/"celeba" if drawn else Path(data), not quiet and sys.stderr.isatty()
     return _Demo(run, folder, drawn, cfg, Stages(run, redo, only, say), bars)
 
-# %% ../nbs/parts/demo.ipynb #c843d125
+# %% ../nbs/parts/demo.ipynb #667dae59
 def run_demo(
     out:str|Path="runs/demo", # the run folder
     data:str|Path|None=None, # a CelebA-format folder; None draws one
@@ -513,6 +531,7 @@ def run_demo(
     "From a folder of photographs to names and a report; stages whose inputs have not changed are skipped"
     from facerec_nb.recognition import report
     demo = _begin(out, data, cfg, redo, only, quiet)
+    _draw(demo)
     got = _select(demo) | _align(demo) | _recognise(demo) | _name(demo)
     command = command or f"facerec_demo --out {demo.run}" + ("" if demo.drawn else f" --data {data}")
     files = [demo.run/"report.html", demo.run/"report.json"]
