@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'describe', 'build_app', 'launch_app']
 
-# %% ../nbs/parts/app.ipynb #d56b12a7
+# %% ../nbs/parts/app.ipynb #8a7ece51
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from .pipeline import FacePipeline
 
 if TYPE_CHECKING: import gradio
 
-# %% ../nbs/parts/app.ipynb #9eca20ee
+# %% ../nbs/parts/app.ipynb #b0fbe936
 COLUMNS = ("status", "name", "similarity", "threshold", "probability", "score", "points")
 
 def _row(face, answer):
@@ -31,7 +31,7 @@ def _summary(faces, answers):
     n = f"{len(faces)} face{'s' if len(faces) > 1 else ''}"
     return f"{n}, {sum(a.status == 'known' for a in answers)} known." if answers else f"{n}."
 
-# %% ../nbs/parts/app.ipynb #6fdfe07a
+# %% ../nbs/parts/app.ipynb #2e012ab9
 def describe(
     pipe:FacePipeline, # from the photograph to the embedding
     gallery:Gallery|None, # of the same model; without it faces are found, not named
@@ -51,7 +51,7 @@ def describe(
     aligned = [(f.aligned, c) for f, c in zip(faces, captions)]
     return pipe.draw(img, answers or faces), aligned, rows, _summary(faces, answers)
 
-# %% ../nbs/parts/app.ipynb #35836b8b
+# %% ../nbs/parts/app.ipynb #f65d1e71
 def _gradio():
     "The library of the page, which asks nobody else"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -64,7 +64,7 @@ def _start(pipe, gallery):
     stored = (None if gallery is None else gallery.threshold, pipe.threshold)
     return next((t for t in stored if t is not None), 0.5)
 
-# %% ../nbs/parts/app.ipynb #1cfae0bf
+# %% ../nbs/parts/app.ipynb #0d6d0764
 def build_app(
     pipe:FacePipeline, # from the photograph to the embedding
     gallery:Gallery|None=None, # of the same model
@@ -84,7 +84,7 @@ def build_app(
         for event in (photo.change, threshold.release): event(answer, [photo, threshold], shown, api_name="describe")
     return page
 
-# %% ../nbs/parts/app.ipynb #4550bcbf
+# %% ../nbs/parts/app.ipynb #41993633
 def launch_app(
     page:"gradio.Blocks", # from build_app
     port:int=7860, # of this machine

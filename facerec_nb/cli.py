@@ -7,8 +7,8 @@ __all__ = ['command', 'one_spelling', 'as_json', 'one_line', 'facerec_demo', 'fa
            'facerec_train_landmarks', 'facerec_align', 'facerec_train_embedder', 'facerec_export_onnx',
            'facerec_evaluate', 'facerec_enroll', 'facerec_identify', 'facerec_verify', 'facerec_app']
 
-# %% ../nbs/parts/cli.ipynb #819c9ccc
-import functools, inspect, math, os, sys, warnings
+# %% ../nbs/parts/cli.ipynb #6197d1e7
+import functools, inspect, os, sys, warnings
 import json as _json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 from fastcore import script
 from fastcore.docments import docments
 
-from .files import InputError
+from .files import InputError, json_ready
 
-# %% ../nbs/parts/cli.ipynb #dca1583a
+# %% ../nbs/parts/cli.ipynb #72e1f652
 def _sentence(
     e, # the exception of a command
 ):
@@ -33,7 +33,7 @@ def _sentence(
         return (f"{library} is missing on this machine, and OpenCV needs it: "
                 "apt install libgl1 libglib2.0-0, or replace opencv-python by opencv-python-headless")
 
-# %% ../nbs/parts/cli.ipynb #fe2fff96
+# %% ../nbs/parts/cli.ipynb #7f2f172a
 def _attempt(f, args, kwargs):
     "Call a command's function; its exit code"
     for stream in (sys.stdout, sys.stderr):
@@ -45,7 +45,7 @@ def _attempt(f, args, kwargs):
         warnings.filterwarnings("ignore", message="IProgress not found")
         return int(f(*args, **kwargs) or 0)
 
-# %% ../nbs/parts/cli.ipynb #ba772cb6
+# %% ../nbs/parts/cli.ipynb #26517549
 def _for_terminal(run, optional):
     "The same function, which reads the words of the terminal when it is started there"
     if not hasattr(script, "Param"): return script.call_parse(run, pos=list(optional))
@@ -55,7 +55,7 @@ def _for_terminal(run, optional):
     if not hasattr(script, "SCRIPT_INFO"): return typed
     return functools.wraps(run)(lambda *args, **kwargs: run(*args, **kwargs) if args or kwargs else typed())
 
-# %% ../nbs/parts/cli.ipynb #62c0d864
+# %% ../nbs/parts/cli.ipynb #26c7d64e
 def command(
     f:Callable|None=None, # a function whose parameters are documented by comments
     optional:tuple=(), # names of the words without -- that may be left out
@@ -74,7 +74,7 @@ def command(
         except KeyboardInterrupt as e: return fail(str(e) or "stopped", 130)
     return _for_terminal(run, optional)
 
-# %% ../nbs/parts/cli.ipynb #0a2afa3e
+# %% ../nbs/parts/cli.ipynb #a1f7fa60
 def one_spelling(
     argv:list, # words of a command line, without the program's name
     sep:str="_" if hasattr(script, "Param") else "-", # what fastcore's parser has between the words of an option
@@ -86,23 +86,14 @@ def one_spelling(
 
 if Path(sys.argv[0]).name.startswith("facerec_"): sys.argv[1:] = one_spelling(sys.argv[1:])
 
-# %% ../nbs/parts/cli.ipynb #ff124416
-def _plain(o):
-    "Numpy values, data frames, paths and NaN as JSON knows them"
-    if hasattr(o, "to_dict"): o = o.to_dict("records")
-    if hasattr(o, "tolist"): o = o.tolist()
-    if isinstance(o, dict): return {str(k): _plain(v) for k, v in o.items()}
-    if isinstance(o, (list, tuple, set)): return [_plain(v) for v in o]
-    if isinstance(o, float) and not math.isfinite(o): return None
-    return o if o is None or isinstance(o, (bool, int, float, str)) else str(o)
-
+# %% ../nbs/parts/cli.ipynb #5e340904
 def as_json(
     o:Any, # dicts, lists, numbers, numpy values, data frames, paths
 ) -> str: # one JSON document; NaN and infinity are null
     "Results as JSON"
-    return _json.dumps(_plain(o), indent=1, allow_nan=False, ensure_ascii=False)
+    return _json.dumps(json_ready(o), indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
-# %% ../nbs/parts/cli.ipynb #43196346
+# %% ../nbs/parts/cli.ipynb #1254b84c
 def _say(json, result, text):
     "The result as JSON, or the text for people; the exit code of work that was done"
     if os.environ.get("RANK", "0") == "0": print(as_json(result) if json else text)
@@ -112,7 +103,7 @@ def _progress():
     "Progress bars are for terminals"
     return sys.stderr.isatty()
 
-# %% ../nbs/parts/cli.ipynb #be21af3a
+# %% ../nbs/parts/cli.ipynb #6ea45b8a
 def one_line(
     name:Any, # a path or any text
 ) -> str: # the same, with control characters escaped
@@ -120,7 +111,7 @@ def one_line(
     escaped = lambda c: c.encode("unicode_escape", "backslashreplace").decode()
     return "".join(c if c.isprintable() else escaped(c) for c in str(name))
 
-# %% ../nbs/parts/cli.ipynb #f70fac51
+# %% ../nbs/parts/cli.ipynb #9037c5b7
 @command
 def facerec_demo(
     out:str="runs/demo", # folder of the run, made when needed
@@ -144,7 +135,7 @@ def facerec_demo(
     elif quiet: print(summary(result["metrics"]))
     return 0
 
-# %% ../nbs/parts/cli.ipynb #fa72ad67
+# %% ../nbs/parts/cli.ipynb #91eab9ba
 @command
 def facerec_synth(
     out:str, # folder to write, in CelebA's layout
@@ -163,7 +154,7 @@ def facerec_synth(
     n = ids*per_id
     return _say(json, dict(folder=folder, people=ids, photographs=n), f"{n} photographs of {ids} people in {folder}")
 
-# %% ../nbs/parts/cli.ipynb #01b6aca0
+# %% ../nbs/parts/cli.ipynb #117a330e
 def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     "The selection that a name stands for"
     from facerec_nb.preparation import AttributeRich, BalancedIdentities
@@ -172,7 +163,7 @@ def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     if name == "attributes": return AttributeRich(n_ids=ids, n_images=images, seed=seed)
     raise InputError(f"there is no recipe {name!r}: use balanced or attributes")
 
-# %% ../nbs/parts/cli.ipynb #8cb9499d
+# %% ../nbs/parts/cli.ipynb #7e09cdb2
 @command
 def facerec_prepare(
     data:str, # folder with CelebA's annotations and photographs, in any of the usual layouts
@@ -201,7 +192,7 @@ def facerec_prepare(
             "{problems} findings in the data")
     return _say(json, got, said.format(**got))
 
-# %% ../nbs/parts/cli.ipynb #5366949c
+# %% ../nbs/parts/cli.ipynb #cb754eba
 @command
 def facerec_train_landmarks(
     data:str, # folder written by facerec_prepare
@@ -224,7 +215,7 @@ def facerec_train_landmarks(
     result = train_landmarks(data, run, **network, **training, resume=resume, progress=_progress())
     return _say(json, result, f"trained on {result['n_train']} photographs; {run}/best_stacked_hg.pth")
 
-# %% ../nbs/parts/cli.ipynb #4306994b
+# %% ../nbs/parts/cli.ipynb #2c22f0cb
 @command
 def facerec_align(
     data:str, # folder written by facerec_prepare
@@ -242,7 +233,7 @@ def facerec_align(
     got = dict(folder=out, faces=len(rows), people=rows.identity.nunique())
     return _say(json, got, "{faces} aligned faces of {people} people in {folder}".format(**got))
 
-# %% ../nbs/parts/cli.ipynb #c705070b
+# %% ../nbs/parts/cli.ipynb #880ebef5
 @command
 def facerec_train_embedder(
     data:str, # folder written by facerec_align
@@ -264,7 +255,7 @@ def facerec_train_embedder(
     result = train_embedder(data, run, **network, **training, resume=resume, progress=_progress())
     return _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
-# %% ../nbs/parts/cli.ipynb #4de46631
+# %% ../nbs/parts/cli.ipynb #68c746d6
 def _exported(r):
     "One line about an exported network"
     line = "{kind}, {size} px, opset {opset}, differs from torch by {difference:.1g}".format(**r)
@@ -288,24 +279,25 @@ def facerec_export_onnx(
             r["int8"] = quantise_onnx(r["path"], faces, r["path"].removesuffix(".onnx") + "_int8.onnx")
     return _say(json, rows, "\n".join(map(_exported, rows)))
 
-# %% ../nbs/parts/cli.ipynb #3ec7ac74
+# %% ../nbs/parts/cli.ipynb #15d8d696
 def _load(run, detector, embedder, fast):
     "The pipeline of a run or of the package"
     from facerec_nb.pipeline import FacePipeline
     return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast)
 
-def _measure(pipe, pairs, images, people, seed):
+def _measure(pipe, pairs, images, people, face, seed):
     "The whole pipeline on pairs or on a folder of people"
-    from facerec_nb.evaluation import embed_people, measure_pairs, measure_people
-    if not people: return measure_pairs(pipe, pairs, images, progress=_progress())
-    return measure_people(*embed_people(pipe, people, _progress()), threshold=pipe.threshold, seed=seed)
+    from facerec_nb.evaluation.folders import embed_people, measure_pairs, measure_people
+    if not people: return measure_pairs(pipe, pairs, images, face or "central", progress=_progress())
+    embedded = embed_people(pipe, people, face or "largest", progress=_progress())
+    return measure_people(*embedded, threshold=pipe.threshold, seed=seed)
 
 def _lines(metrics):
     "One line a number, with its interval and denominator"
     from facerec_nb.records import show_metric
     return "\n".join(f"{k:32s} {show_metric(m)}" for k, m in metrics.items())
 
-# %% ../nbs/parts/cli.ipynb #8ac6b027
+# %% ../nbs/parts/cli.ipynb #1d568c88
 def _evaluate_run(data, run, names, seed):
     "Measure embedders of a run and write its report; the result, and the text that says it"
     from facerec_nb.recognition import evaluate, report
@@ -314,7 +306,7 @@ def _evaluate_run(data, run, names, seed):
     report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)
     return result, _lines(result["metrics"]) + f"\n{run}/report.html"
 
-# %% ../nbs/parts/cli.ipynb #56ec1785
+# %% ../nbs/parts/cli.ipynb #55071f66
 @command(optional=("data", "run"))
 def facerec_evaluate(
     data:str=None, # folder written by facerec_align; not with --pairs or --people
@@ -323,6 +315,7 @@ def facerec_evaluate(
     pairs:str=None, # instead: measure the whole pipeline on a list of pairs in LFW's format
     images:str=None, # with --pairs: folder of the photographs, NAME_0001.jpg anywhere below
     people:str=None, # instead: measure the whole pipeline on a folder with one folder a person
+    face:str=None, # which face of a photograph counts: central (without it with --pairs) or largest (with --people)
     embedder:str=None, # with --pairs or --people: a .onnx file, a checkpoint or a name in the package
     detector:str="centerface", # with --pairs or --people: centerface, or whole for photographs that are cropped faces
     fast:bool=False, # with --pairs or --people: look once, with the small landmark network and no mirror images
@@ -333,14 +326,14 @@ def facerec_evaluate(
     if pairs and not images:
         raise InputError(f"the photographs of {pairs} are missing: give their folder with --images")
     if pairs or people:
-        metrics = _measure(_load(run or data, detector, embedder, fast), pairs, images, people, seed)
+        metrics = _measure(_load(run or data, detector, embedder, fast), pairs, images, people, face, seed)
         return _say(json, dict(metrics=metrics), _lines(metrics))
     if not (data and run):
         raise InputError("nothing to measure: give the folder of aligned faces and the run, "
                          "or --pairs with --images, or --people")
     return _say(json, *_evaluate_run(data, run, names, seed))
 
-# %% ../nbs/parts/cli.ipynb #160835e9
+# %% ../nbs/parts/cli.ipynb #7655a5a0
 def _tell_enrolled(rows, people, gallery):
     "What became of the photographs, in one sentence; each that was not enrolled on stderr"
     for r in rows[rows.status.isin(["no_face", "unreadable"])].itertuples():
@@ -349,7 +342,7 @@ def _tell_enrolled(rows, people, gallery):
     return ("{enrolled} photographs enrolled, {already} were there, {no_face} without a face, {unreadable} unreadable; "
             "{people} people in {gallery}").format(**n, people=people, gallery=gallery)
 
-# %% ../nbs/parts/cli.ipynb #54aabb34
+# %% ../nbs/parts/cli.ipynb #d0d8d4ed
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
@@ -372,7 +365,7 @@ def facerec_enroll(
     said, n = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict()
     return _say(json, dict(gallery=gallery, people=g.people(), photographs=n, rows=rows), said)
 
-# %% ../nbs/parts/cli.ipynb #15ce6d43
+# %% ../nbs/parts/cli.ipynb #92302efe
 def _drawing(out, photos, path):
     "Where the drawing of a photograph goes: the same place below `out`, as JPEG"
     from facerec_nb.files import inside
@@ -387,7 +380,7 @@ def _drawings(out, photos, paths):
         raise InputError(f"--draw {out} would overwrite photographs: give another folder")
     return targets
 
-# %% ../nbs/parts/cli.ipynb #7bc25bb5
+# %% ../nbs/parts/cli.ipynb #58ea4b25
 def _numbers(*values):
     "Numbers for a column, empty where there is none"
     return ["" if v is None else f"{v:.4f}" for v in values]
@@ -404,7 +397,7 @@ def _identify(pipe, gallery, paths, threshold, top):
         if faces.problem and len(paths) == 1: raise InputError(faces.problem)
         yield path, faces.problem, [] if faces.problem else pipe.identify(faces, gallery, threshold, top)
 
-# %% ../nbs/parts/cli.ipynb #329bfeb8
+# %% ../nbs/parts/cli.ipynb #f9c9dd86
 def _tell_identified(found, targets, pipe, json):
     "Print and draw answers as they come; the photographs that were read, and those that were not"
     from facerec_nb.files import write_image
@@ -419,7 +412,7 @@ def _tell_identified(found, targets, pipe, json):
         done.append(dict(file=str(path), faces=[a.as_dict() for a in answers]))
     return done, skipped
 
-# %% ../nbs/parts/cli.ipynb #4b2e67a9
+# %% ../nbs/parts/cli.ipynb #298522c0
 @command
 def facerec_identify(
     photos:str, # a photograph, or a folder of them (searched recursively)
@@ -444,7 +437,7 @@ def facerec_identify(
     if skipped: print(f"{len(skipped)} of {len(paths)} photographs could not be read", file=sys.stderr)
     return int(not done)
 
-# %% ../nbs/parts/cli.ipynb #e0df534c
+# %% ../nbs/parts/cli.ipynb #547778c5
 @command
 def facerec_verify(
     a:str, # a photograph
@@ -460,10 +453,10 @@ def facerec_verify(
     for p in (a, b):
         if not os.path.isfile(p): raise InputError(f"{p} is not a file: give two photographs")
     r = _load(run, detector, embedder, fast).verify(a, b, threshold)
-    return _say(json, r, "\t".join([r["status"], *_numbers(r["similarity"], r["threshold"], r["probability"])]))
+    _say(json, r, "\t".join([r["status"], *_numbers(r["similarity"], r["threshold"], r["probability"])]))
     return dict(same=0, different=3, no_face=4)[r["status"]]
 
-# %% ../nbs/parts/cli.ipynb #8d369b7d
+# %% ../nbs/parts/cli.ipynb #f2991f0a
 @command
 def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named

@@ -6,8 +6,8 @@
 __all__ = ['LANDMARK_EPOCHS', 'EPOCHS', 'SUMMARY', 'Stages', 'AtLeast', 'analyse', 'name_people', 'group_photo', 'group_trials',
            'DemoCfg', 'summary', 'run_demo']
 
-# %% ../nbs/parts/demo.ipynb #6f3208f9
-import ast, base64, functools, html, shutil, sys, time
+# %% ../nbs/parts/demo.ipynb #fa117db6
+import ast, functools, shutil, sys, time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .celeba import BOX_COLUMNS, POINT_COLUMNS, CelebA, load_celeba, wilson
+from .evaluation.report import html_figure, html_table
 from .files import InputError, fingerprint, image_size, inside, read_image, read_json, write_json
 from .gallery import Gallery
 from .geometry import xywh_to_xyxy
@@ -27,7 +28,7 @@ from .preparation import Chain, Usable, prepare, read_selected
 from .records import metric, show_metric
 from .synthetic import synthesise
 
-# %% ../nbs/parts/demo.ipynb #e3711d00
+# %% ../nbs/parts/demo.ipynb #df3068ec
 class Stages:
     "Runs named stages of one run folder; skips a stage whose inputs and outputs are what they were"
     def __init__(self,
@@ -46,14 +47,14 @@ class Stages:
         if not old or {name, "all"} & self.redo or old["inputs"] != key: return False
         return all(p.exists() for p in outputs) and fingerprint(*outputs) == old["outputs"]
 
-# %% ../nbs/parts/demo.ipynb #38297405
+# %% ../nbs/parts/demo.ipynb #ac1b0d99
 @patch
 def _recall(self:Stages, name):
     "The result of a stage that was run before"
     if name in self.done: return self.done[name]["result"]
     raise InputError(f"the stage {self.only!r} needs {name!r}, which has not been run in {self.run}: run it first")
 
-# %% ../nbs/parts/demo.ipynb #6f32fef9
+# %% ../nbs/parts/demo.ipynb #bd22afd7
 @patch
 def __call__(self:Stages,
     name:str, # what the stage is called
@@ -70,7 +71,7 @@ def __call__(self:Stages,
         return self.done[name]["result"]
     return self._run(name, f, key, outputs)
 
-# %% ../nbs/parts/demo.ipynb #2d974b99
+# %% ../nbs/parts/demo.ipynb #8ed79f86
 @patch
 def _run(self:Stages, name, f, key, outputs):
     "Run a stage now and remember it"
@@ -85,7 +86,7 @@ def _run(self:Stages, name, f, key, outputs):
     self.say(f"{name:<12} {seconds:6.1f} s")
     return read_json(self.path)[name]["result"]
 
-# %% ../nbs/parts/demo.ipynb #33e73b6d
+# %% ../nbs/parts/demo.ipynb #27f84db8
 @dataclass(frozen=True)
 class AtLeast:
     "Keeps the people who have enough images; a recipe for `prepare`"
@@ -97,7 +98,7 @@ class AtLeast:
         "The rows of people with enough images"
         return table[table.groupby("identity").image_id.transform("size") >= self.per_id]
 
-# %% ../nbs/parts/demo.ipynb #04e5cb51
+# %% ../nbs/parts/demo.ipynb #a5f8dc5e
 def analyse(
     celeba:CelebA, # what load_celeba returned
 ) -> dict: # counts, shares and what was found wrong, JSON-able
@@ -110,7 +111,7 @@ def analyse(
     return dict(n_images=len(t), n_people=len(per_person), images_per_person=float(per_person.median()),
                 box_height=float(t.height.median()), shares=shares, found=found, fingerprint=celeba.fingerprint)
 
-# %% ../nbs/parts/demo.ipynb #f16c441a
+# %% ../nbs/parts/demo.ipynb #88cf3538
 def _probes(rows, references, strangers_per_id):
     "Rows to enrol and rows to ask about: enrolled people's test photographs, then strangers'"
     seen = rows[rows.people == "seen"]
@@ -119,7 +120,7 @@ def _probes(rows, references, strangers_per_id):
     strangers = rows[rows.people == "unseen"].groupby("identity").head(strangers_per_id)
     return enrol, known, strangers
 
-# %% ../nbs/parts/demo.ipynb #7d5ace1f
+# %% ../nbs/parts/demo.ipynb #5ca86653
 def _place(rows, source, target):
     "Copies of photographs, one folder a person: the folder a user has"
     for r in rows.itertuples():
@@ -127,7 +128,7 @@ def _place(rows, source, target):
         to.parent.mkdir(parents=True, exist_ok=True)
         if not to.exists(): shutil.copyfile(inside(source, r.image_id), to)
 
-# %% ../nbs/parts/demo.ipynb #d0b3a614
+# %% ../nbs/parts/demo.ipynb #2ba2e69b
 def _shares(table):
     "The shares of an identification table, with 95 % intervals over people"
     known, strangers = table[table.role == "enrolled"], table[table.role == "stranger"]
@@ -138,7 +139,7 @@ def _shares(table):
     wrong = dict(false_names=share(strangers, "named"), false_names_pair_threshold=share(strangers, "named_by_pairs"))
     return dict(found_share=share(table, "found"), **right, **wrong)
 
-# %% ../nbs/parts/demo.ipynb #6b07cc03
+# %% ../nbs/parts/demo.ipynb #baacf54e
 def _judge(row, answer, pair_threshold):
     "One line of identified.csv"
     right, nearest = f"{row.identity:05d}", answer.matches[0].name if answer.matches else None
@@ -153,13 +154,13 @@ def _judged(asked, answers, pair_threshold):
     "The table of identified.csv"
     return pd.DataFrame([_judge(r, a, pair_threshold) for r, a in zip(asked.itertuples(), answers)])
 
-# %% ../nbs/parts/demo.ipynb #97e56271
+# %% ../nbs/parts/demo.ipynb #684d9e40
 def _gallery_threshold(answers, share):
     "The cosine that gives at most `share` of these strangers' photographs a name"
     similarities = [a.similarity for a in answers if a.similarity is not None]
     return float(np.nextafter(threshold_at_far(similarities, share), 2))
 
-# %% ../nbs/parts/demo.ipynb #3786df89
+# %% ../nbs/parts/demo.ipynb #f2787b5d
 def _asked(known, strangers):
     "The photographs to ask about, each with its role; every second stranger chooses the threshold"
     choosers = strangers.identity.isin(strangers.identity.unique()[::2])
@@ -174,7 +175,7 @@ def _enrolled(pipe, run, images, rows):
     pipe.enroll(run/"people", gallery)
     return gallery
 
-# %% ../nbs/parts/demo.ipynb #52d817bd
+# %% ../nbs/parts/demo.ipynb #5d209fe8
 def _answers(pipe, gallery, images, asked, false_share):
     "The answer about each photograph, once strangers have chosen the gallery's threshold"
     faces = list(pipe.stream([images/i for i in asked.image_id]))
@@ -182,7 +183,7 @@ def _answers(pipe, gallery, images, asked, false_share):
     gallery.threshold = _gallery_threshold(answers, false_share)
     return [pipe.identify(f, gallery)[0] for f in faces]
 
-# %% ../nbs/parts/demo.ipynb #fc27dbfb
+# %% ../nbs/parts/demo.ipynb #3b2bc6f3
 def name_people(
     run:str|Path, # run folder with both networks
     prepared:str|Path, # data-for-alignment
@@ -201,7 +202,7 @@ def name_people(
     thresholds = dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold())
     return _shares(table) | thresholds | dict(enrolled=len(gallery.people()), strangers=n)
 
-# %% ../nbs/parts/demo.ipynb #82c1dc33
+# %% ../nbs/parts/demo.ipynb #2f64a2c7
 def group_photo(
     paths:Iterable, # photographs
     height:int=320, # pixels that each is scaled to
@@ -215,7 +216,7 @@ def group_photo(
     rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
     return np.concatenate(rows)
 
-# %% ../nbs/parts/demo.ipynb #1061f7e3
+# %% ../nbs/parts/demo.ipynb #75ab218e
 def _tile_at(images, names, x, y, height=320, columns=3):
     "Which photograph of a group picture lies at a point"
     row = names[int(y//height)*columns:][:columns]
@@ -224,7 +225,7 @@ def _tile_at(images, names, x, y, height=320, columns=3):
         x -= max(1, round(w*height/h))
         if x < 0: return n
 
-# %% ../nbs/parts/demo.ipynb #7c85b75d
+# %% ../nbs/parts/demo.ipynb #39927e67
 def _trial(pipe, reference, images, names, right):
     "Is the most similar face of the group picture in the tile of the person looked for?"
     try: ranked = pipe.rank(reference, group_photo([images/n for n in names]))
@@ -233,7 +234,7 @@ def _trial(pipe, reference, images, names, right):
     x, y = (ranked[0][0].box[:2] + ranked[0][0].box[2:])/2
     return _tile_at(images, names, x, y) == right
 
-# %% ../nbs/parts/demo.ipynb #be42f0b8
+# %% ../nbs/parts/demo.ipynb #dc5bd460
 def _draws(rows, trials, people, seed):
     "Reference, right answer and names of the group, trial by trial"
     rng = np.random.default_rng(seed)
@@ -244,7 +245,7 @@ def _draws(rows, trials, people, seed):
         others = rng.choice(ids[ids != who], min(people, len(ids)) - 1, replace=False)
         yield reference[who], shown[who], [shown[i] for i in rng.permutation([who, *others])]
 
-# %% ../nbs/parts/demo.ipynb #5117ede8
+# %% ../nbs/parts/demo.ipynb #375ab19b
 def group_trials(
     run:str|Path, # run folder with both networks
     prepared:str|Path, # data-for-alignment
@@ -262,14 +263,22 @@ def group_trials(
     low, high = map(float, wilson(sum(hits), len(hits)))
     return dict(reference_first=metric(sum(hits)/len(hits), low, high, len(hits), "share of trials"))
 
-# %% ../nbs/parts/demo.ipynb #9624160a
+# %% ../nbs/parts/demo.ipynb #f2843f3f
+def _from(path, node):
+    "The folder or module of ours that an import statement of a file names, without its suffix; `None` for others"
+    import facerec_nb
+    words, root = (node.module or "").split("."), Path(facerec_nb.__file__).parent
+    if node.level: return path.parents[node.level - 1].joinpath(*words)
+    return root.joinpath(*words[1:]) if words[0] == root.name else None
+
 def _imported(path):
     "Files of the package's modules that a module's file imports"
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-            yield from (p for p in (base.with_suffix(".py"), *(base/f"{a.name}.py" for a in node.names)) if p.is_file())
+    imports = (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom))
+    found = ((_from(path, n), [a.name for a in n.names]) for n in imports)
+    files = (p for base, names in found if base for p in (base, *(base/name for name in names)))
+    return [p.with_suffix(".py") for p in files if p.with_suffix(".py").is_file()]
 
+# %% ../nbs/parts/demo.ipynb #b5a5a54a
 def _code(
     *functions, # of the package
 ): # fingerprint of their modules and of what these import from the package
@@ -282,7 +291,7 @@ def _code(
         todo += _imported(path)
     return fingerprint(*sorted(seen))
 
-# %% ../nbs/parts/demo.ipynb #75f39144
+# %% ../nbs/parts/demo.ipynb #a6cfba94
 def _grid(columns, size):
     "Axes without frames, two rows of them"
     import matplotlib.pyplot as plt
@@ -297,7 +306,7 @@ def _save(fig, path):
     fig.savefig(path, dpi=100, bbox_inches="tight")
     plt.close(fig)
 
-# %% ../nbs/parts/demo.ipynb #498976c4
+# %% ../nbs/parts/demo.ipynb #fbbe47bb
 def _unseen_faces(prepared, aligned, n):
     "Photograph, box, predicted points and aligned face of some unseen people"
     from facerec_nb.alignment import read_aligned
@@ -317,7 +326,7 @@ def _faces_figure(prepared, aligned, path, n=8):
         below.imshow(face)
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #4da028ce
+# %% ../nbs/parts/demo.ipynb #46a8ad07
 def _names_figure(run, prepared, path, n=4):
     "Answers on new photographs: enrolled people above, strangers below"
     pipe, table = FacePipeline.load(run), pd.read_csv(Path(run)/"identified.csv")
@@ -330,25 +339,12 @@ def _names_figure(run, prepared, path, n=4):
             a.set_title(f"is {r.identity:05d}" if role == "enrolled" else "is a stranger", fontsize=9)
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #be6edd97
-def _image(path, text):
-    "A picture as self-contained HTML"
-    data, text = base64.b64encode(Path(path).read_bytes()).decode(), html.escape(text)
-    return (f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
-            f'<figcaption>{text}</figcaption></figure>')
-
-def _fact(v):
-    "A value in a report's table; a metric with its interval and denominator"
-    if isinstance(v, dict) and "value" in v: return show_metric(v)
-    return f"{v:,.3f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
-
+# %% ../nbs/parts/demo.ipynb #07a06a70
 def _facts(facts):
-    "A dict as an HTML table"
-    rows = [(SUMMARY.get(k, k.replace("_", " ")), _fact(v)) for k, v in facts.items()]
-    cells = (f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in rows)
-    return f"<table>{''.join(cells)}</table>"
+    "A dict as an HTML table, its numbers under the names that the summary gives them"
+    return html_table([SUMMARY.get(k, k.replace("_", " ")), v] for k, v in facts.items())
 
-# %% ../nbs/parts/demo.ipynb #e53dacd4
+# %% ../nbs/parts/demo.ipynb #704befdf
 LANDMARK_EPOCHS = {True: 16, False: 30} # drawn photographs, real ones
 EPOCHS = {True: 30, False: 30}
 
@@ -371,7 +367,7 @@ class DemoCfg:
         "How long the networks are trained"
         return self.landmark_epochs or LANDMARK_EPOCHS[drawn], self.epochs or EPOCHS[drawn]
 
-# %% ../nbs/parts/demo.ipynb #07c7b696
+# %% ../nbs/parts/demo.ipynb #464eaf63
 @dataclass(frozen=True)
 class _Demo:
     "A demo under way"
@@ -389,7 +385,7 @@ class _Demo:
     @property
     def training(self): return dict(seed=self.cfg.seed, progress=self.bars)
 
-# %% ../nbs/parts/demo.ipynb #839c4ddd
+# %% ../nbs/parts/demo.ipynb #73a4244c
 def _draw(demo):
     "Draw the data set, unless there is one"
     people = dict(ids=demo.cfg.ids, per_id=demo.cfg.per_id, seed=demo.cfg.seed)
@@ -401,7 +397,7 @@ def _kept(rows):
     parts = {f"{p} {s}": int(n) for (p, s), n in rows.groupby(["people", "split"]).size().items()}
     return dict(n_images=len(rows), n_people=int(rows.identity.nunique()), **parts)
 
-# %% ../nbs/parts/demo.ipynb #042dc919
+# %% ../nbs/parts/demo.ipynb #43c9eb78
 def _select(demo):
     "Look at the data set, and select photographs; results by stage"
     cfg, data, out = demo.cfg, demo.data, demo.prepared
@@ -413,7 +409,7 @@ def _select(demo):
     kept = demo.stage("prepare", keep, [data, repr(recipe), split, _code(prepare)], [out])
     return dict(analyse=found, prepare=kept)
 
-# %% ../nbs/parts/demo.ipynb #700ef21a
+# %% ../nbs/parts/demo.ipynb #859a9c43
 def _align(demo):
     "Train the landmark network and align every face; results by stage"
     from facerec_nb.alignment import align, train_landmarks
@@ -424,7 +420,7 @@ def _align(demo):
     trained = demo.stage("landmarks", train, [prepared, epochs, demo.cfg.seed, _code(train_landmarks)], [network])
     return dict(landmarks=trained, align=demo.stage("align", write, [prepared, network, _code(align)], [aligned]))
 
-# %% ../nbs/parts/demo.ipynb #eff185d5
+# %% ../nbs/parts/demo.ipynb #7ad7ee80
 def _recognise(demo):
     "Train both embedders and compare them; results by stage"
     from facerec_nb.recognition import evaluate, train_embedder
@@ -436,7 +432,7 @@ def _recognise(demo):
     networks = [aligned, run/"best_ce.pth", run/"best_af.pth"]
     return got | dict(evaluate=demo.stage("evaluate", lambda: evaluate(aligned, run), [*networks, _code(evaluate)]))
 
-# %% ../nbs/parts/demo.ipynb #5a4bb84c
+# %% ../nbs/parts/demo.ipynb #a9ec4b0b
 def _name(demo):
     "Names for new photographs, and a person in a group; results by stage"
     run, prepared = demo.run, demo.prepared
@@ -445,7 +441,7 @@ def _name(demo):
     found = demo.stage("groups", lambda: group_trials(run, prepared), reads, [run/"figures/group.png"])
     return dict(names=named, groups=found)
 
-# %% ../nbs/parts/demo.ipynb #0b442e93
+# %% ../nbs/parts/demo.ipynb #82fb67f4
 SUMMARY = dict(
     nme_unseen="landmarks: NME on unseen people",
     top1_ce="closed set, top-1: cross-entropy",
@@ -468,7 +464,7 @@ def summary(
     "The numbers that a demo ends with"
     return "\n".join(f"{text:<44} {show_metric(metrics[k])}" for k, text in SUMMARY.items() if k in metrics)
 
-# %% ../nbs/parts/demo.ipynb #0950bdd0
+# %% ../nbs/parts/demo.ipynb #3e55cb18
 def _landmark_metrics(result):
     "The landmark stage's numbers as metrics"
     u = result["unseen"]
@@ -476,21 +472,21 @@ def _landmark_metrics(result):
                 failure_rate_10=metric(u["failure_rate_10"], n=u["n_images"], unit="share of faces"),
                 nme_unseen_guess=metric(result["guess"], n=u["n_images"], unit="of the eye distance"))
 
-# %% ../nbs/parts/demo.ipynb #593770ea
+# %% ../nbs/parts/demo.ipynb #962758c4
 def _sections(got, figures):
     "The demo's own sections of the report"
     first, lm = got["analyse"], got["landmarks"]
     data = {k: v for k, v in first.items() if not isinstance(v, dict)} | first["shares"] | first["found"]
     points = _landmark_metrics(lm) | {k: lm[k] for k in ("n_train", "n_train_people", "parameters")}
-    faces = _image(figures/"faces.png", "Unseen people: boxes, predicted points, and the aligned faces")
-    names = _image(figures/"names.png", "Above, people who are enrolled; below, strangers")
-    group = _image(figures/"group.png", "The reference, the group, and its faces by similarity")
+    faces = html_figure(figures/"faces.png", "Unseen people: boxes, predicted points, and the aligned faces")
+    names = html_figure(figures/"names.png", "Above, people who are enrolled; below, strangers")
+    group = html_figure(figures/"group.png", "The reference, the group, and its faces by similarity")
     return [("The data", _facts(data)), ("The selection", _facts(got["prepare"])),
             ("Landmarks and alignment", _facts(points) + faces),
             ("Names for new photographs", _facts(got["names"]) + names),
             ("A person in a group", _facts(got["groups"]) + group)]
 
-# %% ../nbs/parts/demo.ipynb #026fd017
+# %% ../nbs/parts/demo.ipynb #ef50f401
 def _report(demo, got, command):
     "Write report.html and report.json; returns the record's metrics"
     from facerec_nb.recognition import report
@@ -507,7 +503,7 @@ def _report(demo, got, command):
     write_json(run/"report.json", rec)
     return dict(metrics=rec["metrics"])
 
-# %% ../nbs/parts/demo.ipynb #2cd76e48
+# %% ../nbs/parts/demo.ipynb #99c93261
 def _begin(run, data, cfg, redo, only, quiet):
     "A demo in its run folder, with its config written down"
     drawn, run = data is None, Path(run)
@@ -518,7 +514,7 @@ def _begin(run, data, cfg, redo, only, quiet):
     folder, bars = run/"celeba" if drawn else Path(data), not quiet and sys.stderr.isatty()
     return _Demo(run, folder, drawn, cfg, Stages(run, redo, only, say), bars)
 
-# %% ../nbs/parts/demo.ipynb #667dae59
+# %% ../nbs/parts/demo.ipynb #e6bec040
 def run_demo(
     out:str|Path="runs/demo", # the run folder
     data:str|Path|None=None, # a CelebA-format folder; None draws one
