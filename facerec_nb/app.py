@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'describe', 'build_app', 'launch_app']
 
-# %% ../nbs/parts/app.ipynb #8a7ece51
+# %% ../nbs/parts/app.ipynb #c0003
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from .pipeline import FacePipeline
 
 if TYPE_CHECKING: import gradio
 
-# %% ../nbs/parts/app.ipynb #b0fbe936
+# %% ../nbs/parts/app.ipynb #c0007
 COLUMNS = ("status", "name", "similarity", "threshold", "probability", "score", "points")
 
 def _row(face, answer):
@@ -26,12 +26,13 @@ def _row(face, answer):
     numbers = map(number, (answer.similarity, answer.threshold, answer.probability))
     return [answer.status, answer.name or "", *numbers, *found]
 
+# %% ../nbs/parts/app.ipynb #c0008
 def _summary(faces, answers):
     "How many faces, and how many of them are known"
     n = f"{len(faces)} face{'s' if len(faces) > 1 else ''}"
     return f"{n}, {sum(a.status == 'known' for a in answers)} known." if answers else f"{n}."
 
-# %% ../nbs/parts/app.ipynb #2e012ab9
+# %% ../nbs/parts/app.ipynb #c0009
 def describe(
     pipe:FacePipeline, # from the photograph to the embedding
     gallery:Gallery|None, # of the same model; without it faces are found, not named
@@ -51,7 +52,7 @@ def describe(
     aligned = [(f.aligned, c) for f, c in zip(faces, captions)]
     return pipe.draw(img, answers or faces), aligned, rows, _summary(faces, answers)
 
-# %% ../nbs/parts/app.ipynb #f65d1e71
+# %% ../nbs/parts/app.ipynb #c0019
 def _gradio():
     "The library of the page, which asks nobody else"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -59,12 +60,13 @@ def _gradio():
     except ImportError: raise InputError('the page needs gradio: pip install "facerec_nb[app]"') from None
     return gradio
 
+# %% ../nbs/parts/app.ipynb #c0020
 def _start(pipe, gallery):
     "Where the threshold's slider begins: the gallery's threshold, the model's, or the middle"
     stored = (None if gallery is None else gallery.threshold, pipe.threshold)
     return next((t for t in stored if t is not None), 0.5)
 
-# %% ../nbs/parts/app.ipynb #0d6d0764
+# %% ../nbs/parts/app.ipynb #c0021
 def build_app(
     pipe:FacePipeline, # from the photograph to the embedding
     gallery:Gallery|None=None, # of the same model
@@ -84,7 +86,7 @@ def build_app(
         for event in (photo.change, threshold.release): event(answer, [photo, threshold], shown, api_name="describe")
     return page
 
-# %% ../nbs/parts/app.ipynb #41993633
+# %% ../nbs/parts/app.ipynb #c0023
 def launch_app(
     page:"gradio.Blocks", # from build_app
     port:int=7860, # of this machine

@@ -7,7 +7,7 @@ __all__ = ['command', 'one_spelling', 'as_json', 'one_line', 'facerec_demo', 'fa
            'facerec_train_landmarks', 'facerec_align', 'facerec_train_embedder', 'facerec_export_onnx',
            'facerec_evaluate', 'facerec_enroll', 'facerec_identify', 'facerec_verify', 'facerec_app']
 
-# %% ../nbs/parts/cli.ipynb #6197d1e7
+# %% ../nbs/parts/cli.ipynb #c0003
 import functools, inspect, os, sys, warnings
 import json as _json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from fastcore.docments import docments
 
 from .files import InputError, json_ready
 
-# %% ../nbs/parts/cli.ipynb #72e1f652
+# %% ../nbs/parts/cli.ipynb #c0007
 def _sentence(
     e, # the exception of a command
 ):
@@ -33,7 +33,7 @@ def _sentence(
         return (f"{library} is missing on this machine, and OpenCV needs it: "
                 "apt install libgl1 libglib2.0-0, or replace opencv-python by opencv-python-headless")
 
-# %% ../nbs/parts/cli.ipynb #7f2f172a
+# %% ../nbs/parts/cli.ipynb #c0011
 def _attempt(f, args, kwargs):
     "Call a command's function; its exit code"
     for stream in (sys.stdout, sys.stderr):
@@ -45,7 +45,7 @@ def _attempt(f, args, kwargs):
         warnings.filterwarnings("ignore", message="IProgress not found")
         return int(f(*args, **kwargs) or 0)
 
-# %% ../nbs/parts/cli.ipynb #26517549
+# %% ../nbs/parts/cli.ipynb #c0013
 def _for_terminal(run, optional):
     "The same function, which reads the words of the terminal when it is started there"
     if not hasattr(script, "Param"): return script.call_parse(run, pos=list(optional))
@@ -55,7 +55,7 @@ def _for_terminal(run, optional):
     if not hasattr(script, "SCRIPT_INFO"): return typed
     return functools.wraps(run)(lambda *args, **kwargs: run(*args, **kwargs) if args or kwargs else typed())
 
-# %% ../nbs/parts/cli.ipynb #26c7d64e
+# %% ../nbs/parts/cli.ipynb #c0014
 def command(
     f:Callable|None=None, # a function whose parameters are documented by comments
     optional:tuple=(), # names of the words without -- that may be left out
@@ -74,7 +74,7 @@ def command(
         except KeyboardInterrupt as e: return fail(str(e) or "stopped", 130)
     return _for_terminal(run, optional)
 
-# %% ../nbs/parts/cli.ipynb #a1f7fa60
+# %% ../nbs/parts/cli.ipynb #c0021
 def one_spelling(
     argv:list, # words of a command line, without the program's name
     sep:str="_" if hasattr(script, "Param") else "-", # what fastcore's parser has between the words of an option
@@ -86,24 +86,25 @@ def one_spelling(
 
 if Path(sys.argv[0]).name.startswith("facerec_"): sys.argv[1:] = one_spelling(sys.argv[1:])
 
-# %% ../nbs/parts/cli.ipynb #5e340904
+# %% ../nbs/parts/cli.ipynb #c0024
 def as_json(
     o:Any, # dicts, lists, numbers, numpy values, data frames, paths
 ) -> str: # one JSON document; NaN and infinity are null
     "Results as JSON"
     return _json.dumps(json_ready(o), indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
-# %% ../nbs/parts/cli.ipynb #1254b84c
+# %% ../nbs/parts/cli.ipynb #c0028
 def _say(json, result, text):
     "The result as JSON, or the text for people; the exit code of work that was done"
     if os.environ.get("RANK", "0") == "0": print(as_json(result) if json else text)
     return 0
 
+# %% ../nbs/parts/cli.ipynb #c0029
 def _progress():
     "Progress bars are for terminals"
     return sys.stderr.isatty()
 
-# %% ../nbs/parts/cli.ipynb #6ea45b8a
+# %% ../nbs/parts/cli.ipynb #c0031
 def one_line(
     name:Any, # a path or any text
 ) -> str: # the same, with control characters escaped
@@ -111,7 +112,7 @@ def one_line(
     escaped = lambda c: c.encode("unicode_escape", "backslashreplace").decode()
     return "".join(c if c.isprintable() else escaped(c) for c in str(name))
 
-# %% ../nbs/parts/cli.ipynb #9037c5b7
+# %% ../nbs/parts/cli.ipynb #c0034
 @command
 def facerec_demo(
     out:str="runs/demo", # folder of the run, made when needed
@@ -135,7 +136,7 @@ def facerec_demo(
     elif quiet: print(summary(result["metrics"]))
     return 0
 
-# %% ../nbs/parts/cli.ipynb #91eab9ba
+# %% ../nbs/parts/cli.ipynb #c0036
 @command
 def facerec_synth(
     out:str, # folder to write, in CelebA's layout
@@ -154,7 +155,7 @@ def facerec_synth(
     n = ids*per_id
     return _say(json, dict(folder=folder, people=ids, photographs=n), f"{n} photographs of {ids} people in {folder}")
 
-# %% ../nbs/parts/cli.ipynb #117a330e
+# %% ../nbs/parts/cli.ipynb #c0038
 def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     "The selection that a name stands for"
     from facerec_nb.preparation import AttributeRich, BalancedIdentities
@@ -163,7 +164,7 @@ def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     if name == "attributes": return AttributeRich(n_ids=ids, n_images=images, seed=seed)
     raise InputError(f"there is no recipe {name!r}: use balanced or attributes")
 
-# %% ../nbs/parts/cli.ipynb #7e09cdb2
+# %% ../nbs/parts/cli.ipynb #c0039
 @command
 def facerec_prepare(
     data:str, # folder with CelebA's annotations and photographs, in any of the usual layouts
@@ -192,7 +193,7 @@ def facerec_prepare(
             "{problems} findings in the data")
     return _say(json, got, said.format(**got))
 
-# %% ../nbs/parts/cli.ipynb #cb754eba
+# %% ../nbs/parts/cli.ipynb #c0041
 @command
 def facerec_train_landmarks(
     data:str, # folder written by facerec_prepare
@@ -215,7 +216,7 @@ def facerec_train_landmarks(
     result = train_landmarks(data, run, **network, **training, resume=resume, progress=_progress())
     return _say(json, result, f"trained on {result['n_train']} photographs; {run}/best_stacked_hg.pth")
 
-# %% ../nbs/parts/cli.ipynb #2c22f0cb
+# %% ../nbs/parts/cli.ipynb #c0042
 @command
 def facerec_align(
     data:str, # folder written by facerec_prepare
@@ -233,7 +234,7 @@ def facerec_align(
     got = dict(folder=out, faces=len(rows), people=rows.identity.nunique())
     return _say(json, got, "{faces} aligned faces of {people} people in {folder}".format(**got))
 
-# %% ../nbs/parts/cli.ipynb #880ebef5
+# %% ../nbs/parts/cli.ipynb #c0044
 @command
 def facerec_train_embedder(
     data:str, # folder written by facerec_align
@@ -255,13 +256,14 @@ def facerec_train_embedder(
     result = train_embedder(data, run, **network, **training, resume=resume, progress=_progress())
     return _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
-# %% ../nbs/parts/cli.ipynb #68c746d6
+# %% ../nbs/parts/cli.ipynb #c0046
 def _exported(r):
     "One line about an exported network"
     line = "{kind}, {size} px, opset {opset}, differs from torch by {difference:.1g}".format(**r)
     eight = f"; in eight bits cosine {r['int8']['cosine']:.4f}" if "int8" in r else ""
     return f"{one_line(r['path'])}: {line}{eight}"
 
+# %% ../nbs/parts/cli.ipynb #c0047
 @command
 def facerec_export_onnx(
     source:str, # a checkpoint (.pth), or the folder of a run, whose best_*.pth are all written
@@ -279,12 +281,13 @@ def facerec_export_onnx(
             r["int8"] = quantise_onnx(r["path"], faces, r["path"].removesuffix(".onnx") + "_int8.onnx")
     return _say(json, rows, "\n".join(map(_exported, rows)))
 
-# %% ../nbs/parts/cli.ipynb #15d8d696
+# %% ../nbs/parts/cli.ipynb #c0049
 def _load(run, detector, embedder, fast):
     "The pipeline of a run or of the package"
     from facerec_nb.pipeline import FacePipeline
     return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast)
 
+# %% ../nbs/parts/cli.ipynb #c0050
 def _measure(pipe, pairs, images, people, face, seed):
     "The whole pipeline on pairs or on a folder of people"
     from facerec_nb.evaluation.folders import embed_people, measure_pairs, measure_people
@@ -292,12 +295,13 @@ def _measure(pipe, pairs, images, people, face, seed):
     embedded = embed_people(pipe, people, face or "largest", progress=_progress())
     return measure_people(*embedded, threshold=pipe.threshold, seed=seed)
 
+# %% ../nbs/parts/cli.ipynb #c0051
 def _lines(metrics):
     "One line a number, with its interval and denominator"
     from facerec_nb.records import show_metric
     return "\n".join(f"{k:32s} {show_metric(m)}" for k, m in metrics.items())
 
-# %% ../nbs/parts/cli.ipynb #1d568c88
+# %% ../nbs/parts/cli.ipynb #c0052
 def _evaluate_run(data, run, names, seed):
     "Measure embedders of a run and write its report; the result, and the text that says it"
     from facerec_nb.recognition import evaluate, report
@@ -306,7 +310,7 @@ def _evaluate_run(data, run, names, seed):
     report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)
     return result, _lines(result["metrics"]) + f"\n{run}/report.html"
 
-# %% ../nbs/parts/cli.ipynb #55071f66
+# %% ../nbs/parts/cli.ipynb #c0053
 @command(optional=("data", "run"))
 def facerec_evaluate(
     data:str=None, # folder written by facerec_align; not with --pairs or --people
@@ -333,7 +337,7 @@ def facerec_evaluate(
                          "or --pairs with --images, or --people")
     return _say(json, *_evaluate_run(data, run, names, seed))
 
-# %% ../nbs/parts/cli.ipynb #7655a5a0
+# %% ../nbs/parts/cli.ipynb #c0055
 def _tell_enrolled(rows, people, gallery):
     "What became of the photographs, in one sentence; each that was not enrolled on stderr"
     for r in rows[rows.status.isin(["no_face", "unreadable"])].itertuples():
@@ -342,7 +346,7 @@ def _tell_enrolled(rows, people, gallery):
     return ("{enrolled} photographs enrolled, {already} were there, {no_face} without a face, {unreadable} unreadable; "
             "{people} people in {gallery}").format(**n, people=people, gallery=gallery)
 
-# %% ../nbs/parts/cli.ipynb #d0d8d4ed
+# %% ../nbs/parts/cli.ipynb #c0056
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
@@ -365,13 +369,14 @@ def facerec_enroll(
     said, n = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict()
     return _say(json, dict(gallery=gallery, people=g.people(), photographs=n, rows=rows), said)
 
-# %% ../nbs/parts/cli.ipynb #92302efe
+# %% ../nbs/parts/cli.ipynb #c0058
 def _drawing(out, photos, path):
     "Where the drawing of a photograph goes: the same place below `out`, as JPEG"
     from facerec_nb.files import inside
     name = path.relative_to(photos) if os.path.isdir(photos) else Path(path.name)
     return inside(out, f"{name}.jpg" if name.suffix.lower() not in (".jpg", ".jpeg") else str(name))
 
+# %% ../nbs/parts/cli.ipynb #c0059
 def _drawings(out, photos, paths):
     "Where the drawings go, or `None` for each photograph when none are wanted"
     if not out: return [None]*len(paths)
@@ -380,24 +385,26 @@ def _drawings(out, photos, paths):
         raise InputError(f"--draw {out} would overwrite photographs: give another folder")
     return targets
 
-# %% ../nbs/parts/cli.ipynb #58ea4b25
+# %% ../nbs/parts/cli.ipynb #c0061
 def _numbers(*values):
     "Numbers for a column, empty where there is none"
     return ["" if v is None else f"{v:.4f}" for v in values]
 
+# %% ../nbs/parts/cli.ipynb #c0062
 def _answer_line(path, a):
     "One answer, in columns"
     box = "" if a.face is None else ",".join(f"{v:.0f}" for v in a.face.box)
     numbers = _numbers(a.similarity, a.threshold, a.probability)
     return "\t".join([one_line(path), a.status, a.name or "", *numbers, box])
 
+# %% ../nbs/parts/cli.ipynb #c0063
 def _identify(pipe, gallery, paths, threshold, top):
     "Path, problem and answers of each photograph, as they come"
     for path, faces in zip(paths, pipe.stream(paths, progress=_progress())):
         if faces.problem and len(paths) == 1: raise InputError(faces.problem)
         yield path, faces.problem, [] if faces.problem else pipe.identify(faces, gallery, threshold, top)
 
-# %% ../nbs/parts/cli.ipynb #f9c9dd86
+# %% ../nbs/parts/cli.ipynb #c0064
 def _tell_identified(found, targets, pipe, json):
     "Print and draw answers as they come; the photographs that were read, and those that were not"
     from facerec_nb.files import write_image
@@ -412,7 +419,7 @@ def _tell_identified(found, targets, pipe, json):
         done.append(dict(file=str(path), faces=[a.as_dict() for a in answers]))
     return done, skipped
 
-# %% ../nbs/parts/cli.ipynb #298522c0
+# %% ../nbs/parts/cli.ipynb #c0065
 @command
 def facerec_identify(
     photos:str, # a photograph, or a folder of them (searched recursively)
@@ -437,7 +444,7 @@ def facerec_identify(
     if skipped: print(f"{len(skipped)} of {len(paths)} photographs could not be read", file=sys.stderr)
     return int(not done)
 
-# %% ../nbs/parts/cli.ipynb #547778c5
+# %% ../nbs/parts/cli.ipynb #c0067
 @command
 def facerec_verify(
     a:str, # a photograph
@@ -456,7 +463,7 @@ def facerec_verify(
     _say(json, r, "\t".join([r["status"], *_numbers(r["similarity"], r["threshold"], r["probability"])]))
     return dict(same=0, different=3, no_face=4)[r["status"]]
 
-# %% ../nbs/parts/cli.ipynb #f2991f0a
+# %% ../nbs/parts/cli.ipynb #c0068
 @command
 def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named

@@ -6,7 +6,7 @@
 __all__ = ['LANDMARK_EPOCHS', 'EPOCHS', 'SUMMARY', 'Stages', 'AtLeast', 'analyse', 'name_people', 'group_photo', 'group_trials',
            'DemoCfg', 'summary', 'run_demo']
 
-# %% ../nbs/parts/demo.ipynb #fa117db6
+# %% ../nbs/parts/demo.ipynb #c0003
 import ast, functools, shutil, sys, time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -28,7 +28,7 @@ from .preparation import Chain, Usable, prepare, read_selected
 from .records import metric, show_metric
 from .synthetic import synthesise
 
-# %% ../nbs/parts/demo.ipynb #df3068ec
+# %% ../nbs/parts/demo.ipynb #c0007
 class Stages:
     "Runs named stages of one run folder; skips a stage whose inputs and outputs are what they were"
     def __init__(self,
@@ -47,14 +47,14 @@ class Stages:
         if not old or {name, "all"} & self.redo or old["inputs"] != key: return False
         return all(p.exists() for p in outputs) and fingerprint(*outputs) == old["outputs"]
 
-# %% ../nbs/parts/demo.ipynb #ac1b0d99
+# %% ../nbs/parts/demo.ipynb #c0009
 @patch
 def _recall(self:Stages, name):
     "The result of a stage that was run before"
     if name in self.done: return self.done[name]["result"]
     raise InputError(f"the stage {self.only!r} needs {name!r}, which has not been run in {self.run}: run it first")
 
-# %% ../nbs/parts/demo.ipynb #bd22afd7
+# %% ../nbs/parts/demo.ipynb #c0011
 @patch
 def __call__(self:Stages,
     name:str, # what the stage is called
@@ -71,7 +71,7 @@ def __call__(self:Stages,
         return self.done[name]["result"]
     return self._run(name, f, key, outputs)
 
-# %% ../nbs/parts/demo.ipynb #8ed79f86
+# %% ../nbs/parts/demo.ipynb #c0013
 @patch
 def _run(self:Stages, name, f, key, outputs):
     "Run a stage now and remember it"
@@ -86,7 +86,7 @@ def _run(self:Stages, name, f, key, outputs):
     self.say(f"{name:<12} {seconds:6.1f} s")
     return read_json(self.path)[name]["result"]
 
-# %% ../nbs/parts/demo.ipynb #27f84db8
+# %% ../nbs/parts/demo.ipynb #c0020
 @dataclass(frozen=True)
 class AtLeast:
     "Keeps the people who have enough images; a recipe for `prepare`"
@@ -98,7 +98,7 @@ class AtLeast:
         "The rows of people with enough images"
         return table[table.groupby("identity").image_id.transform("size") >= self.per_id]
 
-# %% ../nbs/parts/demo.ipynb #a5f8dc5e
+# %% ../nbs/parts/demo.ipynb #c0023
 def analyse(
     celeba:CelebA, # what load_celeba returned
 ) -> dict: # counts, shares and what was found wrong, JSON-able
@@ -111,7 +111,7 @@ def analyse(
     return dict(n_images=len(t), n_people=len(per_person), images_per_person=float(per_person.median()),
                 box_height=float(t.height.median()), shares=shares, found=found, fingerprint=celeba.fingerprint)
 
-# %% ../nbs/parts/demo.ipynb #88cf3538
+# %% ../nbs/parts/demo.ipynb #c0025
 def _probes(rows, references, strangers_per_id):
     "Rows to enrol and rows to ask about: enrolled people's test photographs, then strangers'"
     seen = rows[rows.people == "seen"]
@@ -120,7 +120,7 @@ def _probes(rows, references, strangers_per_id):
     strangers = rows[rows.people == "unseen"].groupby("identity").head(strangers_per_id)
     return enrol, known, strangers
 
-# %% ../nbs/parts/demo.ipynb #5ca86653
+# %% ../nbs/parts/demo.ipynb #c0026
 def _place(rows, source, target):
     "Copies of photographs, one folder a person: the folder a user has"
     for r in rows.itertuples():
@@ -128,7 +128,7 @@ def _place(rows, source, target):
         to.parent.mkdir(parents=True, exist_ok=True)
         if not to.exists(): shutil.copyfile(inside(source, r.image_id), to)
 
-# %% ../nbs/parts/demo.ipynb #2ba2e69b
+# %% ../nbs/parts/demo.ipynb #c0028
 def _shares(table):
     "The shares of an identification table, with 95 % intervals over people"
     known, strangers = table[table.role == "enrolled"], table[table.role == "stranger"]
@@ -139,7 +139,7 @@ def _shares(table):
     wrong = dict(false_names=share(strangers, "named"), false_names_pair_threshold=share(strangers, "named_by_pairs"))
     return dict(found_share=share(table, "found"), **right, **wrong)
 
-# %% ../nbs/parts/demo.ipynb #baacf54e
+# %% ../nbs/parts/demo.ipynb #c0029
 def _judge(row, answer, pair_threshold):
     "One line of identified.csv"
     right, nearest = f"{row.identity:05d}", answer.matches[0].name if answer.matches else None
@@ -150,23 +150,25 @@ def _judge(row, answer, pair_threshold):
     named = dict(named=answer.status == "known", named_right=answer.name == right, named_by_pairs=by_pairs)
     return asked | said | dict(found=answer.status != "no_face", nearest_right=nearest == right) | named
 
+# %% ../nbs/parts/demo.ipynb #c0030
 def _judged(asked, answers, pair_threshold):
     "The table of identified.csv"
     return pd.DataFrame([_judge(r, a, pair_threshold) for r, a in zip(asked.itertuples(), answers)])
 
-# %% ../nbs/parts/demo.ipynb #684d9e40
+# %% ../nbs/parts/demo.ipynb #c0031
 def _gallery_threshold(answers, share):
     "The cosine that gives at most `share` of these strangers' photographs a name"
     similarities = [a.similarity for a in answers if a.similarity is not None]
     return float(np.nextafter(threshold_at_far(similarities, share), 2))
 
-# %% ../nbs/parts/demo.ipynb #f2787b5d
+# %% ../nbs/parts/demo.ipynb #c0033
 def _asked(known, strangers):
     "The photographs to ask about, each with its role; every second stranger chooses the threshold"
     choosers = strangers.identity.isin(strangers.identity.unique()[::2])
     roles = choosers.map({True: "chooser", False: "stranger"})
     return pd.concat([known.assign(role="enrolled"), strangers.assign(role=roles)])
 
+# %% ../nbs/parts/demo.ipynb #c0034
 def _enrolled(pipe, run, images, rows):
     "A new gallery of the run with these photographs in it"
     _place(rows, images, run/"people")
@@ -175,7 +177,7 @@ def _enrolled(pipe, run, images, rows):
     pipe.enroll(run/"people", gallery)
     return gallery
 
-# %% ../nbs/parts/demo.ipynb #5d209fe8
+# %% ../nbs/parts/demo.ipynb #c0035
 def _answers(pipe, gallery, images, asked, false_share):
     "The answer about each photograph, once strangers have chosen the gallery's threshold"
     faces = list(pipe.stream([images/i for i in asked.image_id]))
@@ -183,7 +185,7 @@ def _answers(pipe, gallery, images, asked, false_share):
     gallery.threshold = _gallery_threshold(answers, false_share)
     return [pipe.identify(f, gallery)[0] for f in faces]
 
-# %% ../nbs/parts/demo.ipynb #3b2bc6f3
+# %% ../nbs/parts/demo.ipynb #c0036
 def name_people(
     run:str|Path, # run folder with both networks
     prepared:str|Path, # data-for-alignment
@@ -202,7 +204,7 @@ def name_people(
     thresholds = dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold())
     return _shares(table) | thresholds | dict(enrolled=len(gallery.people()), strangers=n)
 
-# %% ../nbs/parts/demo.ipynb #2f64a2c7
+# %% ../nbs/parts/demo.ipynb #c0038
 def group_photo(
     paths:Iterable, # photographs
     height:int=320, # pixels that each is scaled to
@@ -216,7 +218,7 @@ def group_photo(
     rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
     return np.concatenate(rows)
 
-# %% ../nbs/parts/demo.ipynb #75ab218e
+# %% ../nbs/parts/demo.ipynb #c0042
 def _tile_at(images, names, x, y, height=320, columns=3):
     "Which photograph of a group picture lies at a point"
     row = names[int(y//height)*columns:][:columns]
@@ -225,7 +227,7 @@ def _tile_at(images, names, x, y, height=320, columns=3):
         x -= max(1, round(w*height/h))
         if x < 0: return n
 
-# %% ../nbs/parts/demo.ipynb #39927e67
+# %% ../nbs/parts/demo.ipynb #c0044
 def _trial(pipe, reference, images, names, right):
     "Is the most similar face of the group picture in the tile of the person looked for?"
     try: ranked = pipe.rank(reference, group_photo([images/n for n in names]))
@@ -234,7 +236,7 @@ def _trial(pipe, reference, images, names, right):
     x, y = (ranked[0][0].box[:2] + ranked[0][0].box[2:])/2
     return _tile_at(images, names, x, y) == right
 
-# %% ../nbs/parts/demo.ipynb #dc5bd460
+# %% ../nbs/parts/demo.ipynb #c0045
 def _draws(rows, trials, people, seed):
     "Reference, right answer and names of the group, trial by trial"
     rng = np.random.default_rng(seed)
@@ -245,7 +247,7 @@ def _draws(rows, trials, people, seed):
         others = rng.choice(ids[ids != who], min(people, len(ids)) - 1, replace=False)
         yield reference[who], shown[who], [shown[i] for i in rng.permutation([who, *others])]
 
-# %% ../nbs/parts/demo.ipynb #375ab19b
+# %% ../nbs/parts/demo.ipynb #c0046
 def group_trials(
     run:str|Path, # run folder with both networks
     prepared:str|Path, # data-for-alignment
@@ -263,7 +265,7 @@ def group_trials(
     low, high = map(float, wilson(sum(hits), len(hits)))
     return dict(reference_first=metric(sum(hits)/len(hits), low, high, len(hits), "share of trials"))
 
-# %% ../nbs/parts/demo.ipynb #f2843f3f
+# %% ../nbs/parts/demo.ipynb #c0049
 def _from(path, node):
     "The folder or module of ours that an import statement of a file names, without its suffix; `None` for others"
     import facerec_nb
@@ -271,6 +273,7 @@ def _from(path, node):
     if node.level: return path.parents[node.level - 1].joinpath(*words)
     return root.joinpath(*words[1:]) if words[0] == root.name else None
 
+# %% ../nbs/parts/demo.ipynb #c0050
 def _imported(path):
     "Files of the package's modules that a module's file imports"
     imports = (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom))
@@ -278,7 +281,7 @@ def _imported(path):
     files = (p for base, names in found if base for p in (base, *(base/name for name in names)))
     return [p.with_suffix(".py") for p in files if p.with_suffix(".py").is_file()]
 
-# %% ../nbs/parts/demo.ipynb #b5a5a54a
+# %% ../nbs/parts/demo.ipynb #c0051
 def _code(
     *functions, # of the package
 ): # fingerprint of their modules and of what these import from the package
@@ -291,7 +294,7 @@ def _code(
         todo += _imported(path)
     return fingerprint(*sorted(seen))
 
-# %% ../nbs/parts/demo.ipynb #a6cfba94
+# %% ../nbs/parts/demo.ipynb #c0054
 def _grid(columns, size):
     "Axes without frames, two rows of them"
     import matplotlib.pyplot as plt
@@ -299,6 +302,7 @@ def _grid(columns, size):
     for a in ax.flat: a.axis("off")
     return fig, ax
 
+# %% ../nbs/parts/demo.ipynb #c0055
 def _save(fig, path):
     "Write a figure and close it"
     import matplotlib.pyplot as plt
@@ -306,7 +310,7 @@ def _save(fig, path):
     fig.savefig(path, dpi=100, bbox_inches="tight")
     plt.close(fig)
 
-# %% ../nbs/parts/demo.ipynb #fbbe47bb
+# %% ../nbs/parts/demo.ipynb #c0056
 def _unseen_faces(prepared, aligned, n):
     "Photograph, box, predicted points and aligned face of some unseen people"
     from facerec_nb.alignment import read_aligned
@@ -317,6 +321,7 @@ def _unseen_faces(prepared, aligned, n):
     photos = [inside(Path(prepared)/"images", name) for name in rows.image_id]
     return list(zip(photos, xywh_to_xyxy(boxes), points, faces[rows.index]))
 
+# %% ../nbs/parts/demo.ipynb #c0057
 def _faces_figure(prepared, aligned, path, n=8):
     "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
     found = _unseen_faces(prepared, aligned, n)
@@ -326,7 +331,7 @@ def _faces_figure(prepared, aligned, path, n=8):
         below.imshow(face)
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #46a8ad07
+# %% ../nbs/parts/demo.ipynb #c0058
 def _names_figure(run, prepared, path, n=4):
     "Answers on new photographs: enrolled people above, strangers below"
     pipe, table = FacePipeline.load(run), pd.read_csv(Path(run)/"identified.csv")
@@ -339,12 +344,12 @@ def _names_figure(run, prepared, path, n=4):
             a.set_title(f"is {r.identity:05d}" if role == "enrolled" else "is a stranger", fontsize=9)
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #07a06a70
+# %% ../nbs/parts/demo.ipynb #c0060
 def _facts(facts):
     "A dict as an HTML table, its numbers under the names that the summary gives them"
     return html_table([SUMMARY.get(k, k.replace("_", " ")), v] for k, v in facts.items())
 
-# %% ../nbs/parts/demo.ipynb #704befdf
+# %% ../nbs/parts/demo.ipynb #c0063
 LANDMARK_EPOCHS = {True: 16, False: 30} # drawn photographs, real ones
 EPOCHS = {True: 30, False: 30}
 
@@ -367,7 +372,7 @@ class DemoCfg:
         "How long the networks are trained"
         return self.landmark_epochs or LANDMARK_EPOCHS[drawn], self.epochs or EPOCHS[drawn]
 
-# %% ../nbs/parts/demo.ipynb #464eaf63
+# %% ../nbs/parts/demo.ipynb #c0066
 @dataclass(frozen=True)
 class _Demo:
     "A demo under way"
@@ -385,19 +390,20 @@ class _Demo:
     @property
     def training(self): return dict(seed=self.cfg.seed, progress=self.bars)
 
-# %% ../nbs/parts/demo.ipynb #73a4244c
+# %% ../nbs/parts/demo.ipynb #c0068
 def _draw(demo):
     "Draw the data set, unless there is one"
     people = dict(ids=demo.cfg.ids, per_id=demo.cfg.per_id, seed=demo.cfg.seed)
     draw = lambda: dict(folder=str(synthesise(demo.data, **people, progress=demo.bars)))
     if demo.drawn: demo.stage("data", draw, [people, _code(synthesise)], [demo.data])
 
+# %% ../nbs/parts/demo.ipynb #c0069
 def _kept(rows):
     "What a selection kept, counted"
     parts = {f"{p} {s}": int(n) for (p, s), n in rows.groupby(["people", "split"]).size().items()}
     return dict(n_images=len(rows), n_people=int(rows.identity.nunique()), **parts)
 
-# %% ../nbs/parts/demo.ipynb #43c9eb78
+# %% ../nbs/parts/demo.ipynb #c0070
 def _select(demo):
     "Look at the data set, and select photographs; results by stage"
     cfg, data, out = demo.cfg, demo.data, demo.prepared
@@ -409,7 +415,7 @@ def _select(demo):
     kept = demo.stage("prepare", keep, [data, repr(recipe), split, _code(prepare)], [out])
     return dict(analyse=found, prepare=kept)
 
-# %% ../nbs/parts/demo.ipynb #859a9c43
+# %% ../nbs/parts/demo.ipynb #c0072
 def _align(demo):
     "Train the landmark network and align every face; results by stage"
     from facerec_nb.alignment import align, train_landmarks
@@ -420,7 +426,7 @@ def _align(demo):
     trained = demo.stage("landmarks", train, [prepared, epochs, demo.cfg.seed, _code(train_landmarks)], [network])
     return dict(landmarks=trained, align=demo.stage("align", write, [prepared, network, _code(align)], [aligned]))
 
-# %% ../nbs/parts/demo.ipynb #7ad7ee80
+# %% ../nbs/parts/demo.ipynb #c0073
 def _recognise(demo):
     "Train both embedders and compare them; results by stage"
     from facerec_nb.recognition import evaluate, train_embedder
@@ -432,7 +438,7 @@ def _recognise(demo):
     networks = [aligned, run/"best_ce.pth", run/"best_af.pth"]
     return got | dict(evaluate=demo.stage("evaluate", lambda: evaluate(aligned, run), [*networks, _code(evaluate)]))
 
-# %% ../nbs/parts/demo.ipynb #a9ec4b0b
+# %% ../nbs/parts/demo.ipynb #c0075
 def _name(demo):
     "Names for new photographs, and a person in a group; results by stage"
     run, prepared = demo.run, demo.prepared
@@ -441,7 +447,7 @@ def _name(demo):
     found = demo.stage("groups", lambda: group_trials(run, prepared), reads, [run/"figures/group.png"])
     return dict(names=named, groups=found)
 
-# %% ../nbs/parts/demo.ipynb #82fb67f4
+# %% ../nbs/parts/demo.ipynb #c0077
 SUMMARY = dict(
     nme_unseen="landmarks: NME on unseen people",
     top1_ce="closed set, top-1: cross-entropy",
@@ -464,7 +470,7 @@ def summary(
     "The numbers that a demo ends with"
     return "\n".join(f"{text:<44} {show_metric(metrics[k])}" for k, text in SUMMARY.items() if k in metrics)
 
-# %% ../nbs/parts/demo.ipynb #3e55cb18
+# %% ../nbs/parts/demo.ipynb #c0080
 def _landmark_metrics(result):
     "The landmark stage's numbers as metrics"
     u = result["unseen"]
@@ -472,7 +478,7 @@ def _landmark_metrics(result):
                 failure_rate_10=metric(u["failure_rate_10"], n=u["n_images"], unit="share of faces"),
                 nme_unseen_guess=metric(result["guess"], n=u["n_images"], unit="of the eye distance"))
 
-# %% ../nbs/parts/demo.ipynb #962758c4
+# %% ../nbs/parts/demo.ipynb #c0081
 def _sections(got, figures):
     "The demo's own sections of the report"
     first, lm = got["analyse"], got["landmarks"]
@@ -486,7 +492,7 @@ def _sections(got, figures):
             ("Names for new photographs", _facts(got["names"]) + names),
             ("A person in a group", _facts(got["groups"]) + group)]
 
-# %% ../nbs/parts/demo.ipynb #ef50f401
+# %% ../nbs/parts/demo.ipynb #c0082
 def _report(demo, got, command):
     "Write report.html and report.json; returns the record's metrics"
     from facerec_nb.recognition import report
@@ -503,7 +509,7 @@ def _report(demo, got, command):
     write_json(run/"report.json", rec)
     return dict(metrics=rec["metrics"])
 
-# %% ../nbs/parts/demo.ipynb #99c93261
+# %% ../nbs/parts/demo.ipynb #c0084
 def _begin(run, data, cfg, redo, only, quiet):
     "A demo in its run folder, with its config written down"
     drawn, run = data is None, Path(run)
@@ -514,7 +520,7 @@ def _begin(run, data, cfg, redo, only, quiet):
     folder, bars = run/"celeba" if drawn else Path(data), not quiet and sys.stderr.isatty()
     return _Demo(run, folder, drawn, cfg, Stages(run, redo, only, say), bars)
 
-# %% ../nbs/parts/demo.ipynb #e6bec040
+# %% ../nbs/parts/demo.ipynb #c0085
 def run_demo(
     out:str|Path="runs/demo", # the run folder
     data:str|Path|None=None, # a CelebA-format folder; None draws one
