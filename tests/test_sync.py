@@ -74,15 +74,17 @@ def test_notebook_keeps_the_house_style(nb):
     if nb.name[:2].isdigit(): assert "## Findings" in nb.read_text(encoding="utf-8")
 
 
-# narrowed for the tests, because nbdev 2.4.14 does not import with fastcore 2: test_packaging.py runs the commands under both
+# narrowed for the tests, because nbdev 2.4.14 does not import with fastcore 2: test_packaging.py has the commands run
+# under both
 NARROWED = {"fastcore"}
 
 
 def test_tests_run_with_what_users_get():
-    "No other requirement of the package is narrowed for the tests: what a fresh `make demo` installs is what was tested"
+    "No other requirement of the package is narrowed for the tests: what a fresh `make demo` installs was tested"
     cfg = configparser.ConfigParser()
     cfg.read(ROOT/"settings.ini")
-    names = {k: {re.match(r"[\w-]+", r)[0] for r in cfg["DEFAULT"][k].split()} for k in ("requirements", "dev_requirements")}
+    names = {k: {re.match(r"[\w-]+", r)[0] for r in cfg["DEFAULT"][k].split()}
+             for k in ("requirements", "dev_requirements")}
     twice = names["requirements"] & names["dev_requirements"]
     assert twice == NARROWED, f"{twice - NARROWED} is required twice: say its versions once, in requirements"
 
