@@ -1,10 +1,9 @@
-<<<<<<< HEAD
 """From photographs of faces to names: `from facerec_nb import FacePipeline, Gallery, load_celeba`.
 
 A name's module is loaded when the name is first asked for, so importing facerec_nb loads nothing else."""
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = dict(
     FacePipeline="pipeline",  # a photograph in, names out
@@ -28,6 +27,3 @@ def __getattr__(name):
 
 
 def __dir__(): return sorted({*globals(), *_HOMES})
-=======
-__version__ = "0.2.0"
->>>>>>> tool
