@@ -75,6 +75,8 @@ def test_a_circle_is_drawn(built):
     assert house.circles(house.graph(root)) == ["core.a -> core.b -> core.c -> core.a: a circle"]
     built(facerec_nb__core__c="def f(): from .a import x")
     assert not house.circles(house.graph(root)), "what waits in a function closes no circle"
+    built(facerec_nb__core__c="if TYPE_CHECKING:\n    from .a import x")
+    assert not house.circles(house.graph(root)), "nor does what only a type checker sees"
 
 
 def test_a_part_that_reads_a_story_is_named(built):

@@ -47,9 +47,10 @@ def absolute(node, inside):
 
 
 def lazy_nodes(tree):
-    "The imports that wait in a function until it is called"
-    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))]
-    return {id(n) for f in functions for n in ast.walk(f) if isinstance(n, (ast.Import, ast.ImportFrom))}
+    "The imports that wait in a function until it is called, and those that only a type checker sees"
+    waiting = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+               or isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    return {id(n) for w in waiting for n in ast.walk(w) if isinstance(n, (ast.Import, ast.ImportFrom))}
 
 
 def imports(tree, inside, known):
