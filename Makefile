@@ -3,24 +3,27 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   ?=
+ARGS   ?=
+STUDY  ?= recognition
 OUT    ?= runs/$(if $(DATA),$(notdir $(patsubst %/,%,$(DATA))),demo)
 
 # idle threads go to sleep soon instead of spinning: the speed stays, and a busy machine does not stall
 export GOMP_SPINCOUNT = 20000
 
-.PHONY: help demo test check site readme clean
+.PHONY: help demo test check study site readme build clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
 	@echo "DATA=folder  a CelebA-format folder for 'make demo'; OUT=folder  where it goes; PYTHON=python3.x"
+	@echo "ARGS='...'   handed on: make demo ARGS='--ids 20 --quiet', make test ARGS='-k demo', make study STUDY=landmarks ARGS=--help"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "facerec_nb needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
 	@echo "== making the environment in $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.package: $(VENV)/bin/python settings.ini setup.py
+$(VENV)/.package: $(VENV)/bin/python settings.ini setup.py pyproject.toml
 	@echo "== installing facerec_nb and what it needs (PyTorch is large: some minutes)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	@touch $@
@@ -31,19 +34,25 @@ $(VENV)/.dev: $(VENV)/.package
 	@touch $@
 
 demo: $(VENV)/.package ## from a folder of photographs to names, with a report (DATA= for your own)
-	@$(BIN)/facerec_demo --out $(OUT) $(if $(DATA),--data $(DATA))
+	@$(BIN)/facerec_demo --out $(OUT) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: $(VENV)/.dev ## in sync, clean, lint, every notebook, the commands, the website
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.dev ## only the quick part: in sync, clean, lint
-	@$(BIN)/python -m pytest tests/test_sync.py
+check: $(VENV)/.dev ## only the quick part: in sync, clean, lint, types
+	@$(BIN)/python -m pytest tests/test_sync.py tests/test_types.py tests/test_house.py tests/test_cells.py tests/test_pages.py $(ARGS)
+
+study: $(VENV)/.dev ## rerun what made the recorded numbers (STUDY=recognition, ARGS= its options)
+	@$(BIN)/python -m studies.$(STUDY) $(ARGS)
 
 site: $(VENV)/.dev ## the website, in _docs/
-	@$(BIN)/python tools/site.py --check
+	@$(BIN)/python tools/site.py --check $(ARGS)
 
 readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
+build: $(VENV)/.dev ## sdist and wheel, in dist/
+	@$(BIN)/python -m build
+
 clean: ## remove what was made, but neither the environment nor runs/
-	rm -rf _proc _docs .pytest_cache .ruff_cache
+	rm -rf _proc _docs build dist .pytest_cache .ruff_cache .mypy_cache

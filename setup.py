@@ -10,28 +10,29 @@ config = ConfigParser(delimiters=["="])
 config.read(here/"settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
-_minors = range(int(cfg["min_python"].split(".")[1]), 14)
+_oldest = int(cfg["min_python"].split(".")[1])
+_pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in range(_oldest, 14)]
+_app = cfg["app_requirements"].split()
 _scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])
 
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(here/"README.md").read_text(encoding="utf-8") if (here/"README.md").exists() else "",
+    long_description=(here/"README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     keywords=cfg["keywords"].split(),
-    url=cfg["git_url"],
     author=cfg["author"],
     author_email=cfg["author_email"],
     license="Apache-2.0",
-    classifiers=["Intended Audience :: Developers", "Topic :: Scientific/Engineering :: Image Recognition"]
-        + [f"Programming Language :: Python :: 3.{m}" for m in _minors],
+    license_files=["LICENSE"],
+    classifiers=["Intended Audience :: Developers", "Topic :: Scientific/Engineering :: Image Recognition", *_pythons],
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=["facerec_nb", "facerec_nb.*"]),
     include_package_data=True,
     package_data={"facerec_nb": ["weights/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split() + cfg["app_requirements"].split(), "app": cfg["app_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split() + _app, "app": _app},
     entry_points={"console_scripts": _scripts, "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

@@ -7,64 +7,99 @@ __all__ = ['COLUMNS', 'describe', 'build_app', 'launch_app']
 
 # %% ../nbs/parts/app.ipynb #c0003
 import os
+from typing import TYPE_CHECKING, Any
 
 from .files import InputError, read_image
+from .gallery import Gallery
+from .pipeline import FacePipeline
+
+if TYPE_CHECKING: import gradio
 
 # %% ../nbs/parts/app.ipynb #c0007
 COLUMNS = ("status", "name", "similarity", "threshold", "probability", "score", "points")
 
+def _row(face, answer):
+    "One face in the table; without a gallery it has no answer"
+    number = lambda v: "" if v is None else f"{v:.3f}"
+    found = [number(face.score), number(face.confidence)]
+    if answer is None: return [""]*5 + found
+    numbers = map(number, (answer.similarity, answer.threshold, answer.probability))
+    return [answer.status, answer.name or "", *numbers, *found]
+
+# %% ../nbs/parts/app.ipynb #c0008
+def _summary(faces, answers):
+    "How many faces, and how many of them are known"
+    n = f"{len(faces)} face{'s' if len(faces) > 1 else ''}"
+    return f"{n}, {sum(a.status == 'known' for a in answers)} known." if answers else f"{n}."
+
+# %% ../nbs/parts/app.ipynb #c0009
 def describe(
-    pipe, # `FacePipeline`
-    gallery, # `Gallery` of the same model, or `None`: faces are found, not named
-    photo, # anything that `read_image` takes, or `None`
-    threshold:float=None, # cosine; `None`: the gallery's or the model's
-) -> tuple: # the photograph drawn on (RGB, or None), list of (aligned face, caption), rows of `COLUMNS`, one sentence
+    pipe:FacePipeline, # from the photograph to the embedding
+    gallery:Gallery|None, # of the same model; without it faces are found, not named
+    photo:Any, # anything that read_image takes, or None
+    threshold:float|None=None, # cosine; None: the gallery's or the model's
+) -> tuple: # the photograph drawn on (RGB, or None), list of (aligned face, caption), rows of COLUMNS, one sentence
     "Who is on a photograph, as pictures, rows and a sentence"
     if photo is None: return None, [], [], "Drop a photograph above."
     try:
-        img = read_image(photo); faces = pipe(img)
+        img = read_image(photo)
+        faces = pipe(img)
         answers = pipe.identify(faces, gallery, threshold) if gallery is not None and faces else None
     except InputError as e: return None, [], [], str(e)
     if not faces: return img, [], [], "No face was found."
-    number = lambda v: "" if v is None else f"{v:.3f}"
-    rows = [[*((a.status, a.name or "", number(a.similarity), number(a.threshold), number(a.probability)) if a else ("", "", "", "", "")), number(f.score), number(f.confidence)]
-            for f, a in zip(faces, answers or [None]*len(faces))]
-    said = f"{len(faces)} face{'s' if len(faces) > 1 else ''}" + (f", {sum(a.status == 'known' for a in answers)} known" if answers else "")
-    return pipe.draw(img, answers or faces), [(f.aligned, f"{i + 1}. {r[1] or r[0] or 'face'}") for i, (f, r) in enumerate(zip(faces, rows))], rows, said + "."
+    rows = [_row(f, a) for f, a in zip(faces, answers or [None]*len(faces))]
+    captions = [f"{i}. {r[1] or r[0] or 'face'}" for i, r in enumerate(rows, 1)]
+    aligned = [(f.aligned, c) for f, c in zip(faces, captions)]
+    return pipe.draw(img, answers or faces), aligned, rows, _summary(faces, answers)
 
-# %% ../nbs/parts/app.ipynb #c0013
-def build_app(
-    pipe, # `FacePipeline`
-    gallery=None, # `Gallery`, or `None`
-): # gradio `Blocks`, to be launched
-    "The page; raises `InputError` when gradio is not installed"
+# %% ../nbs/parts/app.ipynb #c0019
+def _gradio():
+    "The library of the page, which asks nobody else"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try: import gradio as gr
+    try: import gradio
     except ImportError: raise InputError('the page needs gradio: pip install "facerec_nb[app]"') from None
-    start = next((t for t in (None if gallery is None else gallery.threshold, pipe.threshold) if t is not None), 0.5)
+    return gradio
+
+# %% ../nbs/parts/app.ipynb #c0020
+def _start(pipe, gallery):
+    "Where the threshold's slider begins: the gallery's threshold, the model's, or the middle"
+    stored = (None if gallery is None else gallery.threshold, pipe.threshold)
+    return next((t for t in stored if t is not None), 0.5)
+
+# %% ../nbs/parts/app.ipynb #c0021
+def build_app(
+    pipe:FacePipeline, # from the photograph to the embedding
+    gallery:Gallery|None=None, # of the same model
+) -> "gradio.Blocks": # to be launched
+    "The page; raises InputError when gradio is not installed"
+    gr, n = _gradio(), len(gallery) if gallery else 0
     with gr.Blocks(analytics_enabled=False, title="facerec_nb") as page:
-        gr.Markdown(f"# Who is it?\n{len(gallery) if gallery else 0} people are enrolled. Nothing leaves this machine.")
+        gr.Markdown(f"# Who is it?\n{n} people are enrolled. Nothing leaves this machine.")
         with gr.Row():
             photo = gr.Image(type="filepath", sources=["upload"], label="Photograph")
             picture = gr.Image(label="Boxes, points, names", interactive=False)
-        threshold = gr.Slider(-1, 1, start, step=0.01, label="Threshold (cosine)")
+        threshold = gr.Slider(-1, 1, _start(pipe, gallery), step=0.01, label="Threshold (cosine)")
         said = gr.Textbox(label="Answer", interactive=False)
         aligned = gr.Gallery(label="Aligned faces", columns=8, height=160)
         rows = gr.Dataframe(headers=list(COLUMNS), label="Faces, largest first", interactive=False)
-        for event in (photo.change, threshold.release):
-            event(lambda p, t: describe(pipe, gallery, p, t), [photo, threshold], [picture, aligned, rows, said], api_name="describe")
+        answer, shown = lambda p, t: describe(pipe, gallery, p, t), [picture, aligned, rows, said]
+        for event in (photo.change, threshold.release): event(answer, [photo, threshold], shown, api_name="describe")
     return page
 
-# %% ../nbs/parts/app.ipynb #c0014
+# %% ../nbs/parts/app.ipynb #c0023
 def launch_app(
-    page, # from `build_app`
+    page:"gradio.Blocks", # from build_app
     port:int=7860, # of this machine
     wait:bool=True, # stay until Ctrl-C; otherwise return at once
 ) -> str: # the address
     "Serve the page to this machine only"
-    import gradio as gr
+    gr = _gradio()
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    try: address = page.launch(server_name="127.0.0.1", server_port=port, share=False, quiet=True, prevent_thread_lock=True, theme=theme, footer_links=[])[1]
+    private = dict(server_name="127.0.0.1", server_port=port, share=False)
+    quiet = dict(quiet=True, prevent_thread_lock=True, footer_links=[])
+    try: address = page.launch(**private, **quiet, theme=theme)[1]
     except OSError: raise InputError(f"port {port} is taken: give another with --port") from None
-    if wait: print(f"open {address} in a browser, end with Ctrl-C"); page.block_thread()
+    if wait:
+        print(f"open {address} in a browser, end with Ctrl-C")
+        page.block_thread()
     return address

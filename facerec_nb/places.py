@@ -28,7 +28,7 @@ def _celeba_in(place, depth):
 def find_celeba(
     places=None, # folders to look into; `None`: `$FACEREC_INPUT`, or else `INPUTS`
     depth:int=4, # levels below each
-): # the folder for `load_celeba`, or `None` when nothing is attached
+): # the folder for load_celeba, or `None` when nothing is attached
     "CelebA where notebooks' hosts attach data; raises `InputError` when `$FACEREC_INPUT` is no folder"
     named = os.environ.get("FACEREC_INPUT")
     if places is None and named and not Path(named).is_dir(): raise InputError(f"FACEREC_INPUT is {named}, which is not a folder: correct it or unset it")

@@ -58,7 +58,7 @@ def record(
     curves:dict=None, # name -> lists of numbers, ready to plot
     seeds=(), # the seeds used
     device:str=None, # `None`: this machine
-) -> dict: # the record, ready for `write_record`
+) -> dict: # the record, ready for write_record
     "One result with all that is needed to believe it or to repeat it; raises `InputError` when something is missing"
     missing = {"name", "fingerprint", "n_images", "n_people"} - set(data)
     if missing: raise InputError(f"the record {what!r} does not say the {', '.join(sorted(missing))} of its data: add it to data")
@@ -70,14 +70,14 @@ def record(
 # %% ../nbs/parts/records.ipynb #c0016
 def write_record(
     path, # `results/AREA/NAME.json`
-    rec:dict, # what `record` returned
+    rec:dict, # what record returned
 ) -> Path: # the path written
     "Write a record atomically"
     return write_json(path, rec)
 
 # %% ../nbs/parts/records.ipynb #c0019
 def show_metric(
-    m:dict, # what `metric` returned
+    m:dict, # what metric returned
     digits:int=3, # decimals
 ) -> str: # "0.500 (0.400 to 0.600, n = 100)"
     "A metric as text; a number that was not measured says so"

@@ -1,4 +1,4 @@
-"Two tests run at a time, one a core: notebooks one by one, other tests beside those of their file, whose fixtures they share."
+"Two tests run at a time, one a core: notebooks one by one, other tests beside those of their file, to share fixtures."
 import os
 
 import pytest

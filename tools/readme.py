@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-PICTURES = ROOT/"nbs/images"
+README, PICTURES = ROOT/"README.md", ROOT/"nbs/images"
 
 
 def picture(data, pictures):
@@ -27,27 +25,43 @@ def outputs(cell, pictures):
         elif "text/plain" in data: yield "```\n" + "".join(data["text/plain"]).strip("\n") + "\n```"
 
 
+def hidden(source, what):
+    "Does a cell say so in its first lines?"
+    return re.search(rf"^#\|\s*{what}", source, re.M)
+
+
+def parts(cell, pictures):
+    "A cell as pieces of Markdown"
+    source = "".join(cell["source"]).strip()
+    if hidden(source, r"hide\b"): return
+    if cell["cell_type"] == "markdown": yield source
+    if cell["cell_type"] == "code" and source:
+        code = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()
+        if code and not hidden(source, r"echo:\s*false"): yield f"```python\n{code}\n```"
+        yield from outputs(cell, pictures)
+
+
 def readme():
     "The text of README.md, and its pictures by name"
     pictures = {}
-    parts = ["<!-- made from nbs/index.ipynb by `make readme`: edit that -->"]
-    for cell in json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"]).strip()
-        if re.search(r"^#\|\s*hide\b", source, re.M): continue
-        if cell["cell_type"] == "markdown": parts.append(source)
-        elif cell["cell_type"] == "code" and source:
-            code = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()
-            if code and not re.search(r"^#\|\s*echo:\s*false", source, re.M): parts.append(f"```python\n{code}\n```")
-            parts += outputs(cell, pictures)
-    text = re.sub(r"\]\((?=[\w/]+\.ipynb)", "](nbs/", "\n\n".join(parts) + "\n")
-    return text, pictures
+    cells = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
+    pieces = ["<!-- made from nbs/index.ipynb by `make readme`: edit that -->"]
+    for cell in cells: pieces += parts(cell, pictures)
+    return re.sub(r"\]\((?=[\w/]+\.ipynb)", "](nbs/", "\n\n".join(pieces) + "\n"), pictures
+
+
+def same(text, pictures):
+    "Is what is committed what the index makes?"
+    files = {PICTURES/n: b for n, b in pictures.items()}
+    return (README.read_text(encoding="utf-8") == text
+            and all(p.exists() and p.read_bytes() == b for p, b in files.items()))
 
 
 if __name__ == "__main__":
-    path, (text, pictures) = ROOT/"README.md", readme()
+    text, pictures = readme()
     if "--check" in sys.argv:
-        same = path.read_text(encoding="utf-8") == text and all((PICTURES/n).exists() and (PICTURES/n).read_bytes() == b for n, b in pictures.items())
-        sys.exit(not same and "README.md or its pictures differ from nbs/index.ipynb: run `make readme`")
+        differ = "README.md or its pictures differ from nbs/index.ipynb: run `make readme`"
+        sys.exit(not same(text, pictures) and differ)
     PICTURES.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    README.write_text(text, encoding="utf-8")
     for n, b in pictures.items(): (PICTURES/n).write_bytes(b)
