@@ -7,6 +7,7 @@ __all__ = ['INPUTS', 'NOTHING', 'find_celeba', 'work_folder', 'run_command']
 
 # %% ../nbs/parts/places.ipynb #c0003
 import os, re, shutil, subprocess, sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from .files import InputError
@@ -14,28 +15,36 @@ from .files import InputError
 # %% ../nbs/parts/places.ipynb #c0007
 INPUTS = ("/kaggle/input", "/content/drive/MyDrive", "/content", "data") # looked into in this order
 
+def _with_pictures(folder, top):
+    "The nearest folder from `folder` up to `top` that holds a folder of pictures"
+    while folder != top and not any(d.is_dir() and d.name.lower().startswith("img") for d in folder.iterdir()):
+        folder = folder.parent
+    return folder
+
+# %% ../nbs/parts/places.ipynb #c0009
 def _celeba_in(place, depth):
     "The folder below `place` that holds identities and pictures, or `None`"
     for folder, dirs, names in os.walk(place):
-        here = Path(folder); deep = len(here.relative_to(place).parts)
         if any(re.fullmatch(r"identity_celeba.*\.(csv|txt)(\.gz)?", n, re.I) for n in names):
-            while here != place and not any(d.is_dir() and d.name.lower().startswith("img") for d in here.iterdir()): here = here.parent
-            return here
+            return _with_pictures(Path(folder), place)
+        deep = len(Path(folder).relative_to(place).parts)
         dirs[:] = [] if deep >= depth else sorted(d for d in dirs if not d.startswith((".", "__MACOSX")))
     return None
 
-# %% ../nbs/parts/places.ipynb #c0008
+# %% ../nbs/parts/places.ipynb #c0011
 def find_celeba(
-    places=None, # folders to look into; `None`: `$FACEREC_INPUT`, or else `INPUTS`
+    places:Iterable|None=None, # folders to look into; `None`: `$FACEREC_INPUT`, or else Kaggle's and Colab's
     depth:int=4, # levels below each
-): # the folder for load_celeba, or `None` when nothing is attached
+) -> Path|None: # the folder for load_celeba, or `None` when nothing is attached
     "CelebA where notebooks' hosts attach data; raises `InputError` when `$FACEREC_INPUT` is no folder"
     named = os.environ.get("FACEREC_INPUT")
-    if places is None and named and not Path(named).is_dir(): raise InputError(f"FACEREC_INPUT is {named}, which is not a folder: correct it or unset it")
-    found = (_celeba_in(Path(p), depth) for p in places or ([named] if named else INPUTS) if Path(p).is_dir())
-    return next((f for f in found if f), None)
+    if places is None and named and not Path(named).is_dir():
+        raise InputError(f"FACEREC_INPUT is {named}, which is not a folder: correct it or unset it")
+    for p in map(Path, places or ([named] if named else INPUTS)):
+        if p.is_dir() and (found := _celeba_in(p, depth)): return found
+    return None
 
-# %% ../nbs/parts/places.ipynb #c0013
+# %% ../nbs/parts/places.ipynb #c0017
 def work_folder(
     name:str="", # a folder in it, which is not made: the functions that write do that
 ) -> Path: # `$FACEREC_WORK`, `/kaggle/working`, `/content`, or `runs/notebooks` here
@@ -43,21 +52,34 @@ def work_folder(
     hosts = [p for p in (Path("/kaggle/working"), Path("/content")) if p.is_dir()]
     return Path(os.environ.get("FACEREC_WORK") or (hosts or ["runs/notebooks"])[0])/name
 
-# %% ../nbs/parts/places.ipynb #c0016
+# %% ../nbs/parts/places.ipynb #c0021
+def _script(name):
+    "The path of one of the package's commands; raises `InputError`"
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    script = shutil.which(name, path=os.pathsep.join(folders))
+    if script and name.startswith("facerec_"): return script
+    raise InputError(f"{name!r} is not a command of the package: they begin with facerec_, see facerec_demo --help")
+
+# %% ../nbs/parts/places.ipynb #c0022
+def _processes():
+    "One process per GPU, or one"
+    import torch
+    return max(1, torch.cuda.device_count())
+
 def run_command(
     *words, # a command of the package and its arguments, for example 'facerec_train_embedder', folder, run
-    processes:int=None, # how many share a training; `None`: one a GPU, or one
+    processes:int|None=None, # how many share a training; `None`: one per GPU, or one
     quiet:bool=False, # keep what it prints to itself
 ) -> None:
     "Run a command on all GPUs, its output as it comes; raises `InputError` when it fails"
-    if processes is None:
-        import torch
-        processes = max(1, torch.cuda.device_count())
-    name, *rest = map(str, words); script = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}") # this Python's own first
-    if not (script and name.startswith("facerec_")): raise InputError(f"{name!r} is not a command of the package: they begin with facerec_, see facerec_demo --help")
-    many = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--no-python"] if processes > 1 else []
-    done = subprocess.run([*many, script, *rest], capture_output=quiet)
+    name, *rest = map(str, words)
+    script, n, launcher = _script(name), processes or _processes(), []
+    if n > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc-per-node={n}", "--no-python"]
+    done = subprocess.run([*launcher, script, *rest], capture_output=quiet)
     if done.returncode: raise InputError(f"{name} ended with {done.returncode}: what it printed says why")
 
-# %% ../nbs/parts/places.ipynb #c0021
-NOTHING = "Nothing is attached here: on Kaggle add CelebA's original photographs and annotations as input, elsewhere set FACEREC_INPUT"
+# %% ../nbs/parts/places.ipynb #c0029
+NOTHING = ("Nothing is attached here: on Kaggle add CelebA's original photographs and annotations as input, "
+           "elsewhere set FACEREC_INPUT")

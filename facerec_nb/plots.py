@@ -7,6 +7,8 @@ __all__ = ['COLOURS', 'style', 'show_images', 'draw_face', 'plot_log', 'plot_cdf
            'plot_tsne', 'plot_heat']
 
 # %% ../nbs/parts/plots.ipynb #c0003
+from typing import Any # stands for matplotlib's axes and figures, which are not imported before something is drawn
+
 import numpy as np
 
 from .files import InputError
@@ -15,17 +17,22 @@ from .files import InputError
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#4D4D4D", "#F0E442"] # Okabe-Ito
 
 # %% ../nbs/parts/plots.ipynb #c0008
-def style():
+_STYLE = {
+    "figure.figsize": (5.2, 3.4), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
+    "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left", "axes.edgecolor": "#888888",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": "#E6E6E6", "grid.linewidth": 0.8, "lines.linewidth": 1.8,
+    "legend.frameon": False, "legend.fontsize": 9, "image.cmap": "cividis", "image.interpolation": "nearest",
+}
+
+# %% ../nbs/parts/plots.ipynb #c0009
+def style() -> None:
     "Set matplotlib to the project's style, for this process"
     import matplotlib as mpl
     from cycler import cycler
-    mpl.rcParams.update({
-        "figure.figsize": (5.2, 3.4), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True, "font.size": 10, "axes.titlesize": 11,
-        "axes.titlelocation": "left", "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888",
-        "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.8, "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 9,
-        "image.cmap": "cividis", "image.interpolation": "nearest"})
+    mpl.rcParams.update(_STYLE | {"axes.prop_cycle": cycler(color=COLOURS)})
 
-# %% ../nbs/parts/plots.ipynb #c0010
+# %% ../nbs/parts/plots.ipynb #c0011
 def _axis(ax, title, x, y, **figure):
     "The axis given, or that of a new figure, with title and axis names"
     import matplotlib.pyplot as plt
@@ -33,142 +40,177 @@ def _axis(ax, title, x, y, **figure):
     ax.set(title=title, xlabel=x, ylabel=y)
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0017
+# %% ../nbs/parts/plots.ipynb #c0018
 def _picture(img):
     "RGB uint8 `(H, W, 3)` or grey; refuses channels-first"
     img = np.asarray(img)
-    if img.ndim == 3 and img.shape[2] not in (3, 4): raise InputError(f"a picture to show must be (H, W, 3) or (H, W), this one is {img.shape}: move the channels last")
-    return img
+    if img.ndim != 3 or img.shape[2] in (3, 4): return img
+    raise InputError(f"a picture to show must be (H, W, 3) or (H, W), this one is {img.shape}: move the channels last")
 
-# %% ../nbs/parts/plots.ipynb #c0019
+# %% ../nbs/parts/plots.ipynb #c0020
+def _sheet(n, ncol, size, titles, title):
+    "A figure with a grid of empty axes for `n` pictures, and the axes"
+    import matplotlib.pyplot as plt
+    ncol = min(ncol, n)
+    nrow = -(-n//ncol)
+    height = nrow*(size + (0.25 if titles else 0)) + (0.35 if title else 0)
+    fig, axs = plt.subplots(nrow, ncol, figsize=(ncol*size, height), squeeze=False)
+    for ax in axs.flat: ax.axis("off")
+    if title: fig.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return fig, axs.flat
+
+# %% ../nbs/parts/plots.ipynb #c0021
 def show_images(
     imgs, # RGB uint8 arrays `(H, W, 3)`, sizes may differ
-    titles=None, # one short text a picture
-    ncol:int=8, # pictures a row
-    size:float=1.2, # inches a picture
+    titles=None, # one short text per picture
+    ncol:int=8, # pictures per row
+    size:float=1.2, # inches per picture
     points=None, # `(N, P, 2)` or list of `(P, 2)`, x and y in each picture's pixels
-    title:str=None, # above the whole sheet
-): # the figure
+    title:str|None=None, # above the whole sheet
+) -> Any: # the figure
     "A sheet of pictures"
-    import matplotlib.pyplot as plt
     imgs = [_picture(i) for i in imgs]
-    ncol = min(ncol, len(imgs)); nrow = -(-len(imgs)//ncol)
-    fig, axs = plt.subplots(nrow, ncol, figsize=(ncol*size, nrow*(size + 0.25*bool(titles)) + 0.35*bool(title)), squeeze=False)
-    for ax in axs.flat: ax.axis("off")
-    for i, (ax, img) in enumerate(zip(axs.flat, imgs)):
+    fig, axs = _sheet(len(imgs), ncol, size, titles is not None, title)
+    for i, (ax, img) in enumerate(zip(axs, imgs)):
         ax.imshow(img, cmap="gray", interpolation="antialiased")
         if titles is not None: ax.set_title(str(titles[i]), fontsize=8, loc="center", pad=2)
-        if points is not None: ax.scatter(*np.asarray(points[i]).T, s=6, c=COLOURS[1], edgecolors="black", linewidths=0.4)
-    if title: fig.suptitle(title, x=0.01, ha="left", fontsize=11)
+        if points is None: continue
+        ax.scatter(*np.asarray(points[i]).T, s=6, c=COLOURS[1], edgecolors="black", linewidths=0.4)
     return fig
 
-# %% ../nbs/parts/plots.ipynb #c0026
+# %% ../nbs/parts/plots.ipynb #c0028
+def _box(ax, box, colour, label):
+    "A box, and its name on a background above it"
+    x1, y1, x2, y2 = box
+    ax.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], c=colour, lw=2)
+    if label is None: return
+    behind = dict(facecolor=colour, edgecolor="none", pad=1.5)
+    ax.text(x1, y1, str(label), fontsize=9, color="white", va="bottom", bbox=behind)
+
+# %% ../nbs/parts/plots.ipynb #c0029
 def draw_face(
     img, # RGB uint8 `(H, W, 3)`
     box=None, # one box `x1, y1, x2, y2` or several `(F, 4)`, pixels
     points=None, # `(5, 2)` or `(F, 5, 2)`, pixels
-    labels=None, # one text a box
-    ax=None, # axis to draw on
+    labels=None, # one text per box
+    ax:Any=None, # axis to draw on
     size:float=4, # inches of the longer side, when there is no axis
-): # the axis
+) -> Any: # the axis
     "A photograph with boxes, points and names"
-    img = _picture(img); h, w = img.shape[:2]
+    img = _picture(img)
+    h, w = img.shape[:2]
     ax = _axis(ax, None, None, None, figsize=(w*size/max(h, w), h*size/max(h, w)))
-    ax.imshow(img, interpolation="antialiased"); ax.axis("off")
-    for i, (x1, y1, x2, y2) in enumerate(np.reshape([] if box is None else box, (-1, 4))):
-        c = COLOURS[i % 6]
-        ax.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], c=c, lw=2)
-        if labels is not None: ax.text(x1, y1, str(labels[i]), fontsize=9, color="white", va="bottom", bbox=dict(facecolor=c, edgecolor="none", pad=1.5))
-    for p in [] if points is None else np.reshape(points, (-1, np.shape(points)[-2], 2)): ax.scatter(*p.T, s=14, c="white", edgecolors="black", linewidths=0.8, zorder=3)
-    ax.set_xlim(-0.5, w - 0.5); ax.set_ylim(h - 0.5, -0.5)
+    ax.imshow(img, interpolation="antialiased")
+    ax.axis("off")
+    for i, b in enumerate(np.reshape([] if box is None else box, (-1, 4))):
+        _box(ax, b, COLOURS[i % 6], None if labels is None else labels[i])
+    for p in [] if points is None else np.reshape(points, (-1, np.shape(points)[-2], 2)):
+        ax.scatter(*p.T, s=14, c="white", edgecolors="black", linewidths=0.8, zorder=3)
+    ax.set_xlim(-0.5, w - 0.5)
+    ax.set_ylim(h - 0.5, -0.5)
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0031
+# %% ../nbs/parts/plots.ipynb #c0034
 def plot_log(
-    log, # data frame with columns `model`, `epoch` and the wanted one (`training.read_log`)
+    log, # data frame with columns `model`, `epoch` and the wanted one
     column:str="loss", # what to draw
-    title:str=None, # default: the column's name
-    ylabel:str=None, # name and unit of the axis
-    ax=None, # axis to draw on
-    **line, # for `ax.plot`
-): # the axis
-    "One number over the epochs, one line a model"
-    if column not in log: raise InputError(f"the log has no column {column!r}: choose one of {', '.join(log.columns)}")
-    rows = log.dropna(subset=[column])
-    ax = _axis(ax, title or column, "epoch", ylabel or column); ax.xaxis.get_major_locator().set_params(integer=True)
-    for name, r in rows.groupby("model", sort=False): ax.plot(r["epoch"], r[column], marker="." if len(r) < 40 else None, label=name, **line)
+    title:str|None=None, # default: the column's name
+    ylabel:str|None=None, # name and unit of the axis
+    ax:Any=None, # axis to draw on
+    **line, # for matplotlib's plot
+) -> Any: # the axis
+    "One number over the epochs, one line per model"
+    if column not in log:
+        raise InputError(f"the log has no column {column!r}: choose one of {', '.join(log.columns)}")
+    ax = _axis(ax, title or column, "epoch", ylabel or column)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    for name, r in log.dropna(subset=[column]).groupby("model", sort=False):
+        ax.plot(r["epoch"], r[column], marker="." if len(r) < 40 else None, label=name, **line)
     ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0036
+# %% ../nbs/parts/plots.ipynb #c0039
 def plot_cdf(
     values, # `(N,)`, or name -> `(N,)`
     title:str="", # what was measured
     xlabel:str="NME (share of the eye distance)", # name and unit
-    xmax:float=None, # right end; default: the 99th percentile of all
-    mark:float=None, # vertical line, e.g. the failure limit
-    ax=None, # axis to draw on
-): # the axis
+    xmax:float|None=None, # right end; default: the 99th percentile of all
+    mark:float|None=None, # vertical line, e.g. the failure limit
+    ax:Any=None, # axis to draw on
+) -> Any: # the axis
     "Share of samples up to each value; `n` in the legend"
     values = values if isinstance(values, dict) else {"all": values}
+    values = {name: np.sort(np.asarray(v, float).ravel()) for name, v in values.items()}
     ax = _axis(ax, title, xlabel, "share of samples")
     for name, v in values.items():
-        v = np.sort(np.asarray(v, float).ravel())
-        ax.step(np.r_[0, v], np.r_[0, np.arange(1, len(v) + 1)/len(v)], where="post", label=f"{name} (n = {len(v):,})")
+        share = np.arange(1, len(v) + 1)/len(v)
+        ax.step(np.r_[0, v], np.r_[0, share], where="post", label=f"{name} (n = {len(v):,})")
     if mark is not None: ax.axvline(mark, c="#888888", ls="--", lw=1)
-    ax.set(xlim=(0, xmax or np.percentile(np.concatenate([np.ravel(v) for v in values.values()]), 99)), ylim=(0, 1.02)); ax.legend()
+    if not xmax: xmax = np.percentile(np.concatenate(list(values.values())), 99)
+    ax.set(xlim=(0, xmax), ylim=(0, 1.02))
+    ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0041
+# %% ../nbs/parts/plots.ipynb #c0044
 def plot_hist(
     genuine, # similarities of pairs of one person
     impostor, # similarities of pairs of two people
     title:str="Similarity of pairs", # what was compared
-    threshold:float=None, # vertical line
+    threshold:float|None=None, # vertical line
     xlabel:str="cosine similarity", # name of the score
     bins:int=60, # over the range of both
-    ax=None, # axis to draw on
-): # the axis
+    ax:Any=None, # axis to draw on
+) -> Any: # the axis
     "Genuine and impostor scores as two histograms of equal area"
     ax = _axis(ax, title, xlabel, "share of pairs")
     edges = np.histogram_bin_edges(np.r_[genuine, impostor], bins)
     for name, v, c in (("different people", impostor, COLOURS[1]), ("same person", genuine, COLOURS[0])):
-        ax.hist(v, edges, weights=np.full(len(v), 1/len(v)), color=c, alpha=0.6, label=f"{name} (n = {len(v):,})")
-    if threshold is not None: ax.axvline(threshold, c="black", ls="--", lw=1, label=f"threshold {threshold:.2f}")
+        share = np.full(len(v), 1/len(v))
+        ax.hist(v, edges, weights=share, color=c, alpha=0.6, label=f"{name} (n = {len(v):,})")
+    if threshold is not None:
+        ax.axvline(threshold, c="black", ls="--", lw=1, label=f"threshold {threshold:.2f}")
     ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0046
+# %% ../nbs/parts/plots.ipynb #c0049
+def _chance(ax, log):
+    "The line of a coin that is thrown for each pair, over the range that was measured"
+    lo = min(line.get_xdata()[0] for line in ax.lines) if log else 0
+    x = np.geomspace(lo, 1, 50) if log else np.linspace(0, 1, 50)
+    ax.plot(x, x, c="#888888", ls=":", lw=1, label="chance")
+    ax.set(xlim=(lo, 1), ylim=(0, 1.02))
+    if log: ax.set_xscale("log")
+
+# %% ../nbs/parts/plots.ipynb #c0050
 def plot_roc(
-    curves, # name -> `(fpr, tpr)` or `(fpr, tpr, thresholds)`
+    curves:dict, # name -> `(fpr, tpr)` or `(fpr, tpr, thresholds)`
     title:str="Verification", # what was compared, with n
     xlabel:str="false match rate (share of impostor pairs)", # name and unit
     ylabel:str="true match rate (share of genuine pairs)", # name and unit
     log:bool=True, # logarithmic false match rate
-    ax=None, # axis to draw on
-): # the axis
+    ax:Any=None, # axis to draw on
+) -> Any: # the axis
     "ROC curves, false match rate logarithmic"
     ax = _axis(ax, title, xlabel, ylabel)
     for name, (fpr, tpr, *_) in curves.items():
-        fpr, tpr = np.asarray(fpr), np.asarray(tpr); keep = fpr > 0 if log else np.full(len(fpr), True)
+        fpr, tpr = np.asarray(fpr), np.asarray(tpr)
+        keep = fpr > 0 if log else np.full(len(fpr), True)
         ax.plot(fpr[keep], tpr[keep], label=name, drawstyle="steps-post")
-    if log: ax.set_xscale("log")
-    lo = min(l.get_xdata()[0] for l in ax.lines) if log else 0
-    x = np.geomspace(lo, 1, 50) if log else np.linspace(0, 1, 50)
-    ax.plot(x, x, c="#888888", ls=":", lw=1, label="chance"); ax.set(xlim=(lo, 1), ylim=(0, 1.02)); ax.legend()
+    _chance(ax, log)
+    ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0051
+# %% ../nbs/parts/plots.ipynb #c0055
 def plot_lines(
     x, # shared x values
-    ys, # name -> y values
+    ys:dict, # name -> y values
     title:str="", # what is shown, with n
     xlabel:str="", # name and unit
     ylabel:str="", # name and unit
     logx:bool=False, # logarithmic x
-    bands=None, # name -> (low, high), drawn as area
-    ax=None, # axis to draw on
-): # the axis
+    bands:dict|None=None, # name -> (low, high), drawn as area
+    ax:Any=None, # axis to draw on
+) -> Any: # the axis
     "Several named lines over one axis, with intervals where given"
     ax = _axis(ax, title, xlabel, ylabel)
     for name, y in ys.items():
@@ -178,47 +220,74 @@ def plot_lines(
     if len(ys) > 1: ax.legend()
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0056
+# %% ../nbs/parts/plots.ipynb #c0060
+def _some_people(ids, n, seed):
+    "Up to `n` of the people with two or more faces, chosen by the seed, in order"
+    people, count = np.unique(ids, return_counts=True)
+    return np.sort(np.random.default_rng(seed).permutation(people[count > 1])[:n])
+
+# %% ../nbs/parts/plots.ipynb #c0061
+def _tsne(emb, seed):
+    "Embeddings as points of the plane `(N, 2)`"
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+    tsne = TSNE(init="pca", perplexity=min(30, (len(emb) - 1)/3), metric="cosine", random_state=seed)
+    with threadpool_limits(1): return tsne.fit_transform(emb)
+
+# %% ../nbs/parts/plots.ipynb #c0063
+def _colours(n):
+    "As many colours, `(n, 4)`, neighbours far apart"
+    import matplotlib.pyplot as plt
+    return plt.cm.turbo(np.arange(n)*0.381966 % 1)
+
+# %% ../nbs/parts/plots.ipynb #c0064
 def plot_tsne(
     emb, # `(N, D)` embeddings
     ids, # `(N,)` person of each
     n_ids:int=50, # people drawn at most, chosen by the seed among those with two or more faces
     seed:int=0, # of the choice and of t-SNE
     title:str="t-SNE", # n is added
-    ax=None, # axis to draw on
-): # the axis
-    "Embeddings in the plane, one colour and mark a person"
-    import matplotlib.pyplot as plt
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
+    ax:Any=None, # axis to draw on
+) -> Any: # the axis
+    "Embeddings in the plane, one colour and mark per person"
     emb, ids = np.asarray(emb), np.asarray(ids)
-    people, count = np.unique(ids, return_counts=True); people = people[count > 1]
-    people = np.sort(np.random.default_rng(seed).permutation(people)[:n_ids]); keep = np.isin(ids, people)
-    if keep.sum() < 5: raise InputError(f"t-SNE needs at least 5 faces of people with two or more, there are {keep.sum()}: give more")
-    with threadpool_limits(1): xy = TSNE(init="pca", perplexity=min(30, (keep.sum() - 1)/3), metric="cosine", random_state=seed).fit_transform(emb[keep])
-    ax = _axis(ax, f"{title} (n = {keep.sum():,} faces, {len(people)} people)", None, None, figsize=(4.6, 4.6))
+    people = _some_people(ids, n_ids, seed)
+    emb, ids = emb[np.isin(ids, people)], ids[np.isin(ids, people)]
+    if len(ids) < 5:
+        raise InputError(f"t-SNE needs at least 5 faces of people with two or more, there are {len(ids)}: give more")
+    xy = _tsne(emb, seed)
+    ax = _axis(ax, f"{title} (n = {len(ids):,} faces, {len(people)} people)", None, None, figsize=(4.6, 4.6))
+    colours = _colours(len(people))
     for i, p in enumerate(people):
-        at = ids[keep] == p
-        ax.scatter(*xy[at].T, s=16, color=plt.cm.turbo(i*0.381966 % 1), marker="o^sDvP"[i % 6], edgecolors="white", linewidths=0.3)
-    ax.set(xticks=[], yticks=[]); ax.grid(False)
+        ax.scatter(*xy[ids == p].T, s=16, color=colours[i], marker="o^sDvP"[i % 6], edgecolors="white", linewidths=0.3)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
     return ax
 
-# %% ../nbs/parts/plots.ipynb #c0061
+# %% ../nbs/parts/plots.ipynb #c0069
+def _write_numbers(ax, values, fmt):
+    "The numbers of a table on its colours: black on light, white on dark"
+    middle = (np.nanmin(values) + np.nanmax(values))/2
+    for (i, j), v in np.ndenumerate(values):
+        colour = "black" if v > middle else "white"
+        ax.text(j, i, fmt.format(v), ha="center", va="center", fontsize=8, color=colour)
+
+# %% ../nbs/parts/plots.ipynb #c0070
 def plot_heat(
     table, # data frame or 2-d array
     title:str="", # what the numbers are, with n
     xlabel:str="", # of the columns
     ylabel:str="", # of the rows
     fmt:str="{:,.0f}", # how a number is written
-    ax=None, # axis to draw on
-): # the axis
+    ax:Any=None, # axis to draw on
+) -> Any: # the axis
     "A table as colours with its numbers written on them"
-    values = np.asarray(table, float); rows, cols = values.shape
+    values = np.asarray(table, float)
+    rows, cols = values.shape
     ax = _axis(ax, title, xlabel, ylabel, figsize=(min(8, 1.4 + 0.62*cols), 1.2 + 0.36*rows))
-    ax.imshow(values, aspect="auto"); ax.grid(False)
-    light = values > (np.nanmin(values) + np.nanmax(values))/2
-    for i in range(rows):
-        for j in range(cols): ax.text(j, i, fmt.format(values[i, j]), ha="center", va="center", fontsize=8, color="black" if light[i, j] else "white")
+    ax.imshow(values, aspect="auto")
+    ax.grid(False)
+    _write_numbers(ax, values, fmt)
     ax.set(xticks=range(cols), yticks=range(rows))
     if hasattr(table, "columns"): ax.set(xticklabels=table.columns, yticklabels=table.index)
     return ax

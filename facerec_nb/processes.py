@@ -7,6 +7,7 @@ __all__ = ['join_processes', 'own_rows', 'gather_rows', 'in_parts', 'same_buffer
 
 # %% ../nbs/parts/processes.ipynb #c0003
 import os
+from collections.abc import Callable
 
 import torch
 from torch import distributed as dist
@@ -23,11 +24,13 @@ def join_processes(
 # %% ../nbs/parts/processes.ipynb #c0009
 def own_rows(
     n:int, # rows there are
-    rank:int=None, # whose; `None`: this process's
-    world:int=None, # how many processes; `None`: as many as there are
+    rank:int|None=None, # whose; `None`: this process's
+    world:int|None=None, # how many processes; `None`: as many as there are
 ) -> slice: # contiguous; the shares of all processes are the n rows
     "The share of one process"
-    if rank is None: me = join_processes(); rank, world = me.process_index, me.num_processes
+    if rank is None:
+        me = join_processes()
+        rank, world = me.process_index, me.num_processes
     return slice(n*rank//world, n*(rank + 1)//world)
 
 # %% ../nbs/parts/processes.ipynb #c0012
@@ -38,15 +41,17 @@ def gather_rows(
     "The shares of all processes put together; every process must call it"
     world = join_processes().num_processes
     if world == 1: return x
-    shares = [own_rows(n, r, world) for r in range(world)]; longest = max(s.stop - s.start for s in shares)
-    mine = x.new_zeros(longest, *x.shape[1:]); mine[:len(x)] = x
+    shares = [own_rows(n, r, world) for r in range(world)]
+    longest = max(s.stop - s.start for s in shares)
+    mine = x.new_zeros(longest, *x.shape[1:])
+    mine[:len(x)] = x
     got = [torch.empty_like(mine) for _ in range(world)]
     dist.all_gather(got, mine)
     return torch.cat([g[:s.stop - s.start] for g, s in zip(got, shares)])
 
 # %% ../nbs/parts/processes.ipynb #c0015
 def in_parts(
-    f, # `f(rows)`: a slice -> tensor with one row each
+    f:Callable, # `f(rows)`: a slice -> tensor with one row each
     n:int, # rows there are
 ) -> torch.Tensor: # `(n, ...)`, the same in every process
     "Compute rows in all processes, each its share; every process must call it"
@@ -56,7 +61,7 @@ def in_parts(
 # %% ../nbs/parts/processes.ipynb #c0018
 def same_buffers(
     module:torch.nn.Module, # its buffers are overwritten, except in the first process
-):
+) -> None:
     "Give every process the buffers of the first"
     if join_processes().num_processes > 1:
         for b in module.buffers(): dist.broadcast(b, 0)
