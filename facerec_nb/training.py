@@ -6,7 +6,7 @@
 __all__ = ['FitCfg', 'RunCfg', 'lr_at', 'amp_dtype', 'ArrayData', 'batches', 'seed_everything', 'read_log', 'pack_state',
            'unpack_state', 'fit']
 
-# %% ../nbs/parts/training.ipynb #f1809099
+# %% ../nbs/parts/training.ipynb #2b76cac3
 import dataclasses, itertools, json, math, os, random, re, time
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from .checkpoint import load_checkpoint, load_weights, save_checkpoint
 from .files import InputError, atomic_path
 from .processes import gather_rows, join_processes, own_rows, same_buffers
 
-# %% ../nbs/parts/training.ipynb #ea106d52
+# %% ../nbs/parts/training.ipynb #ea3785bf
 @dataclasses.dataclass(frozen=True)
 class FitCfg:
     "Settings of one training run; raises `InputError` for values that cannot be meant"
@@ -41,7 +41,7 @@ class FitCfg:
 
     def __post_init__(self): _check_settings(self)
 
-# %% ../nbs/parts/training.ipynb #16b0d709
+# %% ../nbs/parts/training.ipynb #d8e26ef8
 _CHOICES = dict(schedule=("cosine", "constant"), precision=("auto", "fp32", "bf16", "fp16"))
 
 def _check_settings(cfg):
@@ -55,7 +55,7 @@ def _check_settings(cfg):
     raise InputError(f"lr is {cfg.lr} and warmup {cfg.warmup}: "
                      "lr must be above 0, warmup a share of the steps, below 1")
 
-# %% ../nbs/parts/training.ipynb #838e2ea9
+# %% ../nbs/parts/training.ipynb #e221fd34
 @dataclasses.dataclass(frozen=True)
 class RunCfg:
     "Where a run writes, which of its epochs is the best, where it begins and ends"
@@ -63,13 +63,13 @@ class RunCfg:
     name:str="model" # of best_NAME.pth and last_NAME.pth, and of the model in log.jsonl
     monitor:str="loss" # number in the log that chooses the best epoch; 'loss' is the training loss
     mode:str="min" # is a smaller ('min') or a larger ('max') number better
-    checkpoint:dict|Callable|None=None # kind, arch, preprocessing ... for save_checkpoint, or a function that makes them
+    checkpoint:dict|Callable|None=None # kind, arch ... for save_checkpoint, or a function that makes them
     resume:bool=False # go on from last_NAME.pth when there is one
     until:int|None=None # stop after this epoch, to be resumed later
     groups:np.ndarray|None=None # (n,) group of each training row, see `batches`
     progress:bool=False # show a progress bar
 
-# %% ../nbs/parts/training.ipynb #5e726165
+# %% ../nbs/parts/training.ipynb #69274e43
 def _run_cfg(run, changes):
     "A folder or settings, and single settings by name, as one `RunCfg`; raises `InputError` for an unknown name"
     known = [f.name for f in dataclasses.fields(RunCfg)]
@@ -78,7 +78,7 @@ def _run_cfg(run, changes):
     cfg = dataclasses.replace(run if isinstance(run, RunCfg) else RunCfg(run), **changes)
     return dataclasses.replace(cfg, folder=Path(cfg.folder) if cfg.folder else None)
 
-# %% ../nbs/parts/training.ipynb #a6ea2c10
+# %% ../nbs/parts/training.ipynb #cc846eb8
 def lr_at(
     step:int, # 0 for the first batch
     total:int, # batches in the whole run
@@ -90,20 +90,20 @@ def lr_at(
     if cfg.schedule == "constant": return cfg.lr
     return cfg.lr*0.5*(1 + math.cos(math.pi*(step - warm)/max(1, total - warm)))
 
-# %% ../nbs/parts/training.ipynb #f02e8e0c
+# %% ../nbs/parts/training.ipynb #5a703726
 def _bf16_allowed():
     "May torch and oneDNN use the instructions that compute in bfloat16?"
     isa = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
     return (torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
             and any(k in isa for k in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")))
 
-# %% ../nbs/parts/training.ipynb #f5f59b39
+# %% ../nbs/parts/training.ipynb #d622fcd8
 def _cpu_has_bf16():
     "Does this processor compute in bfloat16 itself, rather than emulate it?"
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(has and has() and _bf16_allowed())
 
-# %% ../nbs/parts/training.ipynb #e699ab4c
+# %% ../nbs/parts/training.ipynb #bae7a6cd
 def amp_dtype(
     device:str|torch.device, # 'cpu', 'cuda', ...
 ) -> torch.dtype: # bfloat16, float16, or float32 for no mixed precision
@@ -112,7 +112,7 @@ def amp_dtype(
     if kind == "cuda": return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     return torch.bfloat16 if kind == "cpu" and _cpu_has_bf16() else torch.float32
 
-# %% ../nbs/parts/training.ipynb #11db4c46
+# %% ../nbs/parts/training.ipynb #148cc5bf
 def _tensor(a):
     "Rows of an array as tensor: pictures to (N, 3, H, W), whole numbers to int64, floats to float32"
     t = torch.from_numpy(np.ascontiguousarray(a))
@@ -120,7 +120,7 @@ def _tensor(a):
     if t.dtype == torch.bool: return t
     return t.float() if t.is_floating_point() else t.long()
 
-# %% ../nbs/parts/training.ipynb #f54cec03
+# %% ../nbs/parts/training.ipynb #8a4b4af9
 def _check_arrays(arrays):
     "Raise `InputError` unless the arrays are equally long, not empty, and hold numbers"
     n = {k: len(v) for k, v in arrays.items()}
@@ -129,7 +129,7 @@ def _check_arrays(arrays):
     bad = [k for k, v in arrays.items() if v.dtype.kind not in "biuf"]
     if bad: raise InputError(f"{bad[0]!r} holds {arrays[bad[0]].dtype}, not numbers: convert it first")
 
-# %% ../nbs/parts/training.ipynb #3d038b6c
+# %% ../nbs/parts/training.ipynb #d52628f4
 class ArrayData(torch.utils.data.Dataset):
     "Equally long arrays by name; a batch is a dict of tensors, uint8 pictures (N, H, W, 3) come out as (N, 3, H, W)"
     def __init__(self,
@@ -142,12 +142,12 @@ class ArrayData(torch.utils.data.Dataset):
     def __getitem__(self, i): return {k: v[0] for k, v in self.__getitems__([i]).items()}
     def __repr__(self): return f"ArrayData({', '.join(f'{k}: {v.dtype} {v.shape}' for k, v in self.arrays.items())})"
 
-# %% ../nbs/parts/training.ipynb #e399afba
+# %% ../nbs/parts/training.ipynb #5ad81e11
 def _mix(*numbers):
     "One seed out of several numbers"
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
-# %% ../nbs/parts/training.ipynb #91c3b4d1
+# %% ../nbs/parts/training.ipynb #53687b69
 def _side_by_side(order, groups, together, g):
     "The order with its rows moved so that `together` of one group follow each other"
     order = order[np.argsort(groups[order], kind="stable")]
@@ -156,7 +156,7 @@ def _side_by_side(order, groups, together, g):
     chunk = np.cumsum(rank % together == 0) - 1
     return order[np.argsort(torch.randperm(chunk[-1] + 1, generator=g).numpy()[chunk], kind="stable")]
 
-# %% ../nbs/parts/training.ipynb #7fdacc01
+# %% ../nbs/parts/training.ipynb #41300ba0
 class _Order(torch.utils.data.Sampler):
     "Row numbers in an order that depends on seed and epoch only; rows of one group may stay together"
     def __init__(self, n, shuffle, seed, groups=None, together=4):
@@ -171,7 +171,7 @@ class _Order(torch.utils.data.Sampler):
         if self.groups is not None: order = _side_by_side(order, self.groups, self.together, g)
         return iter(order.tolist())
 
-# %% ../nbs/parts/training.ipynb #f8f26e77
+# %% ../nbs/parts/training.ipynb #a82e54d3
 def batches(
     data:ArrayData, # rows
     cfg:FitCfg, # its batch_size
@@ -186,14 +186,14 @@ def batches(
     return torch.utils.data.DataLoader(data, cfg.batch_size, sampler=order, num_workers=0,
                                        collate_fn=lambda batch: batch, drop_last=whole)
 
-# %% ../nbs/parts/training.ipynb #35cff097
+# %% ../nbs/parts/training.ipynb #663a5d8a
 def _check_loss(loss):
     "Raise `InputError` for a loss with parameters of its own"
     if not isinstance(loss, nn.Module) or not list(loss.parameters()): return
     raise InputError(f"the loss {type(loss).__name__} has parameters: put them into the model "
                      "(a ModuleDict of backbone and head), so that the checkpoint holds them")
 
-# %% ../nbs/parts/training.ipynb #670a18ba
+# %% ../nbs/parts/training.ipynb #95c34e3e
 class _Step(nn.Module):
     "The loss of a batch and a dict of further numbers, as a module"
     def __init__(self, model, loss):
@@ -204,14 +204,14 @@ class _Step(nn.Module):
         out = self.loss(self.model, batch)
         return out if isinstance(out, tuple) else (out, {})
 
-# %% ../nbs/parts/training.ipynb #62ea93e2
+# %% ../nbs/parts/training.ipynb #294871f9
 def _groups(module, decay):
     "Parameters in two groups: matrices and kernels with weight decay, the rest without"
     ps = [p for p in module.parameters() if p.requires_grad]
     matrices, rest = [p for p in ps if p.ndim > 1], [p for p in ps if p.ndim < 2]
     return [dict(params=matrices, weight_decay=decay), dict(params=rest, weight_decay=0.0)]
 
-# %% ../nbs/parts/training.ipynb #e04bbdd4
+# %% ../nbs/parts/training.ipynb #5cd463f7
 def seed_everything(
     seed:int, # any whole number from 0
 ) -> None:
@@ -220,7 +220,7 @@ def seed_everything(
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
-# %% ../nbs/parts/training.ipynb #ab38c9dc
+# %% ../nbs/parts/training.ipynb #5cc3e510
 def _check_shares(cfg, rows, world):
     "Raise `InputError` unless every process gets its share of every batch"
     if cfg.batch_size % world:
@@ -230,7 +230,7 @@ def _check_shares(cfg, rows, world):
         raise InputError(f"{rows} training rows do not fill one batch of {cfg.batch_size} for {world} processes: "
                          f"use a smaller batch_size, a multiple of {world}")
 
-# %% ../nbs/parts/training.ipynb #09b66b58
+# %% ../nbs/parts/training.ipynb #620b42cf
 def _accelerator(cfg, rows):
     "Accelerate for one run: device, precision, accumulation; batch_size is over all processes"
     from accelerate import Accelerator, DataLoaderConfiguration
@@ -245,7 +245,7 @@ def _accelerator(cfg, rows):
                        cpu=state.num_processes > 1 and state.device.type == "cpu",
                        dataloader_config=DataLoaderConfiguration(split_batches=True))
 
-# %% ../nbs/parts/training.ipynb #6fcd1777
+# %% ../nbs/parts/training.ipynb #9bc53280
 class _Loop:
     "One training: what learns, from what, how, and where it stands"
     def __init__(self, model, train, cfg, run, validate=None, augment=None):
@@ -256,12 +256,12 @@ class _Loop:
         self.last = run.folder and run.folder/f"last_{run.name}.pth"
         self.acc = _accelerator(cfg, len(train))
 
-# %% ../nbs/parts/training.ipynb #de48ed02
+# %% ../nbs/parts/training.ipynb #e4d477f8
 def _split(module):
     "Parameters of which every process holds its own rows -> the number of rows of all"
     return {m.weight: m.split_rows for m in module.modules() if getattr(m, "split_rows", None)}
 
-# %% ../nbs/parts/training.ipynb #e1064ac7
+# %% ../nbs/parts/training.ipynb #1f3de714
 @patch
 def prepare(self:_Loop, loss):
     "Step, optimiser and batches, as Accelerate wraps them"
@@ -276,12 +276,12 @@ def prepare(self:_Loop, loss):
     loader = batches(self.train, cfg, shuffle=True, seed=cfg.seed, groups=self.run.groups)
     self.step, self.opt, self.loader = acc.prepare(step, opt, loader)
 
-# %% ../nbs/parts/training.ipynb #f8e2805b
+# %% ../nbs/parts/training.ipynb #b2c3337f
 def _no_scaler():
     "The sentence for float16 with a split head"
     return InputError("a split head needs precision='bf16' or 'fp32': each process would scale its loss on its own")
 
-# %% ../nbs/parts/training.ipynb #eb31b99b
+# %% ../nbs/parts/training.ipynb #eb0c8751
 @patch
 def one_batch(self:_Loop, batch):
     "Forward, backward, update; returns the loss and further numbers for the log"
@@ -297,7 +297,7 @@ def one_batch(self:_Loop, batch):
         self.opt.zero_grad()
     return dict(loss=value, **self.said)
 
-# %% ../nbs/parts/training.ipynb #58486f31
+# %% ../nbs/parts/training.ipynb #c5f26ca8
 @patch
 def begin_epoch(self:_Loop, epoch):
     "Set all sources of chance; returns the generator for augmentation"
@@ -307,7 +307,7 @@ def begin_epoch(self:_Loop, epoch):
     self.loader.set_epoch(epoch)
     return torch.Generator(self.acc.device).manual_seed(seed)
 
-# %% ../nbs/parts/training.ipynb #e252b8b0
+# %% ../nbs/parts/training.ipynb #2f8b98c4
 @patch
 def set_lr(self:_Loop, i):
     "The learning rate of batch i of this epoch"
@@ -315,7 +315,7 @@ def set_lr(self:_Loop, i):
     self.at, self.lr = i, lr_at(self.epoch*n + i, self.cfg.epochs*n, self.cfg)
     for g in self.opt.param_groups: g["lr"] = self.lr
 
-# %% ../nbs/parts/training.ipynb #514cf68c
+# %% ../nbs/parts/training.ipynb #1af1b34b
 @patch
 def bar(self:_Loop):
     "The batches of an epoch, with a progress bar where one is wanted"
@@ -323,7 +323,7 @@ def bar(self:_Loop):
     hidden = not (self.run.progress and self.acc.is_main_process)
     return tqdm(self.loader, desc=f"{self.run.name} {self.epoch + 1}/{self.cfg.epochs}", disable=hidden, leave=False)
 
-# %% ../nbs/parts/training.ipynb #3f19b4fb
+# %% ../nbs/parts/training.ipynb #acd9414b
 @patch
 def one_epoch(self:_Loop, epoch):
     "Train for one epoch; returns the log row"
@@ -336,7 +336,7 @@ def one_epoch(self:_Loop, epoch):
         sums["rows"] += n
     return self.row(sums, time.perf_counter() - start)
 
-# %% ../nbs/parts/training.ipynb #a818786e
+# %% ../nbs/parts/training.ipynb #4dacafd8
 @patch
 def row(self:_Loop, sums, seconds):
     "The log row out of sums over the rows of this process"
@@ -346,7 +346,7 @@ def row(self:_Loop, sums, seconds):
     said = {k: v/n for k, v in total.items()}
     return dict(model=self.run.name, epoch=self.epoch + 1, lr=self.lr, **said, seconds=seconds, images_per_s=n/seconds)
 
-# %% ../nbs/parts/training.ipynb #dcaf4353
+# %% ../nbs/parts/training.ipynb #097776c4
 @patch
 def validated(self:_Loop, row):
     "The log row with what `validate` found, the same in every process"
@@ -358,7 +358,7 @@ def validated(self:_Loop, row):
     if both: raise InputError(f"validate returned {both}, which the log uses for training: choose other names")
     return broadcast_object_list([row | {k: float(v) for k, v in found.items()}])[0]
 
-# %% ../nbs/parts/training.ipynb #9082328b
+# %% ../nbs/parts/training.ipynb #75678f11
 def _write_log(path, name, log):
     "The rows of one model as JSON lines beside those of the others"
     lines = path.read_text().splitlines() if path.exists() else []
@@ -367,7 +367,7 @@ def _write_log(path, name, log):
     mine = [json.dumps({k: plain(v) for k, v in r.items()}) for r in log]
     with atomic_path(path) as temp: temp.write_text("\n".join(others + mine) + "\n")
 
-# %% ../nbs/parts/training.ipynb #b561324d
+# %% ../nbs/parts/training.ipynb #ace599c8
 def read_log(
     run:str|Path, # folder of the run
     name:str=None, # only this model
@@ -378,7 +378,7 @@ def read_log(
     log = pd.DataFrame([json.loads(l) for l in path.read_text().splitlines()])
     return log if name is None else log[log.model == name].dropna(axis=1, how="all").reset_index(drop=True)
 
-# %% ../nbs/parts/training.ipynb #b995fb4f
+# %% ../nbs/parts/training.ipynb #501e724c
 def _is_best(log, monitor, mode):
     "Is the last row strictly better than all before?"
     if monitor not in log[-1]:
@@ -386,10 +386,10 @@ def _is_best(log, monitor, mode):
     *before, now = [r[monitor] if mode == "min" else -r[monitor] for r in log]
     return now == now and all(not b <= now for b in before)
 
-# %% ../nbs/parts/training.ipynb #e289d424
+# %% ../nbs/parts/training.ipynb #e6ef135d
 def _parts(model): return dict(model.items()) if isinstance(model, nn.ModuleDict) else {"model": model}
 
-# %% ../nbs/parts/training.ipynb #d4d334eb
+# %% ../nbs/parts/training.ipynb #1ef35d05
 def _opt_state(opt, split, change):
     "The optimiser's state in which `change(tensor, rows)` was applied to what belongs to split parameters"
     state, params = opt.state_dict(), [p for g in opt.param_groups for p in g["params"]]
@@ -397,7 +397,7 @@ def _opt_state(opt, split, change):
     def changed(i, s): return {k: change(v, rows[i]) if i in rows and v.ndim else v for k, v in s.items()}
     return state | dict(state={i: changed(i, s) for i, s in state["state"].items()})
 
-# %% ../nbs/parts/training.ipynb #03322ab9
+# %% ../nbs/parts/training.ipynb #b4b69187
 def pack_state(
     model:nn.Module, # what is trained
     opt:torch.optim.Optimizer, # its optimiser
@@ -407,7 +407,7 @@ def pack_state(
     optimiser = _opt_state(opt, _split(model), gather_rows)
     return dict(optimiser=optimiser, scaler=scaler.state_dict() if scaler else None)
 
-# %% ../nbs/parts/training.ipynb #3f37a8d4
+# %% ../nbs/parts/training.ipynb #f3bbe2ce
 def unpack_state(
     state:dict, # a checkpoint with optimiser and scaler
     model:nn.Module, # with the weights of the checkpoint
@@ -420,7 +420,7 @@ def unpack_state(
     if split: opt.load_state_dict(_opt_state(opt, split, lambda v, n: v[own_rows(n)].clone()))
     if scaler: scaler.load_state_dict(state["scaler"])
 
-# %% ../nbs/parts/training.ipynb #9a197cc7
+# %% ../nbs/parts/training.ipynb #b7d28999
 @patch
 def about(self:_Loop):
     "What a checkpoint says besides the weights"
@@ -429,7 +429,7 @@ def about(self:_Loop):
     return dict(kind=self.run.name, arch={}, preprocessing={}, config=self.settings, seed=self.cfg.seed,
                 metrics=self.log[-1]) | info
 
-# %% ../nbs/parts/training.ipynb #8ead4978
+# %% ../nbs/parts/training.ipynb #5999bb0e
 @patch
 def write(self:_Loop, best):
     "Write the last and, when it is one, the best checkpoint, and the log; only the first process writes"
@@ -442,7 +442,7 @@ def write(self:_Loop, best):
         _write_log(folder/"log.jsonl", name, self.log)
     self.acc.wait_for_everyone()
 
-# %% ../nbs/parts/training.ipynb #79ada2b7
+# %% ../nbs/parts/training.ipynb #5c90756e
 @patch
 def keep(self:_Loop, row):
     "Take an epoch into the log, and onto the disk where the run has a folder"
@@ -454,7 +454,7 @@ def keep(self:_Loop, row):
         self.log = before
         raise
 
-# %% ../nbs/parts/training.ipynb #e14861d3
+# %% ../nbs/parts/training.ipynb #3abb5567
 def _check_same(path, had, asked):
     "Raise `InputError` that names the first setting in which two runs differ, and both values"
     for k, v in asked.items():
@@ -462,7 +462,7 @@ def _check_same(path, had, asked):
         raise InputError(f"{path} was trained with {k}={had[k]!r}, asked is {k}={v!r}: "
                          "use the same, or start again with resume=False")
 
-# %% ../nbs/parts/training.ipynb #844296a4
+# %% ../nbs/parts/training.ipynb #38826635
 @patch
 def resume(self:_Loop):
     "Go on from the last checkpoint, where there is one and it is wanted"
@@ -473,7 +473,7 @@ def resume(self:_Loop):
     unpack_state(ck, self.model, self.opt, self.acc.scaler)
     self.log = ck["log"]
 
-# %% ../nbs/parts/training.ipynb #fec7eac1
+# %% ../nbs/parts/training.ipynb #bbee537d
 def _sweep(run, name):
     "Remove the unfinished files of a run that was killed while it wrote them"
     from psutil import pid_exists
@@ -482,13 +482,13 @@ def _sweep(run, name):
         m = ours.fullmatch(p.stem)
         if m and not pid_exists(int(m[1])): p.unlink(missing_ok=True)
 
-# %% ../nbs/parts/training.ipynb #d7ea69f2
+# %% ../nbs/parts/training.ipynb #aa579a93
 def _few(numbers, most=5):
     "The first few numbers as text, and how many more there are"
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(map(str, numbers[:most])) + more
 
-# %% ../nbs/parts/training.ipynb #823d2816
+# %% ../nbs/parts/training.ipynb #7acd970c
 def _bad_rows(batch, rows):
     "Those of the rows in which a float is not finite"
     bad = torch.zeros(len(rows), dtype=torch.bool)
@@ -497,7 +497,7 @@ def _bad_rows(batch, rows):
             bad |= ~v.detach().cpu().isfinite().reshape(len(rows), -1).all(1)
     return [r for r, b in zip(rows, bad.tolist()) if b]
 
-# %% ../nbs/parts/training.ipynb #df55d50d
+# %% ../nbs/parts/training.ipynb #1c1916e2
 def _remedy(data, batch, rows):
     "What to do about a batch that gave a number that is not finite"
     bad = _bad_rows(data.__getitems__(rows), rows)
@@ -506,7 +506,7 @@ def _remedy(data, batch, rows):
     if bad: return f"augmentation left row {_few(bad)} of the training data not finite: repair it"
     return f"its rows ({_few(rows)}) are finite: lower the learning rate, or look at the loss"
 
-# %% ../nbs/parts/training.ipynb #c950493b
+# %% ../nbs/parts/training.ipynb #85cee983
 @patch
 def stop_unless_finite(self:_Loop, value, what, batch):
     "Raise `FloatingPointError` with the circumstances when `value` is not finite"
@@ -518,10 +518,10 @@ def stop_unless_finite(self:_Loop, value, what, batch):
     raise FloatingPointError(f"{self.run.name}: the {what} is {value} in {where} ({state}); "
                              + _remedy(self.train, batch, rows))
 
-# %% ../nbs/parts/training.ipynb #5971147f
+# %% ../nbs/parts/training.ipynb #6158b491
 def _squares(grads): return sum((g.float().square().sum() for g in grads), torch.zeros(()))
 
-# %% ../nbs/parts/training.ipynb #ab9e62d1
+# %% ../nbs/parts/training.ipynb #83e0ae15
 @patch
 def clip(self:_Loop):
     "Clip the gradient of all processes together; returns its norm before"
@@ -534,7 +534,7 @@ def clip(self:_Loop):
     if limit and norm > limit: torch._foreach_mul_(list(grads.values()), limit/(norm + 1e-6))
     return norm
 
-# %% ../nbs/parts/training.ipynb #6d76757a
+# %% ../nbs/parts/training.ipynb #dfaa0fa0
 def _stopped(name, log, cfg, last):
     "What is left of a run that was interrupted"
     now = f"{name}: stopped in epoch {len(log) + 1} of {cfg.epochs}"
@@ -542,7 +542,7 @@ def _stopped(name, log, cfg, last):
     if not log: return f"{name}: stopped in the first epoch; nothing was written yet"
     return f"{now}; {last} holds epoch {len(log)}, go on with resume=True"
 
-# %% ../nbs/parts/training.ipynb #678166b5
+# %% ../nbs/parts/training.ipynb #daf929ca
 def _keep_memory():
     "Let glibc keep freed memory for the next step; returns whether it does"
     import ctypes
@@ -550,7 +550,7 @@ def _keep_memory():
     except (AttributeError, OSError, TypeError): return False
     return bool(mallopt(-3, 1 << 30) and mallopt(-1, 1 << 30)) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
-# %% ../nbs/parts/training.ipynb #4e709ae4
+# %% ../nbs/parts/training.ipynb #9d44805f
 @patch
 def start(self:_Loop, loss):
     "Everything before the first epoch"
@@ -559,7 +559,7 @@ def start(self:_Loop, loss):
     self.prepare(loss)
     self.resume()
 
-# %% ../nbs/parts/training.ipynb #64075af2
+# %% ../nbs/parts/training.ipynb #597e2b12
 @patch
 def leave(self:_Loop):
     "The model in eval mode; forget the run"
@@ -568,11 +568,11 @@ def leave(self:_Loop):
     self.acc.free_memory()
     AcceleratorState._reset_state(reset_partial_state=self.acc.num_processes == 1)
 
-# %% ../nbs/parts/training.ipynb #4665b84c
+# %% ../nbs/parts/training.ipynb #91d827f6
 @patch
 def epochs_left(self:_Loop): return range(len(self.log), min(self.cfg.epochs, self.run.until or self.cfg.epochs))
 
-# %% ../nbs/parts/training.ipynb #efc3a257
+# %% ../nbs/parts/training.ipynb #ebfb4aff
 def fit(
     model:nn.Module, # everything that learns; a ModuleDict of backbone and head is saved part by part
     loss:Callable, # loss(model, batch) -> scalar tensor, or (scalar, {name: number}) with numbers for the log
