@@ -305,7 +305,7 @@ def _lines(metrics):
 # %% ../nbs/parts/cli.ipynb #c0052
 def _evaluate_run(data, run, names, seed):
     "Measure embedders of a run and write its report; the result, and the text that says it"
-    from facerec_nb.recognition import evaluate, report
+    from facerec_nb.evaluation.embedder_exam import evaluate, report
     wanted = tuple(n.strip() for n in names.split(",") if n.strip())
     result = evaluate(data, run, wanted, seed=seed)
     report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)

@@ -429,7 +429,8 @@ def _align(demo):
 # %% ../nbs/parts/demo.ipynb #c0073
 def _recognise(demo):
     "Train both embedders and compare them; results by stage"
-    from facerec_nb.recognition import evaluate, train_embedder
+    from facerec_nb.evaluation.embedder_exam import evaluate
+    from facerec_nb.recognition import train_embedder
     run, aligned, epochs, got = demo.run, demo.aligned, demo.cfg.passes(demo.drawn)[1], {}
     reads = [aligned, epochs, demo.cfg.seed, _code(train_embedder)]
     for head, file in dict(ce="best_ce.pth", arcface="best_af.pth").items():
@@ -495,7 +496,7 @@ def _sections(got, figures):
 # %% ../nbs/parts/demo.ipynb #c0082
 def _report(demo, got, command):
     "Write report.html and report.json; returns the record's metrics"
-    from facerec_nb.recognition import report
+    from facerec_nb.evaluation.embedder_exam import report
     run, first = demo.run, got["analyse"]
     _faces_figure(demo.prepared, demo.aligned, run/"figures/faces.png")
     _names_figure(run, demo.prepared, run/"figures/names.png")
@@ -531,7 +532,7 @@ def run_demo(
     command:str|None=None, # said in the report
 ) -> dict: # report (path), metrics, stages (name -> seconds when it last ran)
     "From a folder of photographs to names and a report; stages whose inputs have not changed are skipped"
-    from facerec_nb.recognition import report
+    from facerec_nb.evaluation.embedder_exam import report
     demo = _begin(out, data, cfg, redo, only, quiet)
     _draw(demo)
     got = _select(demo) | _align(demo) | _recognise(demo) | _name(demo)
