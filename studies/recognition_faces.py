@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 
 from facerec_nb.alignment import sharpness
 from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.photos import find_images
 from facerec_nb.detection import create_detector
 from facerec_nb.evaluation.folders import central_box
-from facerec_nb.files import (InputError, atomic_path, find_images, fingerprint, read_image, read_json, thread_map,
-                              write_json)
+from facerec_nb.files import InputError, atomic_path, fingerprint, read_image, read_json, thread_map, write_json
 from facerec_nb.geometry import align_matrix, apply_matrix, invert, similarity, template, warp, xywh_to_xyxy
 from facerec_nb.preparation import Usable, add_splits
 
