@@ -44,7 +44,8 @@ def train(out, die=None, epochs=4, until=None, norm=False, resume=False, name="m
         if me.process_index == die and next(calls) == 2*5 + 2: os.kill(os.getpid(), signal.SIGKILL)
         return batch
     cfg = FitCfg(**dict(epochs=epochs, batch_size=32, lr=5e-3, precision="fp32", grad_clip=0.5) | cfg)
-    return model, fit(model, loss, DATA, cfg, Path(out), name, validate=validate, monitor="held_loss", augment=maybe_die, resume=resume, until=until)
+    return model, fit(model, loss, DATA, cfg, Path(out), validate, maybe_die, name=name, monitor="held_loss",
+                      resume=resume, until=until)
 
 
 def against_the_whole(head_name, **kw):
