@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import facerec_nb.training
 from facerec_nb.calibration import calibrated_threshold
 from facerec_nb.crops import CropCfg
+from facerec_nb.faces.embedder import FaceEmbedder
 from facerec_nb.files import InputError, read_json
-from facerec_nb.recognition import FaceEmbedder
 from studies.recognition import RUNS, Recipe, Study, align_all, attribute_errors, list_jobs, main, paired_difference
 from studies.recognition import parse_job, summarise
 

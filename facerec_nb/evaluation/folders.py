@@ -6,7 +6,7 @@
 __all__ = ['FACES', 'central_box', 'embed_photos', 'embed_people', 'exam', 'measure_exams', 'measure_people', 'measure_pairs']
 
 # %% ../../nbs/evaluation/folders.ipynb #c0003
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,11 @@ def measure_exams(
     return out if threshold is None else out | _answers(opened, threshold, n_boot, unit)
 
 # %% ../../nbs/evaluation/folders.ipynb #c0043
+def _numbered(found, k):
+    "The names with the number of references: rank1_1, rank1_1_sd"
+    return {f"{n[:-3]}_{k}_sd" if n.endswith("_sd") else f"{n}_{k}": m for n, m in found.items()}
+
+# %% ../../nbs/evaluation/folders.ipynb #c0044
 def measure_people(
     table:pd.DataFrame, # person and status of each photograph, from `embed_people`
     emb:np.ndarray, # `(N, D)`
@@ -207,14 +212,12 @@ def measure_people(
         held = _exams(emb, person, k, draws, seed)
         if held is None: continue
         unit = f"share of questions, {k} photographs enrolled of each, {draws} exams"
-        found = measure_exams(*held, threshold, fpir, n_boot, unit)
-        out |= {f"{n[:-3]}_{k}_sd" if n.endswith("_sd") else f"{n}_{k}": m for n, m in found.items()}
-    if len(out) == 1:
-        raise InputError(f"fewer than 4 people have more than {min(refs)} photographs: "
-                         "give more photographs of more people")
-    return out
+        out |= _numbered(measure_exams(*held, threshold, fpir, n_boot, unit), k)
+    if len(out) > 1: return out
+    raise InputError(f"fewer than 4 people have more than {min(refs)} photographs: "
+                     "give more photographs of more people")
 
-# %% ../../nbs/evaluation/folders.ipynb #c0051
+# %% ../../nbs/evaluation/folders.ipynb #c0052
 def _pictures(pairs, images):
     "The pairs and the photograph of each name; raises `InputError` that names what is missing"
     wanted, have = read_pairs(pairs), find_images(images)
@@ -225,14 +228,27 @@ def _pictures(pairs, images):
                          f"the first is {missing[0]}: check the folder")
     return wanted, {n: have[n] for n in names}
 
-# %% ../../nbs/evaluation/folders.ipynb #c0052
+# %% ../../nbs/evaluation/folders.ipynb #c0053
+def _accuracy(score, same, who, folds, n_boot):
+    "Accuracy by folds, and AUC"
+    right = tenfold(score, same, folds)["right"]
+    return dict(accuracy=_share(right, who, n_boot, f"share of pairs, {folds} folds"),
+                auc=metric(auc(score[same], score[~same]), n=len(same), unit="AUC"))
+
+def _lost(table, score):
+    "Photographs with a face, and pairs in which one face is missing"
+    found, lost = float((table.status == "face").mean()), int((score == -1).sum())
+    return dict(found_share=metric(found, n=len(table), unit="share of photographs"),
+                pairs_without_face=metric(lost, n=len(score), unit="pairs"))
+
+# %% ../../nbs/evaluation/folders.ipynb #c0054
 def _at_threshold(score, same, who, threshold, n_boot):
     "True and false accepts at the threshold that the pipeline carries"
     unit = f"share of pairs, at cosine {threshold:.4f}"
     return {f"{k}_at_threshold": _share(score[m] >= threshold, who[m], n_boot, unit)
             for k, m in dict(tar=same, far=~same).items()}
 
-# %% ../../nbs/evaluation/folders.ipynb #c0053
+# %% ../../nbs/evaluation/folders.ipynb #c0055
 def measure_pairs(
     pipe, # a face pipeline, see `embed_photos`; with its threshold
     pairs:str|Path, # a list in LFW's format (`pairs.txt`), tabs between name and numbers
@@ -248,10 +264,6 @@ def measure_pairs(
     a, b = (emb[pd.Index(path).get_indexer(wanted[c])] for c in "ab")
     same, who = wanted.same.to_numpy(), wanted.a.str.rpartition("_")[0].to_numpy()
     score = np.nan_to_num((a*b).sum(1), nan=-1.)
-    right = tenfold(score, same, folds)["right"]
-    out = dict(accuracy=_share(right, who, n_boot, f"share of pairs, {folds} folds"),
-               auc=metric(auc(score[same], score[~same]), n=len(same), unit="AUC"))
+    out = _accuracy(score, same, who, folds, n_boot)
     if pipe.threshold is not None: out |= _at_threshold(score, same, who, pipe.threshold, n_boot)
-    found, lost = float((table.status == "face").mean()), int((score == -1).sum())
-    return out | dict(found_share=metric(found, n=len(table), unit="share of photographs"),
-                      pairs_without_face=metric(lost, n=len(same), unit="pairs"))
+    return out | _lost(table, score)

@@ -13,8 +13,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..files import InputError
-from ..metrics import (accepted_weights, area_under, choose_threshold, equal_error, first_refused,
-                                last_of_each, tar_on_curve)
+from ..metrics import accepted_weights, area_under, equal_error, first_refused, last_of_each, tar_on_curve
 from ..records import metric
 
 # %% ../../nbs/evaluation/verification.ipynb #c0009
