@@ -28,7 +28,7 @@ def calibrated_threshold(
     target_far:float=0.001, # wanted share of impostor pairs taken for one person
     n_boot:int=200, # bootstrap draws over people
     seed:int=0, # of the draws
-) -> dict: # as `choose_threshold`, with low, high (95 %, cosine) and n_people
+) -> dict: # as choose_threshold, with low, high (95 %, cosine) and n_people
     "A threshold with its interval over people"
     people, person = np.unique(ids, return_inverse=True)
     found = choose_threshold(*pair_scores(emb, ids), target_far)
@@ -62,7 +62,7 @@ def fit_probability(
 # %% ../nbs/parts/calibration.ipynb #c0015
 def same_person(
     cosine:float|np.ndarray, # similarity, any shape
-    fitted:dict, # from `fit_probability`
+    fitted:dict, # from fit_probability
     isotonic:bool=False, # read the isotonic knots instead of the logistic curve
 ) -> np.ndarray: # probability, 0..1
     "The probability that two faces are of one person, at the prior of the fit"
@@ -83,8 +83,8 @@ def _binned(p, y, w, bins):
 def reliability(
     genuine:np.ndarray, # cosines of pairs of one person, of people the fit has not seen
     impostor:np.ndarray, # of two
-    fitted:dict, # from `fit_probability`
-    isotonic:bool=False, # see `same_person`
+    fitted:dict, # from fit_probability
+    isotonic:bool=False, # see same_person
     bins:int=10, # of equal width
 ) -> dict: # predicted, observed, n (a bin each, empty bins left out), ece (expected calibration error), brier
     "Do 80 of 100 pairs that are given 0.8 show one person? Pairs weigh as in the fit"
@@ -98,8 +98,8 @@ def reliability(
 # %% ../nbs/parts/calibration.ipynb #c0024
 def store_calibration(
     path:str|Path, # checkpoint of an embedder
-    threshold:dict, # from `calibrated_threshold`
-    probability:dict, # from `fit_probability`
+    threshold:dict, # from calibrated_threshold
+    probability:dict, # from fit_probability
 ) -> Path: # the path
     "Put threshold and probability into a checkpoint"
     ck = load_checkpoint(path, "embedder")

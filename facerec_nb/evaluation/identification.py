@@ -55,7 +55,7 @@ class Search:
     def __init__(self,
         emb:np.ndarray, # `(N, D)` L2-normalised
         person:np.ndarray, # `(N,)` person of each, 0..n_people-1
-        role:dict, # from `roles`
+        role:dict, # from roles
     ):
         self.ranks, _ = _right(emb, person, role["probe"], role["gallery"])
         ranks, cosine = _right(emb, person, role["known_probe"], role["known_gallery"])
@@ -102,7 +102,7 @@ COURSE_FPRS = (0.5, 0.2, 0.1, 0.05) # the false positive rates of the course's i
 def course_curve(
     emb:np.ndarray, # `(N, D)` L2-normalised
     person:np.ndarray, # `(N,)` person of each, 0..n_people-1
-    role:dict, # from `roles`: known people ask, strangers are the distractors
+    role:dict, # from roles: known people ask, strangers are the distractors
 ) -> PairCurve: # its true accept rates are the identification rates
     "The pairs of the course's identification rate"
     return PairCurve(emb, person, np.isin(np.arange(len(person)), role["stranger"]))
