@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import load_checkpoint, save_checkpoint
 from .evaluation.verification import PairCurve, people_weights
 from .metrics import choose_threshold, pair_scores
 
@@ -102,6 +101,7 @@ def store_calibration(
     probability:dict, # from fit_probability
 ) -> Path: # the path
     "Put threshold and probability into a checkpoint"
+    from facerec_nb.checkpoint import load_checkpoint, save_checkpoint
     ck = load_checkpoint(path, "embedder")
     kept = {k: v for k, v in ck.items() if k not in ("schema", "versions")}
     return save_checkpoint(path, **kept | dict(threshold=threshold, probability=probability))
