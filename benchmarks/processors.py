@@ -2,7 +2,7 @@
 
 Writes results/pipeline/processors.json.
 
-    python benchmarks/processors.py [--faces runs/recognition/faces-112] [--n 600] [--emulated 200]
+    python benchmarks/processors.py [--faces runs/recognition/faces-112] [--n 600] [--emulated 24]
 
 The emulator is qemu-user (Debian: apt-get install qemu-user). It runs every instruction as a Haswell would: ONNX
 Runtime then takes the kernels that it takes there. It has no fast floating point (51 s for a face in float32), so
@@ -120,7 +120,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", default="runs/recognition/faces-112", type=Path)
     parser.add_argument("--n", default=600, type=int)
-    parser.add_argument("--emulated", default=200, type=int)
+    parser.add_argument("--emulated", default=24, type=int)
     args = parser.parse_args()
     pixels, scales, data = choose(args.faces, args.n)
     with tempfile.TemporaryDirectory() as tmp: out = measure(pixels, scales, args.emulated, Path(tmp))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FACE_INPUT', 'OnnxEmbedder', 'open_embedder']
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #34584f37
+# %% ../../nbs/engines/onnx_embedder.ipynb #24c592aa
 import hashlib, warnings
 from pathlib import Path
 
@@ -16,20 +16,20 @@ from ..files import InputError, fingerprint, read_json
 from .onnx_files import is_ours, onnx_session, read_onnx, read_sealed
 from .proof import WrongAnswers, check_proof, make_proof
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #46412558
+# %% ../../nbs/engines/onnx_embedder.ipynb #2e5ffcd3
 FACE_INPUT = dict(colour="RGB", mean=127.5, std=127.5, template="arcface", threshold=None, probability=None, float=None)
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #9b2edb5a
+# %% ../../nbs/engines/onnx_embedder.ipynb #e8076f85
 def _scales_itself(graph):
     "Does a graph begin with arithmetic on its pixels?"
     pixels = {i.name for i in graph.input} - {i.name for i in graph.initializer}
     first = [n.op_type for n in graph.node if pixels & set(n.input)]
     return bool(first) and set(first) <= {"Sub", "Mul", "Div", "Add"}
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #91ca9750
+# %% ../../nbs/engines/onnx_embedder.ipynb #5d1fda15
 def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and bool(np.isfinite(v))
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #f59d1237
+# %% ../../nbs/engines/onnx_embedder.ipynb #a5c5e4e1
 def _is_name(v): return isinstance(v, str) and Path(v).name == v and Path(v).suffix == ".onnx"
 
 def _check_wish(beside, wish):
@@ -44,7 +44,7 @@ def _check_wish(beside, wish):
     for why, is_so in wrong.items():
         if is_so: raise InputError(f"{beside} says {why}")
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #522c731a
+# %% ../../nbs/engines/onnx_embedder.ipynb #49b7797a
 def _said(beside):
     "The keys of the JSON beside a file; raises InputError for others than those of FACE_INPUT"
     said = read_json(beside)
@@ -61,7 +61,7 @@ def _wishes(path, graph):
     if wish["threshold"] is not None: wish["threshold"] = dict(threshold=float(wish["threshold"]))
     return wish
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #a17c9b9e
+# %% ../../nbs/engines/onnx_embedder.ipynb #e240d664
 def _unit(e): return (e/np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 def _wanted(path, model, about):
@@ -69,7 +69,7 @@ def _wanted(path, model, about):
     if not is_ours(about): return _wishes(path, model.graph)
     return FACE_INPUT | read_sealed(path, "embedder")[1] | dict(mean=0., std=1.)
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #c83274ad
+# %% ../../nbs/engines/onnx_embedder.ipynb #999ecea6
 class OnnxEmbedder:
     "An embedder out of any ONNX file, ours or not, in the place of a FaceEmbedder"
     def __init__(self,
@@ -88,7 +88,7 @@ class OnnxEmbedder:
     def __repr__(self):
         return f"OnnxEmbedder({self.path.name}, {self.size} px {self.preprocessing['colour']} -> {self.emb_dim})"
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #84870903
+# %% ../../nbs/engines/onnx_embedder.ipynb #06c1216f
 @patch
 def _open(self:OnnxEmbedder, data, threads):
     "Open the graph and find its layout; raises InputError"
@@ -97,7 +97,7 @@ def _open(self:OnnxEmbedder, data, threads):
     except Exception as e:
         raise InputError(f"{self.path} cannot be run ({type(e).__name__}): give an ONNX file of an embedder") from None
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #a3cdd3d5
+# %% ../../nbs/engines/onnx_embedder.ipynb #728c42f6
 @patch
 def _shape(self:OnnxEmbedder):
     "Input, output, size and layout of the graph; raises InputError"
@@ -113,7 +113,7 @@ def _shape(self:OnnxEmbedder):
         raise InputError(f"{self.path} takes {self.one} faces at a time: export it with a free batch size, or 1")
     self.input, self.output = ins[0].name, "embedding" if "embedding" in names else names[0]
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #81a2ce40
+# %% ../../nbs/engines/onnx_embedder.ipynb #69be63d9
 @patch
 def _side(self:OnnxEmbedder, sides):
     "Side of the faces in pixels, 112 where it is left open; raises InputError"
@@ -122,7 +122,7 @@ def _side(self:OnnxEmbedder, sides):
         raise InputError(f"{self.path} takes faces of {sides} pixels: they must be square")
     return size
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #e862bf46
+# %% ../../nbs/engines/onnx_embedder.ipynb #d579fa10
 @patch
 def _raw(self:OnnxEmbedder, faces):
     "What the graph answers to uint8 RGB faces (N, S, S, 3)"
@@ -133,7 +133,7 @@ def _raw(self:OnnxEmbedder, faces):
     parts = np.split(x, len(x)) if self.one else [x]
     return np.concatenate([self.session.run([self.output], {self.input: part})[0] for part in parts])
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #7c4d45aa
+# %% ../../nbs/engines/onnx_embedder.ipynb #16b1040e
 @patch
 def _try(self:OnnxEmbedder):
     "Two different faces must give two different, finite vectors; raises InputError"
@@ -147,7 +147,7 @@ def _try(self:OnnxEmbedder):
         raise InputError(f"{self.path} {why}: give an ONNX file of an embedder")
     self.emb_dim = e.shape[1]
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #e5d6c3b7
+# %% ../../nbs/engines/onnx_embedder.ipynb #856723ab
 @patch
 def _check_faces(self:OnnxEmbedder, faces):
     "Raise InputError for anything but aligned faces of its size"
@@ -157,7 +157,7 @@ def _check_faces(self:OnnxEmbedder, faces):
     raise InputError(f"{self.path.name} takes aligned RGB faces as uint8 (N, {self.size}, {self.size}, 3), "
                      f"these are {got}: align them first")
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #4625267b
+# %% ../../nbs/engines/onnx_embedder.ipynb #347b378c
 @patch
 def embed(self:OnnxEmbedder,
     faces:np.ndarray, # uint8 RGB `(N, size, size, 3)`, aligned
@@ -174,7 +174,7 @@ def embed(self:OnnxEmbedder,
         out.append(_unit(sum(_unit(self._raw(x)) for x in views)))
     return np.concatenate(out)
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #63d9d52b
+# %% ../../nbs/engines/onnx_embedder.ipynb #fe054a65
 def _ask(embedder, pixels):
     "Embeddings of pixels (N, 3, S, S), without mirror images"
     return embedder.embed(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), flip=False)
@@ -188,7 +188,7 @@ def _proof_of(embedder, threads):
         raise InputError(f"{twin} is no twin of {embedder}: name the same network in 32 bits")
     return make_proof(dict(kind="embedder", **embedder.preprocessing), lambda x: _ask(twin, x))
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #84572071
+# %% ../../nbs/engines/onnx_embedder.ipynb #a7b9d474
 def _twin(embedder, why, threads):
     "The file in 32 bits beside one that answers wrongly; raises the reason where there is none"
     twin = embedder.about["float"] and embedder.path.with_name(embedder.about["float"])
@@ -196,7 +196,7 @@ def _twin(embedder, why, threads):
     warnings.warn(f"{why}: {twin.name} beside it is used instead, in 32 bits", stacklevel=3)
     return open_embedder(twin, threads)
 
-# %% ../../nbs/engines/onnx_embedder.ipynb #9b722725
+# %% ../../nbs/engines/onnx_embedder.ipynb #7d041ae0
 def open_embedder(
     path, # an `.onnx` embedder of anybody's
     threads:int=None, # threads of the network; `None`: one a core
