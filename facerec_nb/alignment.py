@@ -9,9 +9,11 @@ __all__ = ['LandmarkCfg', 'train_landmarks']
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from fastcore.basics import patch
 
 from .crops import CropCfg, read_crops
@@ -56,18 +58,25 @@ class LandmarkCfg:
 
 # %% ../nbs/02_face_alignment.ipynb #c0019
 @patch(as_prop=True)
-def crop(self:LandmarkCfg) -> CropCfg: return CropCfg(self.input_size, self.shrink, self.square)
+def crop(self:LandmarkCfg) -> CropCfg:
+    "How faces are cut out"
+    return CropCfg(self.input_size, self.shrink, self.square)
 
 @patch(as_prop=True)
 def arch(self:LandmarkCfg) -> dict:
+    "What the network is built from"
     return dict(stacks=self.stacks, channels=self.channels, depth=self.depth, input_size=self.input_size)
 
 # %% ../nbs/02_face_alignment.ipynb #c0020
 @patch(as_prop=True)
-def rim(self:LandmarkCfg) -> int: return self.input_size//4
+def rim(self:LandmarkCfg) -> int:
+    "Further crop pixels on every side"
+    return self.input_size//4
 
 @patch(as_prop=True)
-def fit_cfg(self:LandmarkCfg) -> FitCfg: return FitCfg(self.epochs, self.batch_size, self.lr, seed=self.seed)
+def fit_cfg(self:LandmarkCfg) -> FitCfg:
+    "What the training loop needs to know"
+    return FitCfg(self.epochs, self.batch_size, self.lr, seed=self.seed)
 
 # %% ../nbs/02_face_alignment.ipynb #c0021
 @patch(as_prop=True)
@@ -78,14 +87,19 @@ def augment(self:LandmarkCfg) -> Augment:
 
 # %% ../nbs/02_face_alignment.ipynb #c0024
 @patch
-def loss(self:LandmarkCfg, net, batch):
+def loss(self:LandmarkCfg,
+    net:torch.nn.Module, # a stacked hourglass
+    batch:dict, # `x` `(n, 3, S, S)`, `points` `(n, 5, 2)` in its pixels
+) -> torch.Tensor: # a number
     "How far the heatmaps are from the targets: 1 for a network that answers nothing, 0 for a perfect one"
     target = heatmaps(batch["points"], self.input_size, sigma=self.sigma)
     return heatmap_loss(net(batch["x"]), target, self.sigma, power=self.power)
 
 # %% ../nbs/02_face_alignment.ipynb #c0025
 @patch
-def model(self:LandmarkCfg, rows):
+def model(self:LandmarkCfg,
+    rows:pd.DataFrame, # rows of selected_images.csv to be trained on
+) -> LandmarkModel:
     "An untrained model; the second pass needs to know where an average training face has its points"
     boxes, true = boxes_and_points(rows)
     upright = apply_matrix(self.crop.matrices(boxes), true).mean(0) if self.twice else None
@@ -205,7 +219,7 @@ def train_landmarks(
     max_images:int|None=None, # use only so many training photographs
     n_workers:int|None=None, # threads that decode; None means one a core
     progress:bool=False, # show progress bars
-    **changes, # single settings: `epochs=10, channels=32`
+    **changes:Any, # single settings: `epochs=10, channels=32`
 ) -> dict: # val, unseen, guess, cdf, n_train, n_extra, n_train_people, skipped, parameters, seconds, config
     "Train on people to be seen, choose the epoch on other photographs of theirs, measure on people never seen"
     cfg, run, start = _changed(cfg, changes), Path(run), time.perf_counter()

