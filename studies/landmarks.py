@@ -15,7 +15,6 @@ import pandas as pd
 
 from facerec_nb.alignment import train_landmarks
 from facerec_nb.celeba import BOX_COLUMNS, load_celeba
-from facerec_nb.celeba_aligned import aligned_faces
 from facerec_nb.crops import CropCfg, read_crops
 from facerec_nb.faces.aligned import align, read_aligned, sharpness
 from facerec_nb.faces.landmarks import LandmarkModel, boxes_and_points, errors_by_attribute, landmark_errors
@@ -89,6 +88,7 @@ def make_data(args):
     data, extra = args.runs/"data-for-alignment", args.runs/"aligned-faces"
     prepare(load_celeba(args.data), Usable(min_box=0, drop_blurry=False), data, unseen=0.2, seed=21)
     if not (extra/"selected_images.csv").exists():
+        from studies.celeba_aligned import aligned_faces
         table, identity = load_celeba(args.annotations, images=False).table, pd.read_csv(args.aligned/"identity.csv")
         aligned_faces(table, identity, args.aligned/"img", extra, window=(25, 42))
     return data, extra
