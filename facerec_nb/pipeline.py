@@ -89,12 +89,12 @@ def _calibration(embedder):
 def _models(points, emb, engine, threads):
     "Both networks of a pipeline, each tried on a black picture, and what was calibrated with the embedder"
     from facerec_nb.alignment import LandmarkModel
-    from facerec_nb.onnx_export import OnnxEmbedder, use_onnx
+    from facerec_nb.engines.onnx_embedder import open_embedder
+    from facerec_nb.engines.onnx_net import right_engine
     from facerec_nb.recognition import FaceEmbedder
     def load(kind, path):
-        if kind is FaceEmbedder and path.suffix == ".onnx": return OnnxEmbedder(path, threads)
-        model, beside = kind.load(path), path.with_suffix(".onnx")
-        return use_onnx(model, beside, threads) if engine == "onnx" or engine == "auto" and beside.is_file() and model.device.type == "cpu" else model
+        if kind is FaceEmbedder and path.suffix == ".onnx": return open_embedder(path, threads)
+        return right_engine(kind.load(path), path.with_suffix(".onnx"), threads, engine)
     black, five = np.zeros((64, 64, 3), np.uint8), 16*np.array([[1, 1], [3, 1], [2, 2], [1, 3], [3, 3]])
     landmarks = _network(points, lambda p: load(LandmarkModel, p), lambda m: m.points(black, [[0, 0, 64, 64]]))
     embedder = _network(emb, lambda p: load(FaceEmbedder, p), lambda m: m.embed(align_face(black, five, m.size, m.template)[None]))
