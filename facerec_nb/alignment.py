@@ -9,13 +9,15 @@ __all__ = ['LandmarkCfg', 'train_landmarks']
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from fastcore.basics import patch
 
 from .crops import CropCfg, read_crops
-from .faces.aligned import align, read_aligned, sharpness, still_there
+from .faces.aligned import still_there
 from .faces.landmarks import LandmarkModel, boxes_and_points, landmark_errors, mean_face, mean_face_errors
 from .faces.landmarks import summarise_errors
 from .files import InputError, fingerprint, inside, write_json
@@ -56,41 +58,55 @@ class LandmarkCfg:
 
 # %% ../nbs/02_face_alignment.ipynb #c0019
 @patch(as_prop=True)
-def crop(self:LandmarkCfg) -> CropCfg: return CropCfg(self.input_size, self.shrink, self.square)
+def crop(self:LandmarkCfg) -> CropCfg:
+    "How faces are cut out"
+    return CropCfg(self.input_size, self.shrink, self.square)
 
 @patch(as_prop=True)
 def arch(self:LandmarkCfg) -> dict:
+    "What the network is built from"
     return dict(stacks=self.stacks, channels=self.channels, depth=self.depth, input_size=self.input_size)
 
-@patch(as_prop=True)
-def rim(self:LandmarkCfg) -> int: return self.input_size//4
-
-@patch(as_prop=True)
-def fit_cfg(self:LandmarkCfg) -> FitCfg: return FitCfg(self.epochs, self.batch_size, self.lr, seed=self.seed)
-
 # %% ../nbs/02_face_alignment.ipynb #c0020
+@patch(as_prop=True)
+def rim(self:LandmarkCfg) -> int:
+    "Further crop pixels on every side"
+    return self.input_size//4
+
+@patch(as_prop=True)
+def fit_cfg(self:LandmarkCfg) -> FitCfg:
+    "What the training loop needs to know"
+    return FitCfg(self.epochs, self.batch_size, self.lr, seed=self.seed)
+
+# %% ../nbs/02_face_alignment.ipynb #c0021
 @patch(as_prop=True)
 def augment(self:LandmarkCfg) -> Augment:
     "Geometry, the face's own contrast, blur and cover; no step that is the embedder's"
     return Augment(0.5*self.flip, self.rotation, self.zoom, self.shift, light=None, colour=self.colour, grey=None,
                    cutout=None, contrast=self.colour, spin=self.spin, blur=self.blur, cover=self.cover, rim=self.rim)
 
-# %% ../nbs/02_face_alignment.ipynb #c0023
+# %% ../nbs/02_face_alignment.ipynb #c0024
 @patch
-def loss(self:LandmarkCfg, net, batch):
+def loss(self:LandmarkCfg,
+    net:torch.nn.Module, # a stacked hourglass
+    batch:dict, # `x` `(n, 3, S, S)`, `points` `(n, 5, 2)` in its pixels
+) -> torch.Tensor: # a number
     "How far the heatmaps are from the targets: 1 for a network that answers nothing, 0 for a perfect one"
     target = heatmaps(batch["points"], self.input_size, sigma=self.sigma)
     return heatmap_loss(net(batch["x"]), target, self.sigma, power=self.power)
 
+# %% ../nbs/02_face_alignment.ipynb #c0025
 @patch
-def model(self:LandmarkCfg, rows):
+def model(self:LandmarkCfg,
+    rows:pd.DataFrame, # rows of selected_images.csv to be trained on
+) -> LandmarkModel:
     "An untrained model; the second pass needs to know where an average training face has its points"
     boxes, true = boxes_and_points(rows)
     upright = apply_matrix(self.crop.matrices(boxes), true).mean(0) if self.twice else None
     reader = decode if self.subpixel else decode_argmax
     return LandmarkModel(StackedHourglass(**self.arch), self.crop, self.flip, upright=upright, reader=reader)
 
-# %% ../nbs/02_face_alignment.ipynb #c0026
+# %% ../nbs/02_face_alignment.ipynb #c0028
 def _load(data, rows, crop, rim, n_workers, progress):
     "Crops of the readable rows, those rows, and the unreadable ones with their reasons"
     images = Path(data)/"images"
@@ -99,7 +115,7 @@ def _load(data, rows, crop, rim, n_workers, progress):
     if not ok.all(): still_there(images)
     return crops, rows[ok].reset_index(drop=True), rows[~ok][["image_id"]].assign(reason=[w for w in why if w])
 
-# %% ../nbs/02_face_alignment.ipynb #c0027
+# %% ../nbs/02_face_alignment.ipynb #c0029
 def _further(extra, data, rows):
     "Further faces of a second folder; raises `InputError` for people or photographs that are in the first one too"
     more = read_selected(extra).query("people == 'seen'")
@@ -110,21 +126,26 @@ def _further(extra, data, rows):
                          "further faces must be of other people, under numbers of their own")
     return more
 
-# %% ../nbs/02_face_alignment.ipynb #c0028
+# %% ../nbs/02_face_alignment.ipynb #c0030
+def _learnt(data, seen, cfg, max_images):
+    "Rows to be trained on; raises `InputError` when there are none"
+    train = seen[seen.split.isin(["train", "test"] if cfg.with_test else ["train"])][:max_images]
+    if len(train): return train
+    raise InputError(f"{data} has no photograph with people=seen and split=train: "
+                     "run facerec_prepare with a larger share for training")
+
+# %% ../nbs/02_face_alignment.ipynb #c0031
 def _parts(data, extra, cfg, max_images):
     "Folder and rows of train, val, unseen and extra"
     rows = read_selected(data)
-    seen, learn = rows[rows.people == "seen"], ["train", "test"] if cfg.with_test else ["train"]
-    train = seen[seen.split.isin(learn)][:max_images]
-    if not len(train):
-        raise InputError(f"{data} has no photograph with people=seen and split=train: "
-                         "run facerec_prepare with a larger share for training")
+    seen = rows[rows.people == "seen"]
+    train = _learnt(data, seen, cfg, max_images)
     parts = dict(train=(data, train), val=(data, seen[seen.split == "val"]),
                  unseen=(data, rows[rows.people == "unseen"]))
     if extra: parts["extra"] = extra, _further(extra, data, rows)
     return {k: (d, r) for k, (d, r) in parts.items() if len(r)}
 
-# %% ../nbs/02_face_alignment.ipynb #c0029
+# %% ../nbs/02_face_alignment.ipynb #c0032
 def _read_parts(data, extra, cfg, max_images, n_workers, progress):
     "Crops and rows of all parts, and the table of skipped photographs"
     got = {}
@@ -133,7 +154,7 @@ def _read_parts(data, extra, cfg, max_images, n_workers, progress):
         got[name] = _load(folder, rows, cfg.crop, rim, n_workers, progress)
     return {k: g[:2] for k, g in got.items()}, pd.concat([g[2] for g in got.values()], ignore_index=True)
 
-# %% ../nbs/02_face_alignment.ipynb #c0030
+# %% ../nbs/02_face_alignment.ipynb #c0033
 def _train_data(parts, cfg):
     "Crops with their points; where there are further faces, the photographs are repeated until they are about half"
     def points(rows):
@@ -145,13 +166,14 @@ def _train_data(parts, cfg):
     return ArrayData(x=np.concatenate([*[x]*times, more[0]]),
                      points=np.concatenate([*[points(rows)]*times, points(more[1])]))
 
-# %% ../nbs/02_face_alignment.ipynb #c0032
+# %% ../nbs/02_face_alignment.ipynb #c0035
 def _watched(model, parts):
     "What `fit` watches: the error on the validation photographs, or, without any, the loss"
     if "val" not in parts: return dict(monitor="loss")
     crops, rows = parts["val"]
     return dict(monitor="val_nme", validate=lambda net: dict(val_nme=landmark_errors(model, rows, crops).nme.mean()))
 
+# %% ../nbs/02_face_alignment.ipynb #c0036
 def _about(cfg, model, data):
     "What the checkpoint says beside its weights"
     ways = dict(flip=cfg.flip, upright=model.upright, subpixel=cfg.subpixel)
@@ -159,7 +181,7 @@ def _about(cfg, model, data):
     return dict(kind="landmarks", arch=model.net.arch, config=asdict(cfg), seed=cfg.seed,
                 data=fingerprint(Path(data)/"selected_images.csv"), preprocessing=asdict(cfg.crop) | ways | pixels)
 
-# %% ../nbs/02_face_alignment.ipynb #c0033
+# %% ../nbs/02_face_alignment.ipynb #c0037
 def _measured(model, parts):
     "Errors on the trained people and on those never seen, of the network and of the guess"
     errors = {k: landmark_errors(model, parts[k][1], parts[k][0]) for k in ("val", "unseen") if k in parts}
@@ -170,6 +192,7 @@ def _measured(model, parts):
         out["cdf"] = dict(zip(("nme", "share"), map(list, nme_cdf(errors["unseen"].nme))))
     return out
 
+# %% ../nbs/02_face_alignment.ipynb #c0038
 def _counted(parts, skipped, log, cfg):
     "How much the training saw, and how long it took"
     rows, net = parts["train"][1], StackedHourglass(**cfg.arch)
@@ -178,7 +201,7 @@ def _counted(parts, skipped, log, cfg):
                 parameters=sum(p.numel() for p in net.parameters()), seconds=float(log.seconds.sum()),
                 images_per_s=float(log.images_per_s.median()), config=asdict(cfg))
 
-# %% ../nbs/02_face_alignment.ipynb #c0034
+# %% ../nbs/02_face_alignment.ipynb #c0039
 def _changed(cfg, changes):
     "The settings with single ones changed; raises `InputError` for a name that is none"
     unknown = changes.keys() - asdict(cfg).keys()
@@ -186,7 +209,7 @@ def _changed(cfg, changes):
     if unknown: raise InputError(f"there is no setting {', '.join(sorted(unknown))}: choose from {known}")
     return replace(cfg, **changes)
 
-# %% ../nbs/02_face_alignment.ipynb #c0035
+# %% ../nbs/02_face_alignment.ipynb #c0040
 def train_landmarks(
     data:str|Path, # a prepared folder: `images/` and `selected_images.csv`
     run:str|Path, # the folder that gets `best_stacked_hg.pth`, `log.jsonl` and `landmarks.json`
@@ -196,7 +219,7 @@ def train_landmarks(
     max_images:int|None=None, # use only so many training photographs
     n_workers:int|None=None, # threads that decode; None means one a core
     progress:bool=False, # show progress bars
-    **changes, # single settings: `epochs=10, channels=32`
+    **changes:Any, # single settings: `epochs=10, channels=32`
 ) -> dict: # val, unseen, guess, cdf, n_train, n_extra, n_train_people, skipped, parameters, seconds, config
     "Train on people to be seen, choose the epoch on other photographs of theirs, measure on people never seen"
     cfg, run, start = _changed(cfg, changes), Path(run), time.perf_counter()

@@ -6,7 +6,9 @@
 __all__ = ['CropCfg', 'read_warped', 'read_crops']
 
 # %% ../nbs/parts/crops.ipynb #c0003
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -52,7 +54,7 @@ def _in_place(part, P, photo):
 
 # %% ../nbs/parts/crops.ipynb #c0014
 def read_warped(
-    src, # a path, bytes or PIL image
+    src:Any, # a path, bytes or PIL image
     M:np.ndarray, # `(2, 3)`: photograph -> result
     size:int|tuple, # side of the result in pixels, or `(width, height)`
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
@@ -66,7 +68,7 @@ def read_warped(
 
 # %% ../nbs/parts/crops.ipynb #c0020
 def read_crops(
-    paths, # photographs
+    paths:Iterable, # photographs
     boxes:np.ndarray, # `(N, 4)`: x1, y1, x2, y2 in pixels
     crop:CropCfg=CropCfg(), # how to cut
     rim:int=0, # further pixels on every side

@@ -74,12 +74,13 @@ def _face(photo, M, size):
     if np.ptp(face) == 0: raise InputError("the aligned face is one flat colour: its points were not found")
     return face
 
+# %% ../../nbs/faces/aligned.ipynb #c0018
 def _read(src):
     "A photograph; `src` may already be the error that its name raised"
     if isinstance(src, InputError): raise src
     return read_image(src)
 
-# %% ../../nbs/faces/aligned.ipynb #c0018
+# %% ../../nbs/faces/aligned.ipynb #c0019
 def align_batch(
     model:LandmarkModel, # finds the points
     paths:list, # N photographs
@@ -99,7 +100,7 @@ def align_batch(
         out.faces[i], out.sharpness[i] = face, sharpness(face)
     return out
 
-# %% ../../nbs/faces/aligned.ipynb #c0022
+# %% ../../nbs/faces/aligned.ipynb #c0023
 def resume_batches(
     folder:Path, # where the batches leave their results
     n:int, # how many things there are
@@ -115,7 +116,7 @@ def resume_batches(
         if not part.exists(): write_json(part, work(i*batch_size, min((i + 1)*batch_size, n)))
     return [read_json(p) for p in parts]
 
-# %% ../../nbs/faces/aligned.ipynb #c0025
+# %% ../../nbs/faces/aligned.ipynb #c0026
 ALIGNED_COLUMNS = ["image_id", "identity", "class_id", "split", "people", *POINT_COLUMNS,
                    "confidence", "sharpness", "nme"]
 
@@ -125,7 +126,7 @@ def aligned_name(
     "The file of its aligned face"
     return f"{Path(image_id).stem}.jpg"
 
-# %% ../../nbs/faces/aligned.ipynb #c0027
+# %% ../../nbs/faces/aligned.ipynb #c0028
 def still_there(
     images:Path, # a folder with photographs
 ) -> None:
@@ -134,7 +135,7 @@ def still_there(
     raise InputError(f"{images} is gone or empty, it was there a moment ago: "
                      "bring it back (is its disk still mounted?) and start again")
 
-# %% ../../nbs/faces/aligned.ipynb #c0029
+# %% ../../nbs/faces/aligned.ipynb #c0030
 def _table(rows, true, batch):
     "Rows of the table for the faces of a batch"
     table = rows[["image_id", "identity", "class_id", "split", "people"]].reset_index(drop=True)
@@ -143,7 +144,7 @@ def _table(rows, true, batch):
     made = batch.made
     return table[made].assign(nme=nme(batch.points[made], true[made]).round(5))
 
-# %% ../../nbs/faces/aligned.ipynb #c0030
+# %% ../../nbs/faces/aligned.ipynb #c0031
 @dataclass(frozen=True)
 class _Job:
     "What `align` was asked for"
@@ -154,7 +155,7 @@ class _Job:
     size:int
     min_confidence:float|None
 
-# %% ../../nbs/faces/aligned.ipynb #c0031
+# %% ../../nbs/faces/aligned.ipynb #c0032
 @patch
 def place(self:_Job, i, points, confidence):
     "Photograph -> face; raises `InputError` for a face that nobody is sure of"
@@ -162,13 +163,14 @@ def place(self:_Job, i, points, confidence):
         raise InputError(f"confidence {confidence:.3f} is below min_confidence {self.min_confidence}")
     return align_matrix(points, self.size, self.template)
 
+# %% ../../nbs/faces/aligned.ipynb #c0033
 @patch
 def write(self:_Job, names, faces):
     "Write faces, in threads"
     def one(job): write_image(inside(self.out/"faces_aligned", aligned_name(job[0])), job[1])
     thread_map(one, list(zip(names, faces)))
 
-# %% ../../nbs/faces/aligned.ipynb #c0032
+# %% ../../nbs/faces/aligned.ipynb #c0034
 @patch
 def do(self:_Job, rows):
     "Align one batch and write its faces; returns dict(rows=, skipped=), ready for JSON"
@@ -180,7 +182,7 @@ def do(self:_Job, rows):
     skipped = [dict(image_id=i, reason=w) for i, w in zip(rows.image_id, batch.why) if w]
     return dict(rows=_table(rows, true, batch).to_dict("records"), skipped=skipped)
 
-# %% ../../nbs/faces/aligned.ipynb #c0034
+# %% ../../nbs/faces/aligned.ipynb #c0036
 def _finish(out, parts, info):
     "Write the tables, remove faces of earlier runs and the traces of the batches"
     table = pd.DataFrame([r for p in parts for r in p["rows"]], columns=ALIGNED_COLUMNS)
@@ -195,7 +197,7 @@ def _finish(out, parts, info):
     shutil.rmtree(out/"progress")
     return _read_table(out)
 
-# %% ../../nbs/faces/aligned.ipynb #c0035
+# %% ../../nbs/faces/aligned.ipynb #c0037
 def _no_name_twice(image_ids):
     "Raise `InputError` when two photographs would become one face"
     twice = image_ids[image_ids.map(aligned_name).duplicated()]
@@ -203,7 +205,7 @@ def _no_name_twice(image_ids):
     face = aligned_name(twice.iloc[0])
     raise InputError(f"{twice.iloc[0]} and another photograph would both become {face}: rename one")
 
-# %% ../../nbs/faces/aligned.ipynb #c0036
+# %% ../../nbs/faces/aligned.ipynb #c0038
 def align(
     data:str|Path, # a prepared folder: `images/` and `selected_images.csv`
     run:str|Path, # 'big', 'small', a run folder with `best_stacked_hg.pth`, or a `.pth`
@@ -214,7 +216,7 @@ def align(
     batch_size:int=64, # photographs in memory at once
     progress:bool=False, # show a progress bar
 ) -> pd.DataFrame: # the rows of `aligned_pred_all.csv`; points in pixels of the photograph
-    "Find the points of every selected face, write the aligned faces; killed and started again it ends with the same bytes"
+    "Write the aligned faces of all selected photographs; killed and started again it ends with the same bytes"
     model, rows, out = LandmarkModel.load(run), read_selected(data), Path(out)
     align_matrix(np.eye(5, 2), size, template)  # bad settings are told before anything is read
     _no_name_twice(rows.image_id)
@@ -225,7 +227,7 @@ def align(
     parts = resume_batches(out/"progress"/key, len(rows), batch_size, lambda i, j: job.do(rows[i:j]), progress=progress)
     return _finish(out, parts, settings | dict(key=key))
 
-# %% ../../nbs/faces/aligned.ipynb #c0038
+# %% ../../nbs/faces/aligned.ipynb #c0040
 def _check_table(path, table):
     "Raise `InputError` for a table that is not what `align` writes"
     lacking = [c for c in ALIGNED_COLUMNS if c not in table]
@@ -233,7 +235,7 @@ def _check_table(path, table):
     if len(table) and not table[ALIGNED_COLUMNS[:5]].isna().any(axis=None): return
     raise InputError(f"{path} has no rows, or a row without name, person, split or people: run facerec_align again")
 
-# %% ../../nbs/faces/aligned.ipynb #c0039
+# %% ../../nbs/faces/aligned.ipynb #c0041
 def _read_table(out):
     "The table of a folder of aligned faces; raises `InputError`"
     path = Path(out)/"aligned_pred_all.csv"
@@ -245,7 +247,7 @@ def _read_table(out):
     _check_table(path, table)
     return table
 
-# %% ../../nbs/faces/aligned.ipynb #c0041
+# %% ../../nbs/faces/aligned.ipynb #c0043
 def _stored(folder, table, n_workers):
     "The faces of a folder out of its store, all of them"
     names = table.image_id.map(aligned_name).tolist()
@@ -254,7 +256,7 @@ def _stored(folder, table, n_workers):
     raise InputError(f"{len(kept.skipped)} of {len(table)} aligned faces cannot be used; "
                      f"the first: {kept.skipped.reason[0]}: run facerec_align again")
 
-# %% ../../nbs/faces/aligned.ipynb #c0042
+# %% ../../nbs/faces/aligned.ipynb #c0044
 def _decoded(folder, table, n_workers):
     "The faces of a folder, each from its file"
     def face(image_id): return read_image(inside(folder/"faces_aligned", aligned_name(image_id)))
@@ -263,7 +265,7 @@ def _decoded(folder, table, n_workers):
     if not other: return np.stack(faces)
     raise InputError(f"the aligned face of {other[0]} has another size than the first: run facerec_align again")
 
-# %% ../../nbs/faces/aligned.ipynb #c0043
+# %% ../../nbs/faces/aligned.ipynb #c0045
 def read_aligned(
     folder:str|Path, # what align wrote
     n_workers:int|None=None, # threads; None means one a core
