@@ -5,32 +5,42 @@
 # %% auto #0
 __all__ = ['check_attributes', 'AttributeHead']
 
-# %% ../nbs/parts/attribute_head.ipynb #c0003
+# %% ../nbs/parts/attribute_head.ipynb #91e8fb58
 import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 from .files import InputError
 
-# %% ../nbs/parts/attribute_head.ipynb #c0006
+# %% ../nbs/parts/attribute_head.ipynb #0b006060
+def _check_values(a):
+    "Raise `InputError` that names the first value other than 0 and 1"
+    bad = np.argwhere(~np.isin(a, (0, 1)))
+    if not len(bad): return
+    face, attribute = bad[0]
+    raise InputError(f"attribute {attribute} of face {face} is {a[face, attribute]}: give 0 and 1 (CelebA's -1 is 0)")
+
+# %% ../nbs/parts/attribute_head.ipynb #412c2542
 def check_attributes(
-    attributes, # should be `(n, K)` of 0 and 1, or bool
+    attributes:np.ndarray, # should be (n, K) of 0 and 1, or bool
     n:int, # faces
-) -> np.ndarray: # float32 `(n, K)`
+) -> np.ndarray: # float32 (n, K)
     "The attributes of every face; raises `InputError` for another number of rows, and for values other than 0 and 1"
     a = np.asarray(attributes)
-    if a.ndim != 2 or len(a) != n: raise InputError(f"the attributes are {a.shape}, needed is one row for each of the {n} faces: join them by image_id")
-    bad = np.argwhere(~np.isin(a, (0, 1)))
-    if len(bad): raise InputError(f"attribute {bad[0, 1]} of face {bad[0, 0]} is {a[tuple(bad[0])]}: give 0 and 1 (CelebA's -1 is 0)")
+    if a.ndim != 2 or len(a) != n:
+        raise InputError(f"the attributes are {a.shape}, needed is one row for each of the {n} faces: "
+                         "join them by image_id")
+    _check_values(a)
     return a.astype(np.float32)
 
-# %% ../nbs/parts/attribute_head.ipynb #c0007
+# %% ../nbs/parts/attribute_head.ipynb #b179b37e
 class AttributeHead(nn.Module):
     "Attributes out of an embedding, and their loss"
     def __init__(self,
         emb_dim:int, # numbers in an embedding
-        shares, # `(K,)` share of the training faces that have each attribute, 0..1
+        shares:np.ndarray, # (K,) share of the training faces that have each attribute, 0..1
         weight:float=1.0, # the loss of knowing nothing but the shares
     ):
         super().__init__()
@@ -39,14 +49,16 @@ class AttributeHead(nn.Module):
         self.entropy = float(-(p*p.log() + (1 - p)*(1 - p).log()).mean())
 
     def forward(self,
-        emb:torch.Tensor, # `(B, emb_dim)`, not normalised
-    ) -> torch.Tensor: # `(B, K)` logits
+        emb:torch.Tensor, # (B, emb_dim), not normalised
+    ) -> torch.Tensor: # (B, K) logits
         "A linear map, in float32 whatever the autocast"
         with torch.autocast(emb.device.type, enabled=False): return self.linear(emb.float())
 
-    def loss(self,
-        emb:torch.Tensor, # `(B, emb_dim)`, not normalised
-        attributes:torch.Tensor, # `(B, K)` of 0 and 1
-    ) -> torch.Tensor: # scalar
-        "`weight` times the cross-entropy as a share of that of knowing nothing"
-        return self.weight*F.binary_cross_entropy_with_logits(self(emb), attributes.float())/self.entropy
+# %% ../nbs/parts/attribute_head.ipynb #34e67530
+@patch
+def loss(self:AttributeHead,
+    emb:torch.Tensor, # (B, emb_dim), not normalised
+    attributes:torch.Tensor, # (B, K) of 0 and 1
+) -> torch.Tensor: # scalar
+    "The weight times the cross-entropy as a share of that of knowing nothing"
+    return self.weight*F.binary_cross_entropy_with_logits(self(emb), attributes.float())/self.entropy

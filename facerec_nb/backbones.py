@@ -5,48 +5,55 @@
 # %% auto #0
 __all__ = ['BACKBONES', 'tiny', 'IResNet', 'torchvision_resnet', 'create_backbone', 'Embedder']
 
-# %% ../nbs/parts/backbones.ipynb #c0003
+# %% ../nbs/parts/backbones.ipynb #0087a97e
 import torch
 from torch import nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 from .files import InputError
 
-# %% ../nbs/parts/backbones.ipynb #c0007
+# %% ../nbs/parts/backbones.ipynb #3e234c64
 def _conv(i, o, stride=1, kernel=3):
     "Convolution, batch norm, ReLU"
-    return nn.Sequential(nn.Conv2d(i, o, kernel, stride, kernel//2, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+    conv = nn.Conv2d(i, o, kernel, stride, kernel//2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(o), nn.ReLU(inplace=True))
 
+# %% ../nbs/parts/backbones.ipynb #2d126166
 class _Residual(nn.Module):
     "x plus two 3x3 convolutions of it; the second starts at zero, so that the block starts as the identity"
     def __init__(self, c):
         super().__init__()
-        self.a, self.b, self.norm = _conv(c, c), nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c)
+        self.a, self.b = _conv(c, c), nn.Conv2d(c, c, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(c)
         nn.init.zeros_(self.norm.weight)
     def forward(self, x): return F.relu(x + self.norm(self.b(self.a(x))), inplace=True)
 
-# %% ../nbs/parts/backbones.ipynb #c0010
+# %% ../nbs/parts/backbones.ipynb #505fa9be
 def _final_side(size, halvings=4):
     "The side of the last map after so many stride-2 convolutions"
     for _ in range(halvings): size = (size + 1)//2
     return size
 
+# %% ../nbs/parts/backbones.ipynb #9a76b417
 def tiny(
     emb_dim:int=512, # numbers in an embedding
     size:int=112, # side of the aligned face in pixels
     widths:tuple=(24, 48, 96, 160), # channels after each of the four halvings
     blocks:tuple=(0, 1, 1, 1), # residual blocks after each halving
-) -> nn.Sequential: # normalised float `(N, 3, size, size)` -> `(N, emb_dim)`
-    "Plain convolutions, about one million weights as it stands, with position-wise weights at the end (MobileFaceNet, section 3.1)"
+) -> nn.Sequential: # normalised float (N, 3, size, size) -> (N, emb_dim)
+    "Plain convolutions, with position-wise weights at the end (MobileFaceNet, section 3.1)"
     layers, c = [], 3
     for w, n in zip(widths, blocks):
         layers += [_conv(c, w, stride=2), *(_Residual(w) for _ in range(n))]
         c = w
-    side = _final_side(size)
-    layers += [nn.Conv2d(c, c, side, groups=c, bias=False), nn.BatchNorm2d(c), nn.Flatten()]
+    layers += [nn.Conv2d(c, c, _final_side(size), groups=c, bias=False), nn.BatchNorm2d(c), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(c, emb_dim, bias=False), nn.BatchNorm1d(emb_dim))
 
-# %% ../nbs/parts/backbones.ipynb #c0014
+# %% ../nbs/parts/backbones.ipynb #aeef8c70
+def _shortcut(i, o, stride): return nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+
+# %% ../nbs/parts/backbones.ipynb #c643e7ff
 class _IBlock(nn.Module):
     "insightface's improved residual block: norm, conv, norm, PReLU, conv (strided), norm"
     def __init__(self, i, o, stride):
@@ -54,13 +61,17 @@ class _IBlock(nn.Module):
         self.bn1, self.conv1 = nn.BatchNorm2d(i), nn.Conv2d(i, o, 3, 1, 1, bias=False)
         self.bn2, self.prelu = nn.BatchNorm2d(o), nn.PReLU(o)
         self.conv2, self.bn3 = nn.Conv2d(o, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o)
-        self.downsample = None
-        if stride > 1 or i != o: self.downsample = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+        self.downsample = _shortcut(i, o, stride) if stride > 1 or i != o else None
     def forward(self, x):
         out = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         return out + (x if self.downsample is None else self.downsample(x))
 
-# %% ../nbs/parts/backbones.ipynb #c0015
+# %% ../nbs/parts/backbones.ipynb #a544538d
+def _stage(i, o, n):
+    "n blocks, the first of which halves the side"
+    return nn.Sequential(*(_IBlock(o if j else i, o, 1 if j else 2) for j in range(n)))
+
+# %% ../nbs/parts/backbones.ipynb #f861519d
 class IResNet(nn.Module):
     "insightface's residual network for faces; the names of the weights are insightface's"
     def __init__(self,
@@ -70,63 +81,87 @@ class IResNet(nn.Module):
     ):
         super().__init__()
         self.conv1, self.bn1, self.prelu = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
-        c = 64
-        for k, (n, w) in enumerate(zip(layers, (64, 128, 256, 512)), 1):
-            setattr(self, f"layer{k}", nn.Sequential(*(_IBlock(c if j == 0 else w, w, 2 if j == 0 else 1) for j in range(n))))
-            c = w
-        self.bn2, self.fc, self.features = nn.BatchNorm2d(512), nn.Linear(512*_final_side(size)**2, emb_dim), nn.BatchNorm1d(emb_dim)
+        widths = (64, 64, 128, 256, 512)
+        for k, n in enumerate(layers, 1): setattr(self, f"layer{k}", _stage(widths[k - 1], widths[k], n))
+        self.bn2, self.fc = nn.BatchNorm2d(512), nn.Linear(512*_final_side(size)**2, emb_dim)
+        self.features = nn.BatchNorm1d(emb_dim)
         self.features.weight.requires_grad_(False)
 
-    def forward(self,
-        x:torch.Tensor, # normalised float `(N, 3, size, size)`
-    ) -> torch.Tensor: # `(N, emb_dim)`
-        "Raw embeddings"
-        x = self.prelu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
-        return self.features(self.fc(x.flatten(1)))
+# %% ../nbs/parts/backbones.ipynb #e68bdd15
+@patch
+def forward(self:IResNet,
+    x:torch.Tensor, # normalised float (N, 3, size, size)
+) -> torch.Tensor: # (N, emb_dim)
+    "Raw embeddings"
+    x = self.prelu(self.bn1(self.conv1(x)))
+    x = self.bn2(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+    return self.features(self.fc(x.flatten(1)))
 
-# %% ../nbs/parts/backbones.ipynb #c0019
+# %% ../nbs/parts/backbones.ipynb #cbc86e81
+def _no_weights(url, why):
+    "The sentence for weights that cannot be downloaded"
+    return InputError(f"the ImageNet weights {url} cannot be downloaded ({why}): "
+                      "put the file into torch.hub's checkpoints folder or use pretrained=False")
+
+# %% ../nbs/parts/backbones.ipynb #06428f7f
 def torchvision_resnet(
     name:str="resnet18", # 'resnet18' or 'resnet50'
     emb_dim:int=512, # numbers in an embedding
     pretrained:bool=False, # start from ImageNet weights (torchvision's DEFAULT), downloaded by torch.hub
-) -> nn.Module: # normalised float `(N, 3, H, W)` -> `(N, emb_dim)`
-    "A torchvision ResNet with a linear layer and a batch norm at its end; raises `InputError` when the weights cannot be had"
+) -> nn.Module: # normalised float (N, 3, H, W) -> (N, emb_dim)
+    "A torchvision ResNet with a linear layer and a batch norm at its end; raises `InputError` without its weights"
     from torchvision import models
     weights = models.get_model_weights(name).DEFAULT if pretrained else None
     try: net = models.get_model(name, weights=weights)
-    except OSError as e: raise InputError(f"the ImageNet weights {weights.url} cannot be downloaded ({e}): put the file into torch.hub's checkpoints folder or use pretrained=False") from None
+    except OSError as e: raise _no_weights(weights.url, e) from None
     net.fc = nn.Sequential(nn.Linear(net.fc.in_features, emb_dim, bias=False), nn.BatchNorm1d(emb_dim))
     return net
 
-# %% ../nbs/parts/backbones.ipynb #c0022
-BACKBONES = dict(
-    tiny=lambda emb_dim, size, pretrained: tiny(emb_dim, size),
-    small=lambda emb_dim, size, pretrained: tiny(emb_dim, size, (32, 64, 128, 256), (0, 1, 2, 3)),
-    base=lambda emb_dim, size, pretrained: tiny(emb_dim, size, (64, 128, 256, 512), (0, 1, 2, 4)),
-    iresnet18=lambda emb_dim, size, pretrained: IResNet((2, 2, 2, 2), emb_dim, size),
-    resnet18=lambda emb_dim, size, pretrained: torchvision_resnet("resnet18", emb_dim, pretrained),
-    resnet50=lambda emb_dim, size, pretrained: torchvision_resnet("resnet50", emb_dim, pretrained))
+# %% ../nbs/parts/backbones.ipynb #4213e066
+def _tiny(widths, blocks):
+    "A maker of one of the three sizes"
+    return lambda emb_dim, size, pretrained: tiny(emb_dim, size, widths, blocks)
 
+# %% ../nbs/parts/backbones.ipynb #9ce648ca
+def _resnet(name):
+    "A maker of one of torchvision's"
+    return lambda emb_dim, size, pretrained: torchvision_resnet(name, emb_dim, pretrained)
+
+BACKBONES = dict(
+    tiny=_tiny((24, 48, 96, 160), (0, 1, 1, 1)),
+    small=_tiny((32, 64, 128, 256), (0, 1, 2, 3)),
+    base=_tiny((64, 128, 256, 512), (0, 1, 2, 4)),
+    iresnet18=lambda emb_dim, size, pretrained: IResNet((2, 2, 2, 2), emb_dim, size),
+    resnet18=_resnet("resnet18"), resnet50=_resnet("resnet50"))
+
+# %% ../nbs/parts/backbones.ipynb #0050f032
+def _check_backbone(name, emb_dim, pretrained, size):
+    "Raise `InputError` that lists the names, or says what else is wrong"
+    if name not in BACKBONES: raise InputError(f"there is no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+    if emb_dim < 1 or size < 32:
+        raise InputError("a backbone needs emb_dim of at least 1 and size of at least 32 pixels, "
+                         f"not {emb_dim} and {size}")
+    if pretrained and not name.startswith("resnet"):
+        raise InputError(f"there are no pretrained weights for {name!r}: use pretrained=False, or resnet18 or resnet50")
+
+# %% ../nbs/parts/backbones.ipynb #d77ca177
 def create_backbone(
-    name:str="tiny", # one of `BACKBONES`
+    name:str="tiny", # one of BACKBONES
     emb_dim:int=512, # numbers in an embedding
     pretrained:bool=False, # ImageNet weights; only torchvision's have them
     size:int=112, # side of the aligned face in pixels
-) -> nn.Module: # normalised float `(N, 3, size, size)` -> `(N, emb_dim)`
+) -> nn.Module: # normalised float (N, 3, size, size) -> (N, emb_dim)
     "Make a backbone by name; raises `InputError` that lists the names"
-    if name not in BACKBONES: raise InputError(f"there is no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
-    if emb_dim < 1 or size < 32: raise InputError(f"a backbone needs emb_dim of at least 1 and size of at least 32 pixels, not {emb_dim} and {size}")
-    if pretrained and not name.startswith("resnet"): raise InputError(f"there are no pretrained weights for {name!r}: use pretrained=False, or resnet18 or resnet50")
+    _check_backbone(name, emb_dim, pretrained, size)
     return BACKBONES[name](emb_dim, size, pretrained)
 
-# %% ../nbs/parts/backbones.ipynb #c0025
-_NORMALISATION = dict(resnet18=((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), resnet50=((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
+# %% ../nbs/parts/backbones.ipynb #73899bb8
+_IMAGENET, _PLAIN = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), ((127.5,)*3, (127.5,)*3) # mean and spread
 
 class Embedder(nn.Module):
-    "A backbone with its preprocessing: RGB pixels 0..255 in, embeddings out; `arch` are the keywords that make it again"
+    "A backbone with its preprocessing: RGB pixels 0..255 in, embeddings out; arch are the keywords that make it again"
     def __init__(self,
-        name:str="tiny", # one of `BACKBONES`
+        name:str="tiny", # one of BACKBONES
         emb_dim:int=512, # numbers in an embedding
         size:int=112, # side of the aligned face in pixels
         pretrained:bool=False, # ImageNet weights, for resnet18 and resnet50
@@ -134,28 +169,37 @@ class Embedder(nn.Module):
         super().__init__()
         self.backbone = create_backbone(name, emb_dim, pretrained, size)
         self.arch, self.size, self.emb_dim = dict(name=name, emb_dim=emb_dim, size=size), size, emb_dim
-        self.mean, self.std = _NORMALISATION.get(name, ((127.5,)*3, (127.5,)*3))
-        for k, v in dict(_mean=self.mean, _std=self.std).items(): self.register_buffer(k, torch.tensor(v).view(1, 3, 1, 1), persistent=False)
+        self.mean, self.std = _IMAGENET if name.startswith("resnet") else _PLAIN
+        for k in ("mean", "std"):
+            values = torch.tensor(getattr(self, k)).view(1, 3, 1, 1)
+            self.register_buffer(f"_{k}", values, persistent=False)
 
-    def check(self,
-        x:torch.Tensor, # should be `(N, 3, size, size)`
-    ):
-        "Raise `InputError` unless `x` can be a batch of aligned faces"
-        if x.ndim != 4 or tuple(x.shape[1:]) != (3, self.size, self.size):
-            raise InputError(f"this model takes aligned RGB faces (N, 3, {self.size}, {self.size}), these are {tuple(x.shape)}: align them to {self.size} pixels, channels first")
+# %% ../nbs/parts/backbones.ipynb #12703012
+@patch
+def check(self:Embedder,
+    x:torch.Tensor, # should be (N, 3, size, size)
+) -> None:
+    "Raise `InputError` unless x can be a batch of aligned faces"
+    if x.ndim == 4 and tuple(x.shape[1:]) == (3, self.size, self.size): return
+    raise InputError(f"this model takes aligned RGB faces (N, 3, {self.size}, {self.size}), "
+                     f"these are {tuple(x.shape)}: align them to {self.size} pixels, channels first")
 
-    def forward(self,
-        x:torch.Tensor, # `(N, 3, size, size)` RGB, uint8 or float in 0..255
-    ) -> torch.Tensor: # `(N, emb_dim)`
-        "Raw embeddings, for a head"
-        self.check(x)
-        return self.backbone(((x.float() if x.dtype == torch.uint8 else x) - self._mean)/self._std)
+# %% ../nbs/parts/backbones.ipynb #0525d15d
+@patch
+def forward(self:Embedder,
+    x:torch.Tensor, # (N, 3, size, size) RGB, uint8 or float in 0..255
+) -> torch.Tensor: # (N, emb_dim)
+    "Raw embeddings, for a head"
+    self.check(x)
+    return self.backbone(((x.float() if x.dtype == torch.uint8 else x) - self._mean)/self._std)
 
-    def embed(self,
-        x:torch.Tensor, # `(N, 3, size, size)` RGB, uint8 or float in 0..255
-        flip:bool=True, # add the embedding of the mirrored face
-    ) -> torch.Tensor: # `(N, emb_dim)` float32, L2-normalised
-        "Embeddings for comparing: `a @ b.T` is the cosine"
-        emb = self(x).float()
-        if flip: emb = F.normalize(emb) + F.normalize(self(x.flip(3)).float())
-        return F.normalize(emb)
+# %% ../nbs/parts/backbones.ipynb #0d3fa6bc
+@patch
+def embed(self:Embedder,
+    x:torch.Tensor, # (N, 3, size, size) RGB, uint8 or float in 0..255
+    flip:bool=True, # add the embedding of the mirrored face
+) -> torch.Tensor: # (N, emb_dim) float32, L2-normalised
+    "Embeddings for comparing: a @ b.T is the cosine"
+    emb = self(x).float()
+    if flip: emb = F.normalize(emb) + F.normalize(self(x.flip(3)).float())
+    return F.normalize(emb)

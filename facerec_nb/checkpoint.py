@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'LICENCE', 'MAKERS', 'save_checkpoint', 'load_checkpoint', 'packaged', 'load_weights']
 
-# %% ../nbs/parts/checkpoint.ipynb #c0003
+# %% ../nbs/parts/checkpoint.ipynb #6b4f7284
 import collections, contextlib, dataclasses, importlib, io, math, pickle, shutil, zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,198 +16,299 @@ import torch
 from . import __version__
 from .files import InputError, atomic_path
 
-# %% ../nbs/parts/checkpoint.ipynb #c0007
+# %% ../nbs/parts/checkpoint.ipynb #4b67a978
+def _containers(o, where):
+    "Data classes, dicts, lists and tuples, all the way down; others as they are"
+    if dataclasses.is_dataclass(o) and not isinstance(o, type): o = dataclasses.asdict(o)
+    if isinstance(o, dict):
+        return {k if isinstance(k, int) else str(k): _plain(v, f"{where}[{k!r}]") for k, v in o.items()}
+    if isinstance(o, (list, tuple)): return [_plain(v, f"{where}[{i}]") for i, v in enumerate(o)]
+    return o
+
+# %% ../nbs/parts/checkpoint.ipynb #63ceef36
 def _plain(o, where="checkpoint"):
     "The value as numbers, text, tensors, lists and dicts; raises `InputError` that says where another kind was found"
-    if dataclasses.is_dataclass(o) and not isinstance(o, type): o = dataclasses.asdict(o)
-    if isinstance(o, dict): return {(k if isinstance(k, int) else str(k)): _plain(v, f"{where}[{k!r}]") for k, v in o.items()}
-    if isinstance(o, (list, tuple)): return [_plain(v, f"{where}[{i}]") for i, v in enumerate(o)]
+    o = _containers(o, where)
     if isinstance(o, torch.Tensor): return o.detach().cpu()
     if isinstance(o, np.generic): return o.item()
     if isinstance(o, np.ndarray): return torch.from_numpy(o.copy()) if o.dtype.kind in "biuf" else o.tolist()
     if isinstance(o, Path): return str(o)
-    if o is None or isinstance(o, (bool, int, float, str)): return o
-    raise InputError(f"{where} is a {type(o).__name__}, which cannot be saved without pickle: store numbers, text, tensors, lists or dicts")
+    if o is None or isinstance(o, (bool, int, float, str, list, dict)): return o
+    raise InputError(f"{where} is a {type(o).__name__}, which cannot be saved without pickle: "
+                     "store numbers, text, tensors, lists or dicts")
 
-# %% ../nbs/parts/checkpoint.ipynb #c0010
+# %% ../nbs/parts/checkpoint.ipynb #2fe6cef9
 SCHEMA = 1 # raised when the layout of a checkpoint changes
 LICENCE = "Apache-2.0 for the code; weights may be used only as the licence of their training data allows"
 
-# %% ../nbs/parts/checkpoint.ipynb #c0012
+# %% ../nbs/parts/checkpoint.ipynb #6315d0ae
+def _not_written(path, e):
+    "What a failed write means"
+    folder = next(p for p in Path(path).resolve().parents if p.exists())
+    free = shutil.disk_usage(folder).free/2**20
+    why = e.strerror if isinstance(e, OSError) and e.strerror else "torch could not finish the file"
+    return OSError(f"{path} was not written ({why}; its disk has {free:,.0f} MB left): what was there before is "
+                   "untouched; make room, or choose another folder")
+
+# %% ../nbs/parts/checkpoint.ipynb #04c9936a
 @contextlib.contextmanager
-def _told(path):
+def _told(path) -> Iterator:
     "Say what a failed write means"
     try: yield
-    except (OSError, RuntimeError) as e: # torch's writer raises RuntimeError
-        folder = next(p for p in Path(path).resolve().parents if p.exists()); why = e.strerror if isinstance(e, OSError) and e.strerror else "torch could not finish the file"
-        raise OSError(f"{path} was not written ({why}; its disk has {shutil.disk_usage(folder).free/2**20:,.0f} MB left): what was there before is untouched; make room, or choose another folder") from None
+    except (OSError, RuntimeError) as e: raise _not_written(path, e) from None # torch's writer raises RuntimeError
 
-# %% ../nbs/parts/checkpoint.ipynb #c0013
+# %% ../nbs/parts/checkpoint.ipynb #d07fef33
 def save_checkpoint(
-    path, # the `.pth` to write
+    path:str|Path, # the .pth to write
     kind:str, # what the model is for, e.g. 'landmarks' or 'embedder'
-    weights:dict, # part of the model -> its `state_dict()`
+    weights:dict, # part of the model -> its state_dict()
     arch:dict, # arguments that rebuild the model
     preprocessing:dict, # size in pixels, colour order, mean, std, template
-    classes=None, # class number -> name, dict or list
+    classes:dict|list=None, # class number -> name
     metrics:dict=None, # name -> number, measured with these weights
-    threshold=None, # calibrated decision threshold, with its target and denominator
-    config:dict=None, # settings of the training run
-    seed:int=None, # seed of the training run
-    data:str=None, # fingerprint of the training data
-    licence:str=LICENCE, # what the weights may be used for
-    **extra, # anything else that is plain: optimiser, epoch, log
+    **extra, # threshold, config, seed, data (a fingerprint), licence, optimiser, log, or anything else that is plain
 ) -> Path: # the path written
-    "Write one checkpoint atomically; raises `InputError` for a value that would need pickle, `OSError` when it cannot be written"
-    versions = dict(facerec_nb=__version__, torch=str(torch.__version__))
-    ck = _plain(dict(schema=SCHEMA, kind=kind, weights=weights, arch=arch, preprocessing=preprocessing, classes=classes, metrics=metrics, threshold=threshold,
-                     config=config, seed=seed, data=data, licence=licence, versions=versions, **extra))
-    with _told(path), atomic_path(path) as temp: torch.save(ck, temp)
+    "Write one checkpoint atomically; raises `InputError` for a value that would need pickle, `OSError` when it cannot"
+    ck = dict(schema=SCHEMA, kind=kind, weights=weights, arch=arch, preprocessing=preprocessing)
+    ck |= dict(classes=classes, metrics=metrics, threshold=None, config=None, seed=None, data=None, licence=LICENCE)
+    ck |= dict(versions=dict(facerec_nb=__version__, torch=str(torch.__version__))) | extra
+    with _told(path), atomic_path(path) as temp: torch.save(_plain(ck), temp)
     return Path(path)
 
-# %% ../nbs/parts/checkpoint.ipynb #c0020
-_CALLS = [b"(", b")", b"}", b"]", b"t", b"R", b"b", b"c", b"Q", b".", b"\x80", b"\x85", b"\x86", b"\x87"] # tuples, lists, dicts, calls of what `find_class` allows
-_MEMORY = [b"q", b"r", b"h", b"j", b"s", b"u", b"a", b"e"] # put and get, set items, append
-_VALUES = [b"N", b"\x88", b"\x89", b"J", b"K", b"M", b"\x8a", b"\x8b", b"G", b"X"] # None, booleans, numbers, text
+# %% ../nbs/parts/checkpoint.ipynb #0464993c
+_CALLS = [b"(", b")", b"}", b"]", b"t", b"R", b"b", b"c", b"Q", b".", b"\x80", b"\x85", b"\x86", b"\x87"]
+_MEMORY = [b"q", b"r", b"h", b"j", b"s", b"u", b"a", b"e"] # put, get, append
+_VALUES = [b"N", b"\x88", b"\x89", b"J", b"K", b"M", b"\x8a", b"\x8b", b"G", b"X"] # plain values
 
-_STORAGES = {f"{k}Storage": getattr(torch, v) for k, v in dict(Float="float32", Double="float64", Half="float16", BFloat16="bfloat16", Long="int64", Int="int32", Short="int16", Char="int8", Byte="uint8", Bool="bool").items()}
+_KINDS = dict(Float="float32", Double="float64", Half="float16", BFloat16="bfloat16", Long="int64", Int="int32",
+              Short="int16", Char="int8", Byte="uint8", Bool="bool")
+_STORAGES = {f"{k}Storage": getattr(torch, v) for k, v in _KINDS.items()}
 
+# %% ../nbs/parts/checkpoint.ipynb #04127049
 class _Claims(pickle._Unpickler):
-    "The structure of a `.pth`; tensors become notes in `claims`, everything unknown raises `UnpicklingError`"
+    "The structure of a .pth; tensors become notes in `claims`, everything unknown raises `UnpicklingError`"
     dispatch = {op[0]: pickle._Unpickler.dispatch[op[0]] for op in _CALLS + _MEMORY + _VALUES}
 
-    def __init__(self, data): super().__init__(io.BytesIO(data)); self.claims = []
-    def find_class(self, module, name):
-        if (module, name) == ("collections", "OrderedDict"): return collections.OrderedDict
-        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"): return lambda *args: self.claims.append(args)
-        if (module, name) == ("torch.storage", "UntypedStorage"): return torch.uint8
-        if module == "torch" and name in _STORAGES: return _STORAGES[name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype): return getattr(torch, name)
-        raise pickle.UnpicklingError(f"{module}.{name}")
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data))
+        self.claims = []
+
+    def find_class(self, module, name): return _known(module, name) or self.note(module, name)
     def persistent_load(self, pid): return pid
 
     def load(self):
         try: return super().load()
         except KeyError as e: raise pickle.UnpicklingError(f"operation {e}") from None
 
-# %% ../nbs/parts/checkpoint.ipynb #c0022
+    def note(self, module, name):
+        "A tensor is not made, only what it claims to be is kept"
+        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+            return lambda *args: self.claims.append(args)
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+# %% ../nbs/parts/checkpoint.ipynb #7ee5ab01
+def _known(module, name):
+    "What a name in a .pth stands for, where it is harmless"
+    if (module, name) == ("collections", "OrderedDict"): return collections.OrderedDict
+    if (module, name) == ("torch.storage", "UntypedStorage"): return torch.uint8
+    if module == "torch" and name in _STORAGES: return _STORAGES[name]
+    if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype): return getattr(torch, name)
+
+# %% ../nbs/parts/checkpoint.ipynb #3d6f5118
+def _bytes_needed(args):
+    "Shape, storage key and bytes of the storage of a claim, and the bytes that the tensor reaches, or None"
+    (_, dtype, key, _, numel), offset, size, stride = args[:4]
+    item = args[6].itemsize if len(args) > 6 and isinstance(args[6], torch.dtype) else dtype.itemsize
+    whole = all(type(n) is int and n >= 0 for n in (numel, offset, *size, *stride)) and len(size) == len(stride)
+    if not whole: return size, key, 0, None
+    last = offset + sum((n - 1)*s for n, s in zip(size, stride)) if 0 not in size else -1
+    return size, key, numel*dtype.itemsize, max((last + 1)*item, math.prod(size)*item)
+
+# %% ../nbs/parts/checkpoint.ipynb #0ff21d22
 def _check_claim(path, args, sizes):
     "Raise `InputError` unless a tensor is what its bytes can hold; `sizes`: storage -> bytes in the file"
-    try:
-        (_, dtype, key, _, numel), offset, size, stride = args[:4]
-        item = args[6].itemsize if len(args) > 6 and isinstance(args[6], torch.dtype) else dtype.itemsize
-        sane = all(type(n) is int and n >= 0 for n in (numel, offset, *size, *stride)) and len(size) == len(stride)
-        last = offset + sum((n - 1)*s for n, s in zip(size, stride)) if sane and 0 not in size else -1
-        fits = sane and numel*dtype.itemsize == sizes.get(str(key)) and max((last + 1)*item, math.prod(size)*item) <= numel*dtype.itemsize
-    except (TypeError, ValueError, AttributeError): raise InputError(f"{path} describes a tensor in a way torch does not: get the file again") from None
-    if not fits: raise InputError(f"{path} claims a tensor of shape {str(tuple(size))[:80]} over {sizes.get(str(key), 0):,} bytes, which cannot hold it: it is damaged or meant to do harm, do not use it")
+    try: size, key, held, needed = _bytes_needed(args)
+    except (TypeError, ValueError, AttributeError): raise _odd_tensor(path) from None
+    if needed is None or held != sizes.get(str(key)) or needed > held:
+        raise _too_large(path, size, sizes.get(str(key), 0))
 
-# %% ../nbs/parts/checkpoint.ipynb #c0024
+# %% ../nbs/parts/checkpoint.ipynb #dc5b61ac
+def _odd_tensor(path): return InputError(f"{path} describes a tensor in a way torch does not: get the file again")
+
+# %% ../nbs/parts/checkpoint.ipynb #7daab5dd
+def _too_large(path, size, held):
+    "The sentence for a tensor that its bytes cannot hold"
+    return InputError(f"{path} claims a tensor of shape {str(tuple(size))[:80]} over {held:,} bytes, "
+                      "which cannot hold it: it is damaged or meant to do harm, do not use it")
+
+# %% ../nbs/parts/checkpoint.ipynb #c72bed35
+def _check_parts_of_zip(path, parts, total, max_bytes):
+    "Raise `InputError` unless the parts are not packed, lie side by side, and are not too many bytes"
+    if total > max_bytes:
+        raise InputError(f"{path} has {total:,} bytes, more than max_bytes={max_bytes:,}: "
+                         "raise it if you trust the file")
+    if any(i.compress_type != zipfile.ZIP_STORED for i in parts):
+        raise InputError(f"{path} was packed by another program: ask for the file as torch wrote it")
+    if sum(i.file_size for i in parts) > total or len({i.filename for i in parts}) < len(parts):
+        raise InputError(f"{path} has parts that lie on top of each other: it is meant to do harm, do not use it")
+
+# %% ../nbs/parts/checkpoint.ipynb #e65ab1e0
 def _check_zip(path, max_bytes):
-    "Raise `InputError` unless the file is what torch writes, whole, not packed, and holds the tensors that it claims"
+    "Raise `InputError` unless the file is what torch writes, whole, and holds the tensors that it claims"
     with zipfile.ZipFile(path) as z:
-        parts, total = z.infolist(), Path(path).stat().st_size
-        if total > max_bytes: raise InputError(f"{path} has {total:,} bytes, more than max_bytes={max_bytes:,}: raise it if you trust the file")
-        if any(i.compress_type != zipfile.ZIP_STORED for i in parts): raise InputError(f"{path} was packed by another program: ask for the file as torch wrote it")
-        if sum(i.file_size for i in parts) > total or len({i.filename for i in parts}) < len(parts): raise InputError(f"{path} has parts that lie on top of each other: it is meant to do harm, do not use it")
-        if damaged := z.testzip(): raise InputError(f"{path} is damaged (in {damaged}): get the file again")
-        root = parts[0].filename.split("/")[0]; reader = _Claims(z.read(f"{root}/data.pkl")); reader.load()
+        parts = z.infolist()
+        _check_parts_of_zip(path, parts, Path(path).stat().st_size, max_bytes)
+        damaged = z.testzip()
+        if damaged: raise InputError(f"{path} is damaged (in {damaged}): get the file again")
+        root = parts[0].filename.split("/")[0]
+        reader = _Claims(z.read(f"{root}/data.pkl"))
+        reader.load()
         sizes = {i.filename.removeprefix(f"{root}/data/"): i.file_size for i in parts}
         for args in reader.claims: _check_claim(path, args, sizes)
 
+# %% ../nbs/parts/checkpoint.ipynb #eda3f456
 def _torch_load(path, max_bytes):
-    "The dict in a `.pth`, read without running code; raises `InputError`"
-    if not Path(path).is_file(): raise InputError(f"{path} does not exist: train the model first or check the path")
-    if not zipfile.is_zipfile(path): raise InputError(f"{path} is not a checkpoint: it is cut short, or an old pickle, which could run code; get the file again")
+    "The dict in a .pth, read without running code; raises `InputError`"
+    _check_file(path)
     try:
         _check_zip(path, max_bytes)
         return torch.load(path, map_location="cpu", weights_only=True)
     except InputError: raise
-    except pickle.UnpicklingError: raise InputError(f"{path} holds Python objects that could run code, so it was not opened: ask for a file with weights only") from None
+    except pickle.UnpicklingError: raise _could_run_code(path) from None
     except Exception as e: raise InputError(f"{path} is damaged ({type(e).__name__}): get the file again") from None
 
-# %% ../nbs/parts/checkpoint.ipynb #c0026
+# %% ../nbs/parts/checkpoint.ipynb #a6a461d6
+def _check_file(path):
+    "Raise `InputError` unless there is a file that can be a checkpoint"
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist: train the model first or check the path")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a checkpoint: it is cut short, or an old pickle, which could run code; "
+                         "get the file again")
+
+# %% ../nbs/parts/checkpoint.ipynb #319991dd
+def _could_run_code(path):
+    "The sentence for a pickle that asks for more than numbers"
+    return InputError(f"{path} holds Python objects that could run code, so it was not opened: "
+                      "ask for a file with weights only")
+
+# %% ../nbs/parts/checkpoint.ipynb #cd34ce48
+def _shapes(state):
+    "Name -> shape; raises `InputError` for what is no tensor"
+    for k, v in state.items():
+        if not torch.is_tensor(v):
+            raise InputError(f"{k!r} in the checkpoint is a {type(v).__name__}, not a tensor: get another file")
+    return {k: tuple(v.shape) for k, v in state.items()}
+
+# %% ../nbs/parts/checkpoint.ipynb #639d1aca
 def _same_shapes(module, state):
     "Raise `InputError` that names the first parameter that differs and both values"
-    want = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    if odd := [k for k, v in state.items() if not torch.is_tensor(v)]: raise InputError(f"{odd[0]!r} in the checkpoint is a {type(state[odd[0]]).__name__}, not a tensor: get another file")
-    have = {k: tuple(v.shape) for k, v in state.items()}
+    want, have, what = _shapes(module.state_dict()), _shapes(state), type(module).__name__
+    counts = f"({len(have)} against {len(want)} entries): it belongs to another model"
     for k in [*want, *have]:
-        if k not in have: raise InputError(f"the checkpoint has no {k!r}, the {type(module).__name__} needs it ({len(have)} against {len(want)} entries): it belongs to another model")
-        if k not in want: raise InputError(f"the checkpoint has {k!r}, the {type(module).__name__} does not ({len(have)} against {len(want)} entries): it belongs to another model")
-        if want[k] != have[k]: raise InputError(f"{k!r} is {have[k]} in the checkpoint and {want[k]} in the {type(module).__name__}: build it with the checkpoint's 'arch'")
+        if k not in have: raise InputError(f"the checkpoint has no {k!r}, the {what} needs it {counts}")
+        if k not in want: raise InputError(f"the checkpoint has {k!r}, the {what} does not {counts}")
+        if want[k] != have[k]:
+            raise InputError(f"{k!r} is {have[k]} in the checkpoint and {want[k]} in the {what}: "
+                             "build it with the checkpoint's 'arch'")
 
-# %% ../nbs/parts/checkpoint.ipynb #c0027
-MAKERS = dict(landmarks=dict(model="hourglass.StackedHourglass"), embedder=dict(backbone="backbones.Embedder", head="heads.create_head")) # kind -> part -> who builds it
+# %% ../nbs/parts/checkpoint.ipynb #681c1afd
+MAKERS = dict(landmarks=dict(model="facerec_nb.hourglass.StackedHourglass"), # kind -> part -> who builds it
+              embedder=dict(backbone="facerec_nb.backbones.Embedder", head="facerec_nb.heads.create_head"))
 
 def _check_numbers(path, where, d, most):
     "Raise `InputError` for a whole number above `most` in a dict"
     for k, v in d.items():
         if isinstance(v, dict): _check_numbers(path, f"{where}[{k!r}]", v, most)
-        elif isinstance(v, int) and v > most: raise InputError(f"{path} says {where}[{k!r}] = {v:,}, the largest that makes sense is {most:,}: it is damaged or meant to do harm, do not use it")
+        elif isinstance(v, int) and v > most:
+            raise InputError(f"{path} says {where}[{k!r}] = {v:,}, the largest that makes sense is {most:,}: "
+                             "it is damaged or meant to do harm, do not use it")
 
-# %% ../nbs/parts/checkpoint.ipynb #c0028
+# %% ../nbs/parts/checkpoint.ipynb #91b726b2
 def _blank(path, part, maker, arch):
     "A part built without memory"
-    module, name = maker.split("."); make = getattr(importlib.import_module(f"facerec_nb.{module}"), name)
-    if not isinstance(arch, dict) or arch.get("pretrained"): raise InputError(f"{path} does not say how its {part} is built: get a file that facerec_nb wrote")
+    module, name = maker.rsplit(".", 1)
+    make = getattr(importlib.import_module(module), name)
+    if not isinstance(arch, dict) or arch.get("pretrained"):
+        raise InputError(f"{path} does not say how its {part} is built: get a file that facerec_nb wrote")
     try:
         with torch.device("meta"), torch.random.fork_rng([]): return make(**arch)
     except InputError as e: raise InputError(f"{path}: its {part} cannot be built: {e}") from None
-    except Exception as e: raise InputError(f"{path}: its {part} cannot be built from {str(arch)[:200]} ({type(e).__name__}): get a file that facerec_nb wrote") from None
+    except Exception as e:
+        raise InputError(f"{path}: its {part} cannot be built from {str(arch)[:200]} ({type(e).__name__}): "
+                         "get a file that facerec_nb wrote") from None
 
-# %% ../nbs/parts/checkpoint.ipynb #c0029
+# %% ../nbs/parts/checkpoint.ipynb #78551e9e
+def _check_part(path, part, maker, arch, state):
+    "Raise `InputError` unless a part that `arch` asks for has the shapes of the weights; nothing is allocated"
+    deep = {k: v for k, v in (arch or {}).items() if k in ("stacks", "depth")}
+    _check_numbers(path, "arch", deep, len(state))
+    blank = _blank(path, part, maker, arch)
+    try: _same_shapes(blank, state)
+    except InputError as e: raise InputError(f"{path}: {e}") from None
+
+# %% ../nbs/parts/checkpoint.ipynb #0e04490f
 def _check_parts(path, ck):
-    "Raise `InputError` unless what `arch` asks for has the shapes of the weights; nothing is allocated"
-    parts = MAKERS.get(ck["kind"], {}) if isinstance(ck["kind"], str) else {}
-    for part, maker in parts.items():
-        if part not in ck["weights"]: continue
-        arch, state = ck["arch"] if part == "model" else ck["arch"].get(part), ck["weights"][part]
-        _check_numbers(path, "arch", {k: v for k, v in (arch or {}).items() if k in ("stacks", "depth")}, len(state))
-        blank = _blank(path, part, maker, arch)
-        try: _same_shapes(blank, state)
-        except InputError as e: raise InputError(f"{path}: {e}") from None
-    if parts: _check_numbers(path, "preprocessing", ck["preprocessing"] or {}, 4096)
+    "`_check_part` for all parts of which we know who builds them"
+    makers = MAKERS.get(ck["kind"], {}) if isinstance(ck["kind"], str) else {}
+    for part in makers.keys() & ck["weights"].keys():
+        arch = ck["arch"] if part == "model" else ck["arch"].get(part)
+        _check_part(path, part, makers[part], arch, ck["weights"][part])
+    if makers: _check_numbers(path, "preprocessing", ck["preprocessing"] or {}, 4096)
 
+# %% ../nbs/parts/checkpoint.ipynb #720979e8
 def _check_arch(path, ck):
     "`_check_parts`, for a file in which anything may be anything"
     try: _check_parts(path, ck)
     except InputError: raise
-    except (TypeError, KeyError, AttributeError): raise InputError(f"{path} does not say how its model is built and used ('arch', 'preprocessing'): get a file that facerec_nb wrote") from None
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(f"{path} does not say how its model is built and used ('arch', 'preprocessing'): "
+                         "get a file that facerec_nb wrote") from None
 
-# %% ../nbs/parts/checkpoint.ipynb #c0030
+# %% ../nbs/parts/checkpoint.ipynb #d85e01e8
+def _check_kind(path, ck, kind):
+    "Raise `InputError` unless this is a checkpoint of ours, of this schema and of the kind that is needed"
+    if not isinstance(ck, dict) or not {"schema", "weights", "kind"} <= ck.keys():
+        raise InputError(f"{path} is not a checkpoint of facerec_nb (no 'schema' or 'weights' in it): "
+                         "bare weights do not say how faces must be prepared for them")
+    if ck["schema"] != SCHEMA:
+        raise InputError(f"{path} has schema {ck['schema']}, this version of facerec_nb reads schema {SCHEMA}: "
+                         f"use the version that wrote it ({ck.get('versions')})")
+    if kind and ck["kind"] != kind:
+        raise InputError(f"{path} is a checkpoint of kind {ck['kind']!r}, needed is {kind!r}: give the right file")
+
+# %% ../nbs/parts/checkpoint.ipynb #d9f5f588
 def load_checkpoint(
-    path, # a `.pth` written by `save_checkpoint`
-    kind:str=None, # the kind that is needed; `None` takes any
+    path:str|Path, # a .pth written by save_checkpoint
+    kind:str=None, # the kind that is needed; None takes any
     max_bytes:int=16*2**30, # larger files are not opened
 ) -> dict: # what was saved, tensors on the CPU
     "Read a checkpoint without running code; raises `InputError` that names what was found and what is needed"
     ck = _torch_load(path, max_bytes)
-    if not isinstance(ck, dict) or "schema" not in ck or "weights" not in ck or "kind" not in ck:
-        raise InputError(f"{path} is not a checkpoint of facerec_nb (no 'schema' or 'weights' in it): bare weights do not say how faces must be prepared for them")
-    if ck["schema"] != SCHEMA: raise InputError(f"{path} has schema {ck['schema']}, this version of facerec_nb reads schema {SCHEMA}: use the version that wrote it ({ck.get('versions')})")
-    if kind and ck["kind"] != kind: raise InputError(f"{path} is a checkpoint of kind {ck['kind']!r}, needed is {kind!r}: give the right file")
+    _check_kind(path, ck, kind)
     _check_arch(path, ck)
     return ck
 
-# %% ../nbs/parts/checkpoint.ipynb #c0033
+# %% ../nbs/parts/checkpoint.ipynb #573776a1
 def packaged(
     name:str, # for example 'landmarks_big'
-) -> Path: # a `.pth` inside the installed package
+) -> Path: # a .pth inside the installed package
     "Weights that come with the package; raises `InputError` that names those there are"
     import facerec_nb
     path = Path(facerec_nb.__file__).parent/"weights"/f"{name}.pth"
-    if not path.is_file(): raise InputError(f"the package has no weights {name!r}: choose from {', '.join(sorted(p.stem for p in path.parent.glob('*.pth'))) or 'none'}")
-    return path
+    if path.is_file(): return path
+    there = ", ".join(sorted(p.stem for p in path.parent.glob("*.pth"))) or "none"
+    raise InputError(f"the package has no weights {name!r}: choose from {there}")
 
-# %% ../nbs/parts/checkpoint.ipynb #c0045
+# %% ../nbs/parts/checkpoint.ipynb #0de74878
 def load_weights(
-    module:torch.nn.Module, # the model, built with the checkpoint's `arch`
-    state:dict, # one entry of the checkpoint's `weights`
+    module:torch.nn.Module, # the model, built with the checkpoint's arch
+    state:dict, # one entry of the checkpoint's weights
 ) -> torch.nn.Module: # the same module, filled
-    "Copy weights into a module, strictly; raises `InputError` that names the first parameter that differs and both values"
+    "Copy weights into a module, strictly; raises `InputError` that names the first parameter that differs"
     _same_shapes(module, state)
     for k, v in state.items():
-        if not torch.isfinite(v).all(): raise InputError(f"{k!r} in the checkpoint holds numbers that are not finite: train again, or get another file")
+        if torch.isfinite(v).all(): continue
+        raise InputError(f"{k!r} in the checkpoint holds numbers that are not finite: train again, or get another file")
     module.load_state_dict(state)
     return module
