@@ -8,6 +8,7 @@ __all__ = ['FACES', 'central_box', 'embed_photos', 'embed_people', 'exam', 'meas
 # %% ../../nbs/evaluation/folders.ipynb #c0003
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,7 @@ def _stack(emb):
 
 # %% ../../nbs/evaluation/folders.ipynb #c0017
 def embed_photos(
-    pipe, # a face pipeline: `stream` gives the faces of each photograph, largest first
+    pipe:Any, # a face pipeline: `stream` gives the faces of each photograph, largest first
     paths:Iterable, # photographs
     face:str="largest", # which face counts: largest, or central: the largest that holds the middle
     progress:bool=False, # show a progress bar
@@ -86,7 +87,7 @@ def embed_photos(
 
 # %% ../../nbs/evaluation/folders.ipynb #c0018
 def embed_people(
-    pipe, # a face pipeline, see embed_photos
+    pipe:Any, # a face pipeline, see embed_photos
     folder:str|Path, # one folder a person
     face:str="largest", # which face of a photograph counts: largest or central
     progress:bool=False, # show a progress bar
@@ -260,7 +261,7 @@ def _at_threshold(score, same, who, threshold, n_boot):
 
 # %% ../../nbs/evaluation/folders.ipynb #c0057
 def measure_pairs(
-    pipe, # a face pipeline, see embed_photos; with its threshold
+    pipe:Any, # a face pipeline, see embed_photos; with its threshold
     pairs:str|Path, # a list in LFW's format (`pairs.txt`), tabs between name and numbers
     images:str|Path, # folder of the photographs, NAME_0001.jpg anywhere below
     face:str="central", # which face of a photograph counts: central, as LFW means it, or largest
