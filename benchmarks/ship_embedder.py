@@ -41,8 +41,8 @@ alike two faces are. The pipeline and the commands use it unless another is name
 | --- | --- |
 {rows}
 
-{what} Intervals are over people. Every number is in `results/recognition/{name}.json`, made by `python -m
-studies.recognition`; what 8-bit convolutions change, in `results/recognition/int8.json`.
+{what} Intervals are over people. Every number is in `results/recognition/{name}.json`, made by
+`python -m studies.recognition`; what 8-bit convolutions change, in `results/recognition/int8.json`.
 
 ## How it is kept
 `embedder_small.pth` holds half-precision weights and the head of {classes:,} training people. `embedder_small.onnx`
