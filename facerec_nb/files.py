@@ -23,7 +23,7 @@ class InputError(ValueError):
 def attempt(
     f:Callable, # what to try
     *args, # its arguments
-): # what it returns, or the InputError that it raised
+): # what it returns, or the `InputError` that it raised
     "Call a function that may meet bad input; the error is returned, not raised"
     try: return f(*args)
     except InputError as e: return e

@@ -10,6 +10,7 @@ __all__ = ['TEMPLATE_112', 'COURSE_TEMPLATE', 'TEMPLATES', 'FLIP_ORDER', 'xywh_t
 
 # %% ../nbs/parts/geometry.ipynb #c0003
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from .files import InputError
 
 # %% ../nbs/parts/geometry.ipynb #c0007
 def xywh_to_xyxy(
-    boxes, # `(..., 4)`: x_1, y_1, width, height in pixels
+    boxes:np.ndarray, # `(..., 4)`: x_1, y_1, width, height in pixels
 ) -> np.ndarray: # `(..., 4)` float: x1, y1, x2, y2; the face is `img[y1:y2, x1:x2]`
     "CelebA's boxes as corners"
     b = np.asarray(boxes, float)
@@ -26,7 +27,7 @@ def xywh_to_xyxy(
 
 # %% ../nbs/parts/geometry.ipynb #c0008
 def xyxy_to_xywh(
-    boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
+    boxes:np.ndarray, # `(..., 4)`: x1, y1, x2, y2 in pixels
 ) -> np.ndarray: # `(..., 4)` float: x_1, y_1, width, height
     "Corners as CelebA's boxes"
     b = np.asarray(boxes, float)
@@ -34,7 +35,7 @@ def xyxy_to_xywh(
 
 # %% ../nbs/parts/geometry.ipynb #c0011
 def shrink_box(
-    boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
+    boxes:np.ndarray, # `(..., 4)`: x1, y1, x2, y2 in pixels
     share:float=0.05, # 0.05 makes each side 5 % shorter; negative values grow it
 ) -> np.ndarray: # `(..., 4)` float, same centres
     "Shrink boxes around their centres"
@@ -44,7 +45,7 @@ def shrink_box(
 
 # %% ../nbs/parts/geometry.ipynb #c0014
 def square_box(
-    boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels
+    boxes:np.ndarray, # `(..., 4)`: x1, y1, x2, y2 in pixels
     scale:float=1.0, # side of the square in units of the longer side
 ) -> np.ndarray: # `(..., 4)` float, same centres
     "The square around a box; it may reach outside the picture"
@@ -54,17 +55,17 @@ def square_box(
 
 # %% ../nbs/parts/geometry.ipynb #c0017
 def apply_matrix(
-    M, # `(..., 2, 3)` affine matrices
-    points, # `(..., K, 2)` points in pixels
-) -> np.ndarray: # `(..., K, 2)`
+    M:Any, # `(..., 2, 3)` affine matrices
+    points:Any, # `(..., K, 2)` points in pixels
+) -> Any: # `(..., K, 2)`
     "Move points; leading dimensions broadcast, arrays and tensors both work"
     return points @ M[..., :2].swapaxes(-1, -2) + M[..., None, :, 2]
 
 # %% ../nbs/parts/geometry.ipynb #c0018
 def compose(
-    second, # `(..., 2, 3)`: applied last
-    first, # `(..., 2, 3)`: applied first
-) -> np.ndarray: # `(..., 2, 3)`
+    second:Any, # `(..., 2, 3)`: applied last
+    first:Any, # `(..., 2, 3)`: applied first
+) -> Any: # `(..., 2, 3)`
     "One matrix that does `first`, then `second`; arrays and tensors both work"
     linear, moved = second[..., :2] @ first[..., :2], second[..., :2] @ first[..., 2:] + second[..., 2:]
     if isinstance(linear, np.ndarray): return np.concatenate([linear, moved], -1)
@@ -73,31 +74,35 @@ def compose(
 
 # %% ../nbs/parts/geometry.ipynb #c0019
 def invert(
-    M, # `(..., 2, 3)`
-) -> np.ndarray: # `(..., 2, 3)`
+    M:Any, # `(..., 2, 3)`
+) -> Any: # `(..., 2, 3)`
     "The matrix that undoes `M`; arrays and tensors both work"
-    if isinstance(M, np.ndarray): back = np.linalg.inv(M[..., :2]); return np.concatenate([back, -back @ M[..., 2:]], -1)
+    if isinstance(M, np.ndarray):
+        back = np.linalg.inv(M[..., :2])
+        return np.concatenate([back, -back @ M[..., 2:]], -1)
     import torch
-    back = torch.linalg.inv(M[..., :2]); return torch.cat([back, -back @ M[..., 2:]], -1)
+    back = torch.linalg.inv(M[..., :2])
+    return torch.cat([back, -back @ M[..., 2:]], -1)
 
 # %% ../nbs/parts/geometry.ipynb #c0022
 def crop_matrix(
-    boxes, # `(..., 4)`: x1, y1, x2, y2 in pixels of the photograph
+    boxes:np.ndarray, # `(..., 4)`: x1, y1, x2, y2 in pixels of the photograph
     size:int, # side of the square crop in pixels
 ) -> np.ndarray: # `(..., 2, 3)`: photograph -> crop
-    "The map `x' = (x - x1 + 0.5) s - 0.5` from a photograph into the crop of a box; raises `InputError` for an empty box"
+    "The map `x' = (x - x1 + 0.5) s - 0.5` from a photograph into a crop; raises `InputError` for an empty box"
     b = np.asarray(boxes, float)
     sides = b[..., 2:] - b[..., :2]
     if not (np.isfinite(b).all() and (sides > 0).all()):
         raise InputError(f"a box must be finite with x2 > x1 and y2 > y1, not {b.tolist()}: correct the box")
     scale = size/sides
-    M = np.zeros(b.shape[:-1] + (2, 3)); M[..., 0, 0], M[..., 1, 1] = scale[..., 0], scale[..., 1]
+    M = np.zeros(b.shape[:-1] + (2, 3))
+    M[..., 0, 0], M[..., 1, 1] = scale[..., 0], scale[..., 1]
     M[..., 2] = (0.5 - b[..., :2])*scale - 0.5
     return M
 
 # %% ../nbs/parts/geometry.ipynb #c0026
 def turn(
-    degrees, # `(...,)`: positive turns the picture clockwise on the screen
+    degrees:float|np.ndarray, # `(...,)`: positive turns the picture clockwise on the screen
     size:int, # side of the picture in pixels
 ) -> np.ndarray: # `(..., 2, 3)`: picture -> picture
     "Turns a square picture about its centre"
@@ -105,17 +110,21 @@ def turn(
     R = np.stack([np.cos(a), -np.sin(a), np.sin(a), np.cos(a)], -1).reshape(*a.shape, 2, 2)
     return np.concatenate([R, (middle - R.sum(-1)*middle)[..., None]], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0028a
+# %% ../nbs/parts/geometry.ipynb #c0029
 def seen_box(
     M:np.ndarray, # `(2, 3)`: photograph -> result
-    size, # side of the result in pixels, or `(width, height)`
+    size:int|tuple, # side of the result in pixels, or `(width, height)`
 ) -> tuple: # x1, y1, x2, y2 in pixels of the photograph
     "The smallest upright box around all that a result sees"
-    (a, b, c), (d, e, f) = M.tolist(); width, height = size if np.ndim(size) else (size, size)
-    det, u, v = a*e - b*d, (width - 1)/2 - c, (height - 1)/2 - f # numbers, not arrays: this runs once a face
-    x, y, wide, high = (e*u - b*v)/det, (a*v - d*u)/det, (abs(e)*width + abs(b)*height)/abs(det)/2, (abs(d)*width + abs(a)*height)/abs(det)/2
+    (a, b, c), (d, e, f) = M.tolist() # numbers, not arrays: this runs once per face
+    width, height = size if np.ndim(size) else (size, size)
+    det, u, v = a*e - b*d, (width - 1)/2 - c, (height - 1)/2 - f
+    x, y = (e*u - b*v)/det, (a*v - d*u)/det
+    wide = (abs(e)*width + abs(b)*height)/abs(det)/2
+    high = (abs(d)*width + abs(a)*height)/abs(det)/2
     return x - wide, y - high, x + wide, y + high
 
+# %% ../nbs/parts/geometry.ipynb #c0030
 def shrinks(
     M:np.ndarray, # `(2, 3)`: photograph -> result
 ) -> tuple: # along the direction in which it shrinks least, and most
@@ -123,50 +132,61 @@ def shrinks(
     (a, b, _), (d, e, _) = M.tolist()
     return tuple(sorted(1/max(math.hypot(*column), 1e-12) for column in ((a, d), (b, e))))
 
+# %% ../nbs/parts/geometry.ipynb #c0032
 def check_view(
-    box, # x1, y1, x2, y2 in pixels of the photograph, from `seen_box`
-    photo, # `(width, height)` of the photograph
-):
+    box:tuple, # x1, y1, x2, y2 in pixels of the photograph
+    photo:tuple, # `(width, height)` of the photograph
+) -> None:
     "Raise `InputError` when a result would see nothing of a photograph, or next to nothing"
     (width, height), (x1, y1, x2, y2) = photo, box
+    of = f"the photograph of {width}x{height} pixels"
     if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
-        raise InputError(f"the face lies outside the photograph of {width}x{height} pixels: check the box or the points")
+        raise InputError(f"the face lies outside {of}: check the box or the points")
     if max(x2 - x1, y2 - y1) > 10*max(width, height):
-        raise InputError(f"the face would be over ten times larger than the photograph of {width}x{height} pixels: check the points")
+        raise InputError(f"the face would be over ten times larger than {of}: check the points")
 
-# %% ../nbs/parts/geometry.ipynb #c0029
+# %% ../nbs/parts/geometry.ipynb #c0035
+_BORDERS = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)
+
+def _fineness(M, w, h, photo):
+    "How many times finer the first warp is; raises `InputError` for a picture of hundreds of megapixels"
+    k = max(math.ceil(shrinks(M)[1] - 1e-6), 1)
+    if k*w*k*h <= 4e8: return k
+    raise InputError(f"the face would fill {k*max(w, h)} pixels of a photograph of {photo[0]}x{photo[1]}: "
+                     "check the points")
+
+# %% ../nbs/parts/geometry.ipynb #c0036
 def warp(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`, or `(H, W, 4)` with a fourth byte that is dropped
     M:np.ndarray, # `(2, 3)`: photograph -> result
-    size, # side of the result in pixels, or `(width, height)`
+    size:int|tuple, # side of the result in pixels, or `(width, height)`
     border:str="black", # what lies outside the photograph: 'black' (the ArcFace convention) or 'replicate'
-    check:bool=True, # refuse a view of nothing with `check_view`
+    check:bool=True, # refuse a view of nothing
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "Warp with averaging when it shrinks; raises `InputError` when the result would see nothing of the photograph"
     (w, h), (height, width) = map(int, size if np.ndim(size) else (size, size)), img.shape[:2]
     if check: check_view(seen_box(M, (w, h)), (width, height))
-    k = max(math.ceil(shrinks(M)[1] - 1e-6), 1)
-    if k*w*k*h > 4e8: raise InputError(f"the face would fill {k*max(w, h)} pixels of a photograph of {width}x{height}: check the points")
-    mode = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)[border]
+    k = _fineness(M, w, h, (width, height))
     if k > 1: M = M*k + [[0, 0, k/2 - 0.5]]
-    if img.ndim == 3 and img.shape[2] == 3 and width*height < 4*k*w*k*h: img = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA) # OpenCV warps four bytes faster than three
-    out = cv2.warpAffine(img, M, (k*w, k*h), flags=cv2.INTER_LINEAR, borderMode=mode)
+    few = width*height < 4*k*w*k*h
+    if img.ndim == 3 and img.shape[2] == 3 and few: img = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA) # four bytes warp faster
+    out = cv2.warpAffine(img, M, (k*w, k*h), flags=cv2.INTER_LINEAR, borderMode=_BORDERS[border])
     out = cv2.resize(out, (w, h), interpolation=cv2.INTER_AREA) if k > 1 else out
     return out if out.ndim == 2 or out.shape[2] == 3 else cv2.cvtColor(out, cv2.COLOR_RGBA2RGB)
 
-# %% ../nbs/parts/geometry.ipynb #c0030
+# %% ../nbs/parts/geometry.ipynb #c0037
 def crop_resize(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
-    box, # x1, y1, x2, y2 in pixels; may be fractional and may reach outside
+    box:np.ndarray, # x1, y1, x2, y2 in pixels; may be fractional and may reach outside
     size:int, # side of the square crop in pixels
 ) -> np.ndarray: # RGB uint8 `(size, size, 3)`
-    "Cut out a box and resize it; `crop_matrix` moves the points"
+    "Cut out a box and resize it; the matrix of the box moves the points"
     return warp(img, crop_matrix(box, size), size)
 
-# %% ../nbs/parts/geometry.ipynb #c0043
+# %% ../nbs/parts/geometry.ipynb #c0050
 def similarity(
-    src, # `(..., K, 2)` points, K >= 2
-    dst, # `(..., K, 2)` or `(K, 2)` targets
+    src:np.ndarray, # `(..., K, 2)` points, K >= 2
+    dst:np.ndarray, # `(..., K, 2)` or `(K, 2)` targets
 ) -> np.ndarray: # `(..., 2, 3)`: src -> dst
     "Least-squares similarity without mirroring (Umeyama 1991); raises `InputError` when all points coincide"
     src, dst = np.broadcast_arrays(np.asarray(src, float), np.asarray(dst, float))
@@ -180,66 +200,67 @@ def similarity(
     R = U*S[..., None, :] @ Vt * ((D*S).sum(-1)/spread)[..., None, None]
     return np.concatenate([R, (mean_dst - mean_src @ R.swapaxes(-1, -2)).swapaxes(-1, -2)], -1)
 
-# %% ../nbs/parts/geometry.ipynb #c0049
-TEMPLATE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+# %% ../nbs/parts/geometry.ipynb #c0056
+TEMPLATE_112 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
+                         [41.5493, 92.3655], [70.7299, 92.2041]])
 COURSE_TEMPLATE = np.array([[0.30, 0.35], [0.70, 0.35], [0.50, 0.52], [0.35, 0.75], [0.65, 0.75]])
 TEMPLATES = dict(arcface=(TEMPLATE_112 + 0.5)/112, course=COURSE_TEMPLATE)
 
-# %% ../nbs/parts/geometry.ipynb #c0050
+# %% ../nbs/parts/geometry.ipynb #c0057
 def template(
     size:int=112, # side of the aligned face in pixels
-    name:str="arcface", # a key of `TEMPLATES`
+    name:str="arcface", # 'arcface' or 'course'
 ) -> np.ndarray: # `(5, 2)` pixels: left eye, right eye, nose, left mouth, right mouth (left in the image)
     "The five target points for a size"
     if size < 1: raise InputError(f"size={size}: an aligned face needs at least one pixel, 112 is usual")
     if name not in TEMPLATES: raise InputError(f"there is no template {name!r}: use one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]*size - 0.5
 
-# %% ../nbs/parts/geometry.ipynb #c0052
+# %% ../nbs/parts/geometry.ipynb #c0059
 def align_matrix(
-    points, # `(..., 5, 2)` pixels of the photograph
+    points:np.ndarray, # `(..., 5, 2)` pixels of the photograph
     size:int=112, # side of the aligned face in pixels
-    name:str="arcface", # a key of `TEMPLATES`
+    name:str="arcface", # 'arcface' or 'course'
 ) -> np.ndarray: # `(..., 2, 3)`: photograph -> aligned face
     "The similarity that brings five points as near to a template as it can"
     return similarity(points, template(size, name))
 
-# %% ../nbs/parts/geometry.ipynb #c0055
+# %% ../nbs/parts/geometry.ipynb #c0062
 def align_face(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
-    points, # `(5, 2)` pixels of the photograph
+    points:np.ndarray, # `(5, 2)` pixels of the photograph
     size:int=112, # side of the aligned face in pixels
-    template:str="arcface", # a key of `TEMPLATES`
-    border:str="black", # see `warp`
+    template:str="arcface", # 'arcface' or 'course'
+    border:str="black", # what lies outside: 'black' or 'replicate'
 ) -> np.ndarray: # RGB uint8 `(size, size, 3)`
     "Turn, scale and shift a photograph so that its five points lie on the template"
     return warp(img, align_matrix(points, size, template), size, border)
 
-# %% ../nbs/parts/geometry.ipynb #c0059
+# %% ../nbs/parts/geometry.ipynb #c0066
 FLIP_ORDER = [1, 0, 2, 4, 3]
 
-# %% ../nbs/parts/geometry.ipynb #c0060
+# %% ../nbs/parts/geometry.ipynb #c0067
 def flip_points(
-    points, # `(..., 5, 2)` pixels, array or tensor
+    points:Any, # `(..., 5, 2)` pixels, array or tensor
     width:int, # width of the picture in pixels
-): # `(..., 5, 2)` of the mirrored picture
+) -> Any: # `(..., 5, 2)` of the mirrored picture
     "Points of the horizontally mirrored picture: 0 and 1, 3 and 4 change places"
     flipped = points[..., FLIP_ORDER, :] + 0.  # indexing copies
     flipped[..., 0] = width - 1 - flipped[..., 0]
     return flipped
 
-# %% ../nbs/parts/geometry.ipynb #c0063
+# %% ../nbs/parts/geometry.ipynb #c0070
 def _normalised(width, height, like):
     "Pixels -> the -1..1 coordinates of `grid_sample(align_corners=False)`, as 3x3"
     return like.new_tensor([[2/width, 0, 1/width - 1], [0, 2/height, 1/height - 1], [0, 0, 1]])
 
-# %% ../nbs/parts/geometry.ipynb #c0064
+# %% ../nbs/parts/geometry.ipynb #c0071
 def warp_batch(
-    x, # float tensor `(N, C, H, W)`
-    M, # tensor `(N, 2, 3)`: input pixels -> result pixels
+    x:Any, # float tensor `(N, C, H, W)`
+    M:Any, # tensor `(N, 2, 3)`: input pixels -> result pixels
     size:int, # side of the results in pixels
     border:str="zeros", # 'zeros' or 'border', as in `torch.nn.functional.grid_sample`
-): # tensor `(N, C, size, size)`
+) -> Any: # tensor `(N, C, size, size)`
     "Bilinear warp of a batch by pixel matrices"
     import torch, torch.nn.functional as F
     bottom = M.new_tensor([0, 0, 1]).expand(len(M), 1, 3)
@@ -248,34 +269,38 @@ def warp_batch(
     grid = F.affine_grid(theta[:, :2], (len(x), x.shape[1], size, size), align_corners=False)
     return F.grid_sample(x, grid.to(x.dtype), padding_mode=border, align_corners=False)
 
-# %% ../nbs/parts/geometry.ipynb #c0068
+# %% ../nbs/parts/geometry.ipynb #c0075
+def _about(angle, factor, mirrored):
+    "Rotations by angles in radians, zooms and mirrors of a batch, `(n, 2, 2)`"
+    import torch
+    c, s, sign = angle.cos()*factor, angle.sin()*factor, 1 - 2*mirrored.float()
+    return torch.stack([torch.stack([c*sign, -s], -1), torch.stack([s*sign, c], -1)], 1)
+
+# %% ../nbs/parts/geometry.ipynb #c0076
 def jitter(
     n:int, # how many matrices
     size:int, # side of the picture in pixels
-    rotation=30., # degrees, uniform in +-rotation; a number, or a tensor `(n,)`
+    rotation:Any=30., # degrees, uniform in +-rotation; a number, or a tensor `(n,)`
     zoom:float=0.2, # factor, log-uniform in 1/(1+zoom)..(1+zoom)
     shift:float=0.08, # share of the side, uniform in +-shift, in x and y
     flip:float=0.5, # share of mirrored pictures
-    generator=None, # `torch.Generator`; also decides the device
-): # tensor `(n, 2, 3)` picture -> picture, bool tensor `(n,)` of the mirrored ones
+    generator:Any=None, # a `torch.Generator`; also decides the device
+) -> tuple: # tensor `(n, 2, 3)` picture -> picture, bool tensor `(n,)` of the mirrored ones
     "Random similarity transforms about the centre, some with a mirror"
     import torch
-    device = generator.device if generator is not None else None
-    u = torch.rand(n, 5, generator=generator, device=device)
+    u = torch.rand(n, 5, generator=generator, device=generator.device if generator is not None else None)
     angle, factor = (2*u[:, 0] - 1)*rotation*(np.pi/180), (1 + zoom)**(2*u[:, 1] - 1)
     mirrored = u[:, 4] < flip
-    c, s, sign = angle.cos()*factor, angle.sin()*factor, 1 - 2*mirrored.float()
-    R = torch.stack([torch.stack([c*sign, -s], -1), torch.stack([s*sign, c], -1)], 1)
-    middle = (size - 1)/2
+    R, middle = _about(angle, factor, mirrored), (size - 1)/2
     moved = middle + (2*u[:, 2:4] - 1)*shift*size - R.sum(-1)*middle
     return torch.cat([R, moved[..., None]], -1), mirrored
 
-# %% ../nbs/parts/geometry.ipynb #c0069
+# %% ../nbs/parts/geometry.ipynb #c0077
 def jitter_points(
-    points, # tensor `(n, 5, 2)` pixels
-    M, # tensor `(n, 2, 3)` from `jitter`, perhaps composed with a crop
-    mirrored, # bool tensor `(n,)`
-): # tensor `(n, 5, 2)`
+    points:Any, # tensor `(n, 5, 2)` pixels
+    M:Any, # tensor `(n, 2, 3)`, perhaps composed with a crop
+    mirrored:Any, # bool tensor `(n,)`
+) -> Any: # tensor `(n, 5, 2)`
     "Move the five points with their pictures; mirrored ones change places too"
     moved = apply_matrix(M, points)
     return moved.where(~mirrored[:, None, None], moved[:, FLIP_ORDER])

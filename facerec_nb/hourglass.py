@@ -9,6 +9,7 @@ __all__ = ['HOURGLASSES', 'Residual', 'Hourglass', 'StackedHourglass', 'heatmaps
 import torch
 from torch import nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 from .files import InputError
 
@@ -20,7 +21,8 @@ class Residual(nn.Module):
         n_out:int, # channels out
     ):
         super().__init__()
-        def conv(a, b, size): return [nn.BatchNorm2d(a), nn.ReLU(inplace=True), nn.Conv2d(a, b, size, padding=size//2, bias=False)]
+        def conv(a, b, size):
+            return [nn.BatchNorm2d(a), nn.ReLU(inplace=True), nn.Conv2d(a, b, size, padding=size//2, bias=False)]
         half = n_out//2
         self.body = nn.Sequential(*conv(n_in, half, 1), *conv(half, half, 3), *conv(half, n_out, 1))
         self.skip = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
@@ -29,7 +31,7 @@ class Residual(nn.Module):
 
 # %% ../nbs/parts/hourglass.ipynb #c0015
 class Hourglass(nn.Module):
-    "A picture halved `depth` times and grown back, with a shortcut at every size; height and width must be multiples of `2**depth`"
+    "A picture halved again and again and grown back, a shortcut at every size; its sides are multiples of `2**depth`"
     def __init__(self,
         depth:int, # how many times the picture is halved
         channels:int, # the same at every size
@@ -50,14 +52,35 @@ class _Stack(nn.Module):
         mix = [nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(Hourglass(depth, channels), Residual(channels, channels), *mix)
         self.head = nn.Conv2d(channels, n_points, 1)
-        nn.init.normal_(self.head.weight, std=0.001); nn.init.zeros_(self.head.bias)
-        self.features, self.answer = (None, None) if last else (nn.Conv2d(channels, channels, 1), nn.Conv2d(n_points, channels, 1))
+        nn.init.normal_(self.head.weight, std=0.001)
+        nn.init.zeros_(self.head.bias)
+        self.features = None if last else nn.Conv2d(channels, channels, 1)
+        self.answer = None if last else nn.Conv2d(n_points, channels, 1)
 
     def forward(self, x):
-        y = self.body(x); heat = self.head(y)
+        y = self.body(x)
+        heat = self.head(y)
         return heat, x if self.features is None else x + self.features(y) + self.answer(heat)
 
 # %% ../nbs/parts/hourglass.ipynb #c0023
+def _check_arch(stacks, channels, depth, input_size, n_points):
+    "Raise `InputError` for sizes that cannot be halved often enough"
+    if min(stacks, channels//4, depth, n_points) < 1:
+        raise InputError(f"stacks={stacks}, channels={channels}, depth={depth}, n_points={n_points}: "
+                         "all must be at least 1 and channels at least 4")
+    if input_size % (4*2**depth):
+        raise InputError(f"input_size={input_size} must be a multiple of {4*2**depth} "
+                         f"(4 for the stem times 2 for each of depth={depth}): change one of them")
+
+# %% ../nbs/parts/hourglass.ipynb #c0024
+def _stem(channels):
+    "From the photograph to `channels` features at a quarter of its size"
+    quarter, half = max(channels//4, 4), max(channels//2, 4)
+    first = [nn.Conv2d(3, quarter, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(quarter), nn.ReLU(inplace=True)]
+    then = [Residual(quarter, half), nn.MaxPool2d(2), Residual(half, half), Residual(half, channels)]
+    return nn.Sequential(*first, *then)
+
+# %% ../nbs/parts/hourglass.ipynb #c0025
 class StackedHourglass(nn.Module):
     "Stacked hourglass network (Newell et al. 2016); raises `InputError` for sizes that cannot be halved often enough"
     def __init__(self,
@@ -68,38 +91,40 @@ class StackedHourglass(nn.Module):
         n_points:int=5, # heatmaps
     ):
         super().__init__()
-        if min(stacks, channels//4, depth, n_points) < 1:
-            raise InputError(f"stacks={stacks}, channels={channels}, depth={depth}, n_points={n_points}: all must be at least 1 and channels at least 4")
-        if input_size % (4*2**depth):
-            raise InputError(f"input_size={input_size} must be a multiple of {4*2**depth} (4 for the stem times 2 for each of depth={depth}): change one of them")
+        _check_arch(stacks, channels, depth, input_size, n_points)
         self.arch = dict(stacks=stacks, channels=channels, depth=depth, input_size=input_size, n_points=n_points)
-        quarter, half = max(channels//4, 4), max(channels//2, 4)
-        self.stem = nn.Sequential(nn.Conv2d(3, quarter, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(quarter), nn.ReLU(inplace=True),
-            Residual(quarter, half), nn.MaxPool2d(2), Residual(half, half), Residual(half, channels))
-        self.stacks = nn.ModuleList(_Stack(depth, channels, n_points, last=i == stacks - 1) for i in range(stacks))
+        self.stem = _stem(channels)
+        last = stacks - 1
+        self.stacks = nn.ModuleList(_Stack(depth, channels, n_points, last=i == last) for i in range(stacks))
 
-    def forward(self,
-        x, # uint8 or float `(N, 3, H, W)`, RGB in 0..255
-    ) -> list: # for every stack a tensor `(N, n_points, H/4, W/4)`; the last one is the answer
-        if x.ndim != 4 or x.shape[1] != 3: raise InputError(f"the network takes (N, 3, H, W), not {tuple(x.shape)}: permute the batch")
-        x, answers = self.stem(x.to(self.stem[0].weight.dtype)/127.5 - 1), []
-        for stack in self.stacks:
-            heat, x = stack(x); answers.append(heat)
-        return answers
+# %% ../nbs/parts/hourglass.ipynb #c0026
+@patch
+def forward(self:StackedHourglass,
+    x:torch.Tensor, # uint8 or float `(N, 3, H, W)`, RGB in 0..255
+) -> list: # for every stack a tensor `(N, n_points, H/4, W/4)`; the last one is the answer
+    "The heatmaps of every stack"
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise InputError(f"the network takes (N, 3, H, W), not {tuple(x.shape)}: permute the batch")
+    x, answers = self.stem(x.to(self.stem[0].weight.dtype)/127.5 - 1), []
+    for stack in self.stacks:
+        heat, x = stack(x)
+        answers.append(heat)
+    return answers
 
-# %% ../nbs/parts/hourglass.ipynb #c0025
+# %% ../nbs/parts/hourglass.ipynb #c0028
 HOURGLASSES = dict(
     course=dict(stacks=2, channels=256, depth=4, input_size=256),
-    small=dict(stacks=2, channels=64, depth=4, input_size=128),
+    big=dict(stacks=2, channels=64, depth=4, input_size=128),
+    small=dict(stacks=1, channels=64, depth=4, input_size=128),
 )
 
-# %% ../nbs/parts/hourglass.ipynb #c0030
+# %% ../nbs/parts/hourglass.ipynb #c0033
 def heatmaps(
-    points, # tensor `(N, K, 2)` in input pixels
+    points:torch.Tensor, # tensor `(N, K, 2)` in input pixels
     input_size:int, # side of the network's input in pixels
-    size:int=None, # side of the heatmaps; `None`: a quarter of the input
+    size:int|None=None, # side of the heatmaps; None: a quarter of the input
     sigma:float=1.5, # width of the Gaussian in heatmap pixels
-): # tensor `(N, K, size, size)` in 0..1
+) -> torch.Tensor: # `(N, K, size, size)` in 0..1
     "Gaussian targets around the exact positions"
     size = size or input_size//4
     centre = (points.float() + 0.5)*size/input_size - 0.5
@@ -107,55 +132,62 @@ def heatmaps(
     gx, gy = (torch.exp(-(axis - centre[..., i, None])**2/(2*sigma**2)) for i in (0, 1))
     return gy[..., :, None]*gx[..., None, :]
 
-# %% ../nbs/parts/hourglass.ipynb #c0033
+# %% ../nbs/parts/hourglass.ipynb #c0036
 def heatmap_loss(
-    answers, # list of `(N, K, h, w)`, as the network gives them
-    target, # `(N, K, h, w)` from `heatmaps`
+    answers:list, # `(N, K, h, w)` for every stack, as the network gives them
+    target:torch.Tensor, # `(N, K, h, w)`, the Gaussian targets
     sigma:float=1.5, # the one the targets were drawn with, in heatmap pixels
-    visible=None, # bool `(N, K)`: points that count; `None`: all
+    visible:torch.Tensor|None=None, # bool `(N, K)`: points that count; None: all
     power:float=2., # 2: squared error; 1: absolute error
-): # scalar tensor: 1 for a network that answers nothing, 0 for a perfect one
+) -> torch.Tensor: # scalar tensor: 1 for a network that answers nothing, 0 for a perfect one
     "Squared (or absolute) error of every stack, in units of the same integral over a Gaussian"
-    wrong = torch.stack([((a.float() - target).abs()**power).sum((-1, -2)) for a in answers])/(2*torch.pi*sigma**2/power)
+    energy = 2*torch.pi*sigma**2/power
+    wrong = torch.stack([((a.float() - target).abs()**power).sum((-1, -2)) for a in answers])/energy
     if visible is None: return wrong.mean()
     return (wrong*visible).sum()/(visible.sum()*len(answers)).clamp(min=1)
 
-# %% ../nbs/parts/hourglass.ipynb #c0036
+# %% ../nbs/parts/hourglass.ipynb #c0039
 def _peaks(h):
     "Height and integer position of each brightest pixel"
     peak, index = h.flatten(2).max(-1)
     return peak, index % h.shape[3], torch.div(index, h.shape[3], rounding_mode="floor")
 
-# %% ../nbs/parts/hourglass.ipynb #c0037
+# %% ../nbs/parts/hourglass.ipynb #c0040
 def _confidence(peak):
     "How sure a face is: the mean height of its peaks, within 0..1"
     return peak.clamp(0, 1).mean(-1)
 
-# %% ../nbs/parts/hourglass.ipynb #c0038
+# %% ../nbs/parts/hourglass.ipynb #c0041
 def decode_argmax(
-    h, # `(N, K, h, w)` heatmaps
+    h:torch.Tensor, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels
-): # points `(N, K, 2)` in input pixels, confidence `(N,)` in 0..1
+) -> tuple: # points `(N, K, 2)` in input pixels, confidence `(N,)` in 0..1
     "The centre of the brightest pixel"
     peak, x, y = _peaks(h.float())
     return (torch.stack([x, y], -1) + 0.5)*input_size/h.shape[-1] - 0.5, _confidence(peak)
 
-# %% ../nbs/parts/hourglass.ipynb #c0043
+# %% ../nbs/parts/hourglass.ipynb #c0046
 def _top(values):
     "Position of the top of the parabola through the logarithms of three values at -1, 0, 1"
     l, c, r = values.clamp(min=1e-12).log().unbind(-1)
     return (0.5*(l - r)/(l - 2*c + r).clamp(max=-1e-3)).clamp(-1.5, 1.5)
 
-# %% ../nbs/parts/hourglass.ipynb #c0044
+# %% ../nbs/parts/hourglass.ipynb #c0047
+def _around(h, x, y):
+    "The 3x3 pixels around each position, `(N, K, 3, 3)`"
+    n, k = torch.arange(len(h))[:, None, None, None], torch.arange(h.shape[1])[:, None, None]
+    d = torch.arange(-1, 2, device=h.device)
+    return h[n, k, y[..., None, None] + d[:, None], x[..., None, None] + d]
+
+# %% ../nbs/parts/hourglass.ipynb #c0048
 def decode(
-    h, # `(N, K, h, w)` heatmaps
+    h:torch.Tensor, # `(N, K, h, w)` heatmaps
     input_size:int, # side of the network's input in pixels
-): # points `(N, K, 2)` in input pixels, confidence `(N,)` in 0..1
+) -> tuple: # points `(N, K, 2)` in input pixels, confidence `(N,)` in 0..1
     "The top of the Gaussian through the 3x3 pixels around the brightest one: exact on exact heatmaps"
-    h = h.float(); peak, x, y = _peaks(h)
+    h = h.float()
+    peak, x, y = _peaks(h)
     x, y = x.clamp(1, h.shape[3] - 2), y.clamp(1, h.shape[2] - 2)  # a peak on the rim is seen from one pixel further in
-    n, k, d = torch.arange(len(h))[:, None, None, None], torch.arange(h.shape[1])[:, None, None], torch.arange(-1, 2, device=h.device)
-    patch = h[n, k, y[..., None, None] + d[:, None], x[..., None, None] + d]
-    patch = torch.maximum(patch, 0.01*peak.clamp(min=1e-6)[..., None, None])
-    centre = torch.stack([x + _top(patch.sum(-2)), y + _top(patch.sum(-1))], -1)
+    around = torch.maximum(_around(h, x, y), 0.01*peak.clamp(min=1e-6)[..., None, None])
+    centre = torch.stack([x + _top(around.sum(-2)), y + _top(around.sum(-1))], -1)
     return (centre + 0.5)*input_size/h.shape[-1] - 0.5, _confidence(peak)

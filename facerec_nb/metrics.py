@@ -151,7 +151,7 @@ def last_of_each(
 def accepted_weights(
     same:np.ndarray, # `(n,)` bool: pairs of one person, by falling score
     weight:np.ndarray, # `(n,)` how often each pair counts
-    ends:np.ndarray, # from `last_of_each`
+    ends:np.ndarray, # from last_of_each
 ) -> tuple: # accepted weight of impostor and of genuine pairs, `(m + 1,)` each, from none to all
     "False and true accepts when the threshold goes down from score to score"
     genuine = weight*same
@@ -374,7 +374,7 @@ def nme(
 
 # %% ../nbs/parts/metrics.ipynb #c0123
 def failure_rate(
-    nmes:ArrayLike, # `(N,)` from `nme`; NaN where nothing was found
+    nmes:ArrayLike, # `(N,)` from nme; NaN where nothing was found
     at:float=0.10, # larger errors are failures
 ) -> float: # share of faces
     "Share of faces with an error above the limit, or without a result"
@@ -382,7 +382,7 @@ def failure_rate(
 
 # %% ../nbs/parts/metrics.ipynb #c0125
 def nme_cdf(
-    nmes:ArrayLike, # `(N,)` from `nme`; NaN counts in the denominator
+    nmes:ArrayLike, # `(N,)` from nme; NaN counts in the denominator
 ) -> tuple: # errors in increasing order, share of faces with at most this error
     "The cumulative curve of the errors"
     nmes = np.asarray(nmes, np.float64)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.alignment import LandmarkModel
+from facerec_nb.faces.embedder import FaceEmbedder, pixel_embeddings, short_name
+from facerec_nb.faces.landmarks import LandmarkModel
 from facerec_nb.files import InputError, read_json
-from facerec_nb.recognition import FaceEmbedder, pixel_embeddings, short_name
 from facerec_nb.records import metric, record, write_record
 from facerec_nb.training import read_log
 from studies.recognition_faces import align_all, read_faces, sources

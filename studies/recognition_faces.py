@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from facerec_nb.alignment import sharpness
 from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.photos import find_images
 from facerec_nb.detection import create_detector
 from facerec_nb.evaluation.folders import central_box
-from facerec_nb.files import (InputError, atomic_path, find_images, fingerprint, read_image, read_json, thread_map,
-                              write_json)
-from facerec_nb.geometry import align_matrix, apply_matrix, invert, similarity, template, warp, xywh_to_xyxy
+from facerec_nb.faces.aligned import align_batch, resume_batches
+from facerec_nb.files import InputError, atomic_path, fingerprint, read_json, write_json
+from facerec_nb.geometry import align_matrix, similarity, template, xywh_to_xyxy
 from facerec_nb.preparation import Usable, add_splits
 
 ALIGNED_BOX = (12., 10., 116., 150.)  # pixels of a 128x160 window: a box like CelebA's
@@ -99,12 +98,6 @@ def face_matrix(
     return similarity(known, template(size)[:2]), "eyes"
 
 
-def attempt(f, *args):
-    "What `f` returns, or `None` where it raises `InputError`"
-    try: return f(*args)
-    except InputError: return None
-
-
 def found_boxes(rows, photos, detector):
     "Boxes `(N, 4)` and where each comes from: given, detected, whole"
     given = rows[BOX].to_numpy(float, copy=True)
@@ -116,32 +109,25 @@ def found_boxes(rows, photos, detector):
     return given, how
 
 
-def found_points(photos, boxes, model):
-    "Points `(N, 5, 2)` in pixels of the photographs, and how sure the network is"
-    wide = model.crop.matrices(boxes, model.rim)
-    side = model.crop.size + 2*model.rim
-    found, sure = model.predict(np.stack([warp(p, m, side) for p, m in zip(photos, wide)]))
-    return apply_matrix(invert(model.crop.matrices(boxes)), found), sure
+def described(rows, i, batch, box_how, points_how):
+    "What is written of one face"
+    points = dict(zip(POINT_COLUMNS, batch.points[i].ravel().round(3).tolist()))
+    return dict(row=int(rows.index[i]), box=box_how[i], align=points_how[i],
+                confidence=round(float(batch.confidence[i]), 5), sharpness=round(float(batch.sharpness[i]), 2)) | points
 
 
 def align_block(rows, model, detector, size):
     "Faces of one block, black where there is none, and a dict for each that was made"
-    faces, out = np.zeros((len(rows), size, size, 3), np.uint8), []
-    photos = thread_map(lambda p: attempt(read_image, p), rows.path)
-    at = np.array([i for i, p in enumerate(photos) if p is not None], int)
-    if not len(at): return faces, out
-    rows, photos = rows.iloc[at], [photos[i] for i in at]
-    boxes, box_how = found_boxes(rows, photos, detector)
-    found, sure = found_points(photos, boxes, model)
-    for i, row, photo, points, c, how in zip(at, rows.itertuples(), photos, found, sure, box_how):
-        M, points_how = face_matrix(points, size, EYES if row.source == "aligned" else None)
-        face = attempt(warp, photo, M, size)
-        if face is None: continue
-        faces[i] = face
-        said = dict(row=row.Index, box=how, align=points_how, confidence=round(float(c), 5))
-        points = dict(zip(POINT_COLUMNS, points.ravel().round(3).tolist()))
-        out.append(said | dict(sharpness=round(sharpness(face), 2)) | points)
-    return faces, out
+    box_how, points_how = {}, {}
+    def boxes(at, photos):
+        found, how = found_boxes(rows.iloc[at], photos, detector)
+        box_how.update(zip(at, how))
+        return found
+    def place(i, points, confidence):
+        M, points_how[i] = face_matrix(points, size, EYES if rows.source.iloc[i] == "aligned" else None)
+        return M
+    batch = align_batch(model, rows.path.tolist(), boxes, place, size)
+    return batch.faces, [described(rows, i, batch, box_how, points_how) for i in np.flatnonzero(batch.made)]
 
 
 def what_for(rows, model, size, detector):
@@ -170,17 +156,15 @@ def align_all(
     out, rows = Path(out), rows.reset_index(drop=True)
     key = what_for(rows, model, size, detector)
     if (out/"faces.json").exists() and read_json(out/"faces.json")["key"] == key: return read_faces(out)
-    parts = out/"progress"/key
-    parts.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     faces = open_array(out/f"{key}.npy", (len(rows), size, size, 3))
     detect = create_detector(detector) if isinstance(detector, str) else detector
-    for i in tqdm(range(0, len(rows), block), desc="faces", unit="block", disable=not progress):
-        part = parts/f"{i:08d}.json"
-        if part.exists(): continue
-        faces[i:i + block], found = align_block(rows.iloc[i:i + block], model, detect, size)
+    def work(start, stop):
+        faces[start:stop], found = align_block(rows.iloc[start:stop], model, detect, size)
         faces.flush()
-        write_json(part, found)
-    found = pd.DataFrame([r for p in sorted(parts.glob("*.json")) for r in read_json(p)])
+        return found
+    blocks = resume_batches(out/"progress"/key, len(rows), block, work, "faces", progress)
+    found = pd.DataFrame([row for found in blocks for row in found])
     if not len(found):
         raise InputError(f"none of the {len(rows)} photographs could be aligned: check that they are photographs")
     about = rows.loc[found.row, ["source", "image_id", "identity", "role"]].reset_index(drop=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from facerec_nb.files import InputError
-from facerec_nb.recognition import Augment
+from facerec_nb.models.augment import Augment
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_a_folder_of_other_things_is_left_alone(folder, tmp_path):
 
 def aligned(folder, out):
     "What `align` would have written, around the little pictures"
-    from facerec_nb.alignment import ALIGNED_COLUMNS
+    from facerec_nb.faces.aligned import ALIGNED_COLUMNS
     images, table = folder
     (out/"faces_aligned").mkdir(parents=True)
     for p in images.iterdir(): os.link(p, out/"faces_aligned"/p.name)
@@ -133,7 +133,7 @@ def aligned(folder, out):
 
 
 def test_read_aligned_decodes_once(folder, pixels, tmp_path, monkeypatch):
-    from facerec_nb import alignment
+    from facerec_nb.faces import aligned as alignment
     out = aligned(folder, tmp_path/"dfr")
     assert np.array_equal(alignment.read_aligned(out)[1], pixels) and not Path(f"{out}.store").exists() # few faces: not worth a file
     table, faces = alignment.read_aligned(out, store=True)
@@ -143,7 +143,7 @@ def test_read_aligned_decodes_once(folder, pixels, tmp_path, monkeypatch):
 
 
 def test_read_aligned_names_what_is_missing_or_cannot_be_written(folder, pixels, tmp_path, monkeypatch):
-    from facerec_nb import alignment
+    from facerec_nb.faces import aligned as alignment
     out = aligned(folder, tmp_path/"dfr")
     def full(*args): raise OSError(28, "No space left on device")
     with monkeypatch.context() as m, warnings.catch_warnings(record=True) as said:

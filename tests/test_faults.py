@@ -20,6 +20,7 @@ from facerec_nb import alignment, crops
 from facerec_nb.celeba import load_celeba
 from facerec_nb.checkpoint import load_checkpoint
 from facerec_nb.crops import CropCfg, read_crops
+from facerec_nb.faces import aligned
 from facerec_nb.files import InputError
 from facerec_nb.preparation import BalancedIdentities, prepare
 from facerec_nb.synthetic import tiny_celeba
@@ -161,18 +162,18 @@ def test_folder_gone_while_aligning(prepared, tmp_path, monkeypatch):
     """It vanishes after the first batch: nothing is listed as skipped for good, and the second try ends where an
     undisturbed one does"""
     shutil.copytree(prepared, tmp_path / "copy")
-    want = alignment.align(tmp_path / "copy", "small", tmp_path / "undisturbed", batch_size=4)
-    calls, batch = iter(range(100)), alignment._align_batch
+    want = aligned.align(tmp_path / "copy", "small", tmp_path / "undisturbed", batch_size=4)
+    calls, batch = iter(range(100)), aligned.align_batch
 
     def vanish(*args):
         if next(calls) == 1:
             (prepared / "images").rename(tmp_path / "elsewhere")
         return batch(*args)
 
-    monkeypatch.setattr(alignment, "_align_batch", vanish)
+    monkeypatch.setattr(aligned, "align_batch", vanish)
     out = tmp_path / "out"
     with pytest.raises(InputError, match="images is gone or empty") as e:
-        alignment.align(prepared, "small", out, batch_size=4)
+        aligned.align(prepared, "small", out, batch_size=4)
     assert (
         "\n" not in str(e.value)
         and len(list(out.glob("progress/*/*.json"))) == 1
@@ -180,7 +181,7 @@ def test_folder_gone_while_aligning(prepared, tmp_path, monkeypatch):
     )
     monkeypatch.undo()
     (tmp_path / "elsewhere").rename(prepared / "images")
-    pd.testing.assert_frame_equal(alignment.align(prepared, "small", out, batch_size=4), want)
+    pd.testing.assert_frame_equal(aligned.align(prepared, "small", out, batch_size=4), want)
 
 
 def test_thread_dies(prepared, monkeypatch):

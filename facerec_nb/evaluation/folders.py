@@ -6,8 +6,9 @@
 __all__ = ['FACES', 'central_box', 'embed_photos', 'embed_people', 'exam', 'measure_exams', 'measure_people', 'measure_pairs']
 
 # %% ../../nbs/evaluation/folders.ipynb #c0003
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,8 +63,17 @@ def _status(faces):
     return "unreadable" if faces.problem else "face" if faces else "no_face"
 
 # %% ../../nbs/evaluation/folders.ipynb #c0016
+def _stack(emb):
+    "Embeddings as one array, NaN for a photograph without one; raises `InputError` when there is none at all"
+    width = next((len(e) for e in emb if e is not None), None)
+    if width is None:
+        raise InputError(f"no face was found in any of the {len(emb)} photographs: check the pictures")
+    none = np.full(width, np.nan, np.float32)
+    return np.array([none if e is None else e for e in emb])
+
+# %% ../../nbs/evaluation/folders.ipynb #c0017
 def embed_photos(
-    pipe, # a face pipeline: `stream` gives the faces of each photograph, largest first
+    pipe:Any, # a face pipeline: `stream` gives the faces of each photograph, largest first
     paths:Iterable, # photographs
     face:str="largest", # which face counts: largest, or central: the largest that holds the middle
     progress:bool=False, # show a progress bar
@@ -73,30 +83,32 @@ def embed_photos(
     for path, faces in zip(paths, pipe.stream(paths, progress=progress)):
         rows.append(dict(file=str(path), status=_status(faces), faces=len(faces), problem=faces.problem))
         emb.append(choose(faces, path).embedding if faces else None)
-    width = next((len(e) for e in emb if e is not None), None)
-    if width is None:
-        raise InputError(f"no face was found in any of the {len(rows)} photographs: check the pictures")
-    none = np.full(width, np.nan, np.float32)
-    return pd.DataFrame(rows), np.array([none if e is None else e for e in emb])
+    return pd.DataFrame(rows), _stack(emb)
 
-# %% ../../nbs/evaluation/folders.ipynb #c0017
+# %% ../../nbs/evaluation/folders.ipynb #c0018
 def embed_people(
-    pipe, # a face pipeline, see `embed_photos`
+    pipe:Any, # a face pipeline, see embed_photos
     folder:str|Path, # one folder a person
     face:str="largest", # which face of a photograph counts: largest or central
     progress:bool=False, # show a progress bar
-) -> tuple: # as `embed_photos`, with the column `person`
+) -> tuple: # as embed_photos, with the column `person`
     "All photographs of a folder of people; raises `InputError`"
     people = people_below(folder)
     table, emb = embed_photos(pipe, [p for paths in people.values() for p in paths], face, progress)
     return table.assign(person=np.repeat(list(people), [len(p) for p in people.values()])), emb
 
-# %% ../../nbs/evaluation/folders.ipynb #c0026
+# %% ../../nbs/evaluation/folders.ipynb #c0027
 def _draw_references(person, enrolled, k, rng):
     "Row numbers of k photographs of each enrolled person"
     return np.concatenate([rng.permutation(np.flatnonzero(person == p))[:k] for p in enrolled])
 
-# %% ../../nbs/evaluation/folders.ipynb #c0027
+# %% ../../nbs/evaluation/folders.ipynb #c0028
+def _nearest(emb, refs):
+    "Number and similarity of the nearest reference; -infinity without a face"
+    score = np.where(np.isnan(emb[:, :1]), -np.inf, np.nan_to_num(emb) @ refs.T)
+    return score.argmax(1), score.max(1)
+
+# %% ../../nbs/evaluation/folders.ipynb #c0029
 def exam(
     emb:np.ndarray, # `(N, D)`, NaN without a face
     person:np.ndarray, # `(N,)` names
@@ -111,12 +123,11 @@ def exam(
     refs = refs[face[refs]]
     if not len(refs):
         raise InputError(f"none of the references of {len(enrolled)} people shows a face: check the pictures")
-    score = np.where(face[asked][:, None], np.nan_to_num(emb[asked]) @ emb[refs].T, -np.inf)
-    nearest = np.where(face[asked], person[refs][score.argmax(1)], None)
+    best, score = _nearest(emb[asked], emb[refs])
     return pd.DataFrame(dict(row=asked, person=person[asked], enrolled=np.isin(person[asked], enrolled),
-                             nearest=nearest, similarity=score.max(1)))
+                             nearest=np.where(face[asked], person[refs][best], None), similarity=score))
 
-# %% ../../nbs/evaluation/folders.ipynb #c0033
+# %% ../../nbs/evaluation/folders.ipynb #c0035
 def _share(hits, people, n_boot, unit):
     "Share of questions with its interval over people"
     hits = np.asarray(hits, float)
@@ -127,7 +138,7 @@ def _spread(exams, share):
     "Standard deviation of a share over the exams"
     return metric(float(np.std([share(e) for e in exams])), n=len(exams), unit="standard deviation over exams")
 
-# %% ../../nbs/evaluation/folders.ipynb #c0035
+# %% ../../nbs/evaluation/folders.ipynb #c0037
 def _rank1(exams, n_boot, unit):
     "Rank-1 over all exams, and its spread"
     def right(e): return e.nearest == e.person
@@ -135,13 +146,13 @@ def _rank1(exams, n_boot, unit):
     return dict(rank1=_share(right(all_), all_.person.to_numpy(), n_boot, unit),
                 rank1_sd=_spread(exams, lambda e: right(e).mean()))
 
-# %% ../../nbs/evaluation/folders.ipynb #c0037
+# %% ../../nbs/evaluation/folders.ipynb #c0039
 def _named(e, fpir):
     "Hits of the enrolled people of one exam at the strangers' threshold"
     alarm = np.maximum(e.similarity[~e.enrolled].to_numpy(), -2)
     return ((e.nearest == e.person) & (e.similarity > threshold_at_far(alarm, fpir)))[e.enrolled].to_numpy()
 
-# %% ../../nbs/evaluation/folders.ipynb #c0038
+# %% ../../nbs/evaluation/folders.ipynb #c0040
 def _dir(exams, fpir, n_boot, unit):
     "DIR at FPIR over all exams, and its spread; null when the strangers cannot resolve it"
     name, strangers = f"dir_at_fpir{round(100*fpir):02}", [int((~e.enrolled).sum()) for e in exams]
@@ -150,7 +161,7 @@ def _dir(exams, fpir, n_boot, unit):
     hits, people = [_named(e, fpir) for e in exams], np.concatenate([e.person[e.enrolled] for e in exams])
     return {name: _share(np.concatenate(hits), people, n_boot, unit), name + "_sd": _spread(hits, np.mean)}
 
-# %% ../../nbs/evaluation/folders.ipynb #c0040
+# %% ../../nbs/evaluation/folders.ipynb #c0042
 def _answers(exams, threshold, n_boot, unit):
     "Shares of the three answers at a threshold, for enrolled people and strangers"
     e = pd.concat(exams)
@@ -161,7 +172,7 @@ def _answers(exams, threshold, n_boot, unit):
     def shares(hits, of): return {k: _share(h[of], e.person[of].to_numpy(), n_boot, unit) for k, h in hits.items()}
     return shares(mine, e.enrolled) | shares(other, ~e.enrolled)
 
-# %% ../../nbs/evaluation/folders.ipynb #c0041
+# %% ../../nbs/evaluation/folders.ipynb #c0043
 def _exams(emb, person, k, draws, seed):
     "Exams with everybody enrolled, and with a random half; None for fewer than four people with a question left"
     names, count = np.unique(person, return_counts=True)
@@ -173,15 +184,15 @@ def _exams(emb, person, k, draws, seed):
     opened = [exam(emb, person, rng.permutation(who)[:half], k, rng) for _ in range(draws)]
     return closed, opened
 
-# %% ../../nbs/evaluation/folders.ipynb #c0042
+# %% ../../nbs/evaluation/folders.ipynb #c0044
 def measure_exams(
-    closed:list, # data frames of `exam` with everybody enrolled
+    closed:list, # data frames of exam with everybody enrolled
     opened:list, # with half of the people enrolled
     threshold:float=None, # cosine of the stored threshold; `None`: the three answers are not counted
     fpir:float=0.01, # share of strangers' photographs that may be named
     n_boot:int=1000, # bootstrap draws over people
     unit:str="share of questions", # how the questions came about
-) -> dict: # name -> `metric`: rank1, dir_at_fpir01, named_right, unknown, no_face, strangers_named, ...
+) -> dict: # name -> metric: rank1, dir_at_fpir01, named_right, unknown, no_face, strangers_named, ...
     "All numbers of some exams"
     n = closed[0].person.nunique()
     half = opened[0].person[opened[0].enrolled].nunique()
@@ -189,9 +200,14 @@ def measure_exams(
     out |= _dir(opened, fpir, n_boot, f"{unit}, {half} enrolled, {n - half} strangers")
     return out if threshold is None else out | _answers(opened, threshold, n_boot, unit)
 
-# %% ../../nbs/evaluation/folders.ipynb #c0043
+# %% ../../nbs/evaluation/folders.ipynb #c0045
+def _numbered(found, k):
+    "The names with the number of references: rank1_1, rank1_1_sd"
+    return {f"{n[:-3]}_{k}_sd" if n.endswith("_sd") else f"{n}_{k}": m for n, m in found.items()}
+
+# %% ../../nbs/evaluation/folders.ipynb #c0046
 def measure_people(
-    table:pd.DataFrame, # person and status of each photograph, from `embed_people`
+    table:pd.DataFrame, # person and status of each photograph, from embed_people
     emb:np.ndarray, # `(N, D)`
     refs:tuple=(1, 3, 5), # photographs enrolled of each person; those that fewer than four people have are left out
     threshold:float=None, # cosine of the stored threshold; `None`: the three answers are not counted
@@ -199,7 +215,7 @@ def measure_people(
     draws:int=20, # exams of each kind
     n_boot:int=1000, # bootstrap draws over people
     seed:int=0, # of the exams
-) -> dict: # name -> `metric`: found_share, rank1_K, dir_at_fpir01_K, and at the threshold named_right_K, unknown_K, ...
+) -> dict: # name -> metric: found_share, rank1_K, dir_at_fpir01_K, and at the threshold named_right_K, unknown_K, ...
     "All numbers of a folder of people; raises `InputError` for fewer than four people with enough photographs"
     person = table.person.to_numpy()
     out = dict(found_share=_share(table.status == "face", person, n_boot, "share of photographs"))
@@ -207,14 +223,12 @@ def measure_people(
         held = _exams(emb, person, k, draws, seed)
         if held is None: continue
         unit = f"share of questions, {k} photographs enrolled of each, {draws} exams"
-        found = measure_exams(*held, threshold, fpir, n_boot, unit)
-        out |= {f"{n[:-3]}_{k}_sd" if n.endswith("_sd") else f"{n}_{k}": m for n, m in found.items()}
-    if len(out) == 1:
-        raise InputError(f"fewer than 4 people have more than {min(refs)} photographs: "
-                         "give more photographs of more people")
-    return out
+        out |= _numbered(measure_exams(*held, threshold, fpir, n_boot, unit), k)
+    if len(out) > 1: return out
+    raise InputError(f"fewer than 4 people have more than {min(refs)} photographs: "
+                     "give more photographs of more people")
 
-# %% ../../nbs/evaluation/folders.ipynb #c0051
+# %% ../../nbs/evaluation/folders.ipynb #c0054
 def _pictures(pairs, images):
     "The pairs and the photograph of each name; raises `InputError` that names what is missing"
     wanted, have = read_pairs(pairs), find_images(images)
@@ -225,33 +239,42 @@ def _pictures(pairs, images):
                          f"the first is {missing[0]}: check the folder")
     return wanted, {n: have[n] for n in names}
 
-# %% ../../nbs/evaluation/folders.ipynb #c0052
+# %% ../../nbs/evaluation/folders.ipynb #c0055
+def _accuracy(score, same, who, folds, n_boot):
+    "Accuracy by folds, and AUC"
+    right = tenfold(score, same, folds)["right"]
+    return dict(accuracy=_share(right, who, n_boot, f"share of pairs, {folds} folds"),
+                auc=metric(auc(score[same], score[~same]), n=len(same), unit="AUC"))
+
+def _lost(table, score):
+    "Photographs with a face, and pairs in which one face is missing"
+    found, lost = float((table.status == "face").mean()), int((score == -1).sum())
+    return dict(found_share=metric(found, n=len(table), unit="share of photographs"),
+                pairs_without_face=metric(lost, n=len(score), unit="pairs"))
+
+# %% ../../nbs/evaluation/folders.ipynb #c0056
 def _at_threshold(score, same, who, threshold, n_boot):
     "True and false accepts at the threshold that the pipeline carries"
     unit = f"share of pairs, at cosine {threshold:.4f}"
     return {f"{k}_at_threshold": _share(score[m] >= threshold, who[m], n_boot, unit)
             for k, m in dict(tar=same, far=~same).items()}
 
-# %% ../../nbs/evaluation/folders.ipynb #c0053
+# %% ../../nbs/evaluation/folders.ipynb #c0057
 def measure_pairs(
-    pipe, # a face pipeline, see `embed_photos`; with its threshold
+    pipe:Any, # a face pipeline, see embed_photos; with its threshold
     pairs:str|Path, # a list in LFW's format (`pairs.txt`), tabs between name and numbers
     images:str|Path, # folder of the photographs, NAME_0001.jpg anywhere below
     face:str="central", # which face of a photograph counts: central, as LFW means it, or largest
     folds:int=10, # of the protocol
     n_boot:int=1000, # bootstrap draws over people, the first of each pair
     progress:bool=False, # show a progress bar
-) -> dict: # name -> `metric`: accuracy, auc, found_share, tar_at_threshold and far_at_threshold where there is one
+) -> dict: # name -> metric: accuracy, auc, found_share, tar_at_threshold and far_at_threshold where there is one
     "The accuracy of the whole pipeline on a list of pairs; raises `InputError` that names what is missing"
     wanted, path = _pictures(pairs, images)
     table, emb = embed_photos(pipe, list(path.values()), face, progress)
     a, b = (emb[pd.Index(path).get_indexer(wanted[c])] for c in "ab")
     same, who = wanted.same.to_numpy(), wanted.a.str.rpartition("_")[0].to_numpy()
     score = np.nan_to_num((a*b).sum(1), nan=-1.)
-    right = tenfold(score, same, folds)["right"]
-    out = dict(accuracy=_share(right, who, n_boot, f"share of pairs, {folds} folds"),
-               auc=metric(auc(score[same], score[~same]), n=len(same), unit="AUC"))
+    out = _accuracy(score, same, who, folds, n_boot)
     if pipe.threshold is not None: out |= _at_threshold(score, same, who, pipe.threshold, n_boot)
-    found, lost = float((table.status == "face").mean()), int((score == -1).sum())
-    return out | dict(found_share=metric(found, n=len(table), unit="share of photographs"),
-                      pairs_without_face=metric(lost, n=len(same), unit="pairs"))
+    return out | _lost(table, score)

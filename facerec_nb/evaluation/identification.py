@@ -15,47 +15,58 @@ from ..files import InputError
 from ..metrics import found_within, person_scores, rate_at_far, true_ranks
 
 # %% ../../nbs/evaluation/identification.ipynb #c0009
+def _halves(ids, rng):
+    "The people with two photographs, shuffled; raises `InputError` for fewer than 4"
+    people, count = np.unique(ids, return_counts=True)
+    people = people[count > 1]
+    if len(people) < 4:
+        raise InputError("identification needs at least 4 unseen people with two photographs, "
+                         f"there are {len(people)}: hold out more people")
+    people = rng.permutation(people)
+    return people[:len(people)//2], people[len(people)//2:]
+
+# %% ../../nbs/evaluation/identification.ipynb #c0010
 def roles(
     ids:np.ndarray, # `(N,)` person of every unseen photograph
     seed:int=0, # of the choice
 ) -> dict: # rows: gallery, probe (of everybody), known_gallery, known_probe, known (one half), stranger (the other)
     "Who plays what in identification; raises `InputError` for fewer than 4 people with two photographs"
     rng = np.random.default_rng(seed)
-    people, count = np.unique(ids, return_counts=True)
-    people = rng.permutation(people[count > 1])
-    if len(people) < 4:
-        raise InputError("identification needs at least 4 unseen people with two photographs, "
-                         f"there are {len(people)}: hold out more people")
-    half = len(people)//2
+    mine, others = _halves(ids, rng)
+    people = np.r_[mine, others]
     gallery = np.array([rng.choice(np.flatnonzero(ids == p)) for p in people])
     probe = np.setdiff1d(np.flatnonzero(np.isin(ids, people)), gallery)
-    known = np.isin(ids, people[:half])
-    return dict(gallery=gallery, probe=probe, known_gallery=gallery[:half], known_probe=probe[known[probe]],
-                known=np.flatnonzero(known), stranger=np.flatnonzero(np.isin(ids, people[half:])))
+    known = np.isin(ids, mine)
+    return dict(gallery=gallery, probe=probe, known_gallery=gallery[:len(mine)], known_probe=probe[known[probe]],
+                known=np.flatnonzero(known), stranger=np.flatnonzero(np.isin(ids, others)))
 
-# %% ../../nbs/evaluation/identification.ipynb #c0012
+# %% ../../nbs/evaluation/identification.ipynb #c0013
+def _right(emb, person, probe, gallery):
+    "Rank and cosine of the right person of each probe"
+    return true_ranks(emb[probe], person[probe], emb[gallery], person[gallery])
+
+def _alarms(emb, person, strangers, gallery):
+    "The highest cosine that each photograph of a stranger reaches"
+    return person_scores(emb[strangers], emb[gallery], person[gallery])[0].max(1)
+
+# %% ../../nbs/evaluation/identification.ipynb #c0014
 class Search:
     "Probes of half of the people and of strangers against one reference a known person, for any weights of the people"
     def __init__(self,
         emb:np.ndarray, # `(N, D)` L2-normalised
         person:np.ndarray, # `(N,)` person of each, 0..n_people-1
-        role:dict, # from `roles`
+        role:dict, # from roles
     ):
-        self.ranks, _ = self._against(emb, person, role["probe"], role["gallery"])
-        ranks, cosine = self._against(emb, person, role["known_probe"], role["known_gallery"])
-        alarm, _ = person_scores(emb[role["stranger"]], emb[role["known_gallery"]], person[role["known_gallery"]])
-        self.hit, self.alarm = np.where(ranks == 1, cosine, -np.inf), alarm.max(1)
+        self.ranks, _ = _right(emb, person, role["probe"], role["gallery"])
+        ranks, cosine = _right(emb, person, role["known_probe"], role["known_gallery"])
+        self.hit = np.where(ranks == 1, cosine, -np.inf)
+        self.alarm = _alarms(emb, person, role["stranger"], role["known_gallery"])
         self.probe, self.known, self.stranger = (person[role[k]] for k in ("probe", "known_probe", "stranger"))
-
-    @staticmethod
-    def _against(emb, person, probe, gallery):
-        "Rank and cosine of the right person of each probe"
-        return true_ranks(emb[probe], person[probe], emb[gallery], person[gallery])
 
     def __repr__(self):
         return f"Search({len(self.probe)} probes, {len(self.known)} of known people, {len(self.stranger)} strangers)"
 
-# %% ../../nbs/evaluation/identification.ipynb #c0015
+# %% ../../nbs/evaluation/identification.ipynb #c0017
 @patch
 def detected(self:Search,
     w:np.ndarray, # `(n_people,)` weights
@@ -66,7 +77,7 @@ def detected(self:Search,
     if fpir*len(stranger) < 1 or not known.sum() or not stranger.sum(): return np.nan
     return rate_at_far(self.hit, self.alarm, fpir, known, stranger)["rate"]
 
-# %% ../../nbs/evaluation/identification.ipynb #c0016
+# %% ../../nbs/evaluation/identification.ipynb #c0018
 @patch
 def values(self:Search,
     w:np.ndarray, # `(n_people,)` weights
@@ -76,7 +87,7 @@ def values(self:Search,
     found = found_within(self.ranks, 1, w[self.probe])[0]
     return dict(rank1=float(found)) | {rate_key("dir_at_fpir", f): self.detected(w, f) for f in fpirs}
 
-# %% ../../nbs/evaluation/identification.ipynb #c0022
+# %% ../../nbs/evaluation/identification.ipynb #c0024
 @patch
 def cmc(self:Search,
     k:int=10, # ranks
@@ -84,19 +95,19 @@ def cmc(self:Search,
     "Cumulative match curve"
     return found_within(self.ranks, k).tolist()
 
-# %% ../../nbs/evaluation/identification.ipynb #c0025
+# %% ../../nbs/evaluation/identification.ipynb #c0027
 COURSE_FPRS = (0.5, 0.2, 0.1, 0.05) # the false positive rates of the course's identification rate
 
-# %% ../../nbs/evaluation/identification.ipynb #c0026
+# %% ../../nbs/evaluation/identification.ipynb #c0028
 def course_curve(
     emb:np.ndarray, # `(N, D)` L2-normalised
     person:np.ndarray, # `(N,)` person of each, 0..n_people-1
-    role:dict, # from `roles`: known people ask, strangers are the distractors
+    role:dict, # from roles: known people ask, strangers are the distractors
 ) -> PairCurve: # its true accept rates are the identification rates
     "The pairs of the course's identification rate"
     return PairCurve(emb, person, np.isin(np.arange(len(person)), role["stranger"]))
 
-# %% ../../nbs/evaluation/identification.ipynb #c0029
+# %% ../../nbs/evaluation/identification.ipynb #c0031
 def _counts(pairs, search, course, fars):
     "The denominator of each number"
     genuine, mine = int(pairs.same.sum()), int(course.same.sum())
@@ -105,14 +116,14 @@ def _counts(pairs, search, course, fars):
     n |= {rate_key("tar_at_far", f): genuine for f in fars}
     return n | {rate_key("tpr_at_fpr", f): mine for f in COURSE_FPRS}
 
-# %% ../../nbs/evaluation/identification.ipynb #c0031
+# %% ../../nbs/evaluation/identification.ipynb #c0033
 def _histograms(pairs):
     "Shares of the genuine and of the impostor pairs in a hundred bins over -1..1"
     edges = np.linspace(-1, 1, 101)
     def share(kind): return (np.histogram(pairs.score[kind], edges)[0]/kind.sum()).tolist()
     return dict(edges=edges.tolist(), genuine=share(pairs.same), impostor=share(~pairs.same))
 
-# %% ../../nbs/evaluation/identification.ipynb #c0032
+# %% ../../nbs/evaluation/identification.ipynb #c0034
 def _curves(pairs, search, points=200):
     "ROC, CMC and histograms as short lists"
     fpr, tpr = pairs.rates(np.ones(pairs.p.max() + 1))
@@ -121,7 +132,15 @@ def _curves(pairs, search, points=200):
     roc = dict(fpr=far.tolist(), tpr=tpr[at].tolist())
     return dict(roc=roc, cmc=search.cmc(), histogram=_histograms(pairs))
 
-# %% ../../nbs/evaluation/identification.ipynb #c0034
+# %% ../../nbs/evaluation/identification.ipynb #c0036
+def _drawn(values, n_people, n_boot, seed):
+    "Values with their 95 % interval, and the draws"
+    found = pd.DataFrame(dict(value=values(np.ones(n_people))))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = pd.DataFrame([values(w) for w in people_weights(n_people, n_boot, seed)])
+    return found.assign(low=draws.quantile(0.025), high=draws.quantile(0.975)), draws
+
+# %% ../../nbs/evaluation/identification.ipynb #c0038
 def unseen_metrics(
     emb:np.ndarray, # `(N, D)` L2-normalised embeddings of unseen people
     ids:np.ndarray, # `(N,)` who they are
@@ -137,9 +156,6 @@ def unseen_metrics(
         rates = course.values(w, COURSE_FPRS)
         named = {rate_key("tpr_at_fpr", f): rates[rate_key("tar_at_far", f)] for f in COURSE_FPRS}
         return pairs.values(w, fars) | search.values(w) | named
-    found = pd.DataFrame(dict(value=values(np.ones(len(people)))))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        draws = pd.DataFrame([values(w) for w in people_weights(len(people), n_boot, seed)])
-    found["low"], found["high"] = draws.quantile(0.025), draws.quantile(0.975)
+    found, draws = _drawn(values, len(people), n_boot, seed)
     counts = pd.Series(_counts(pairs, search, course, fars), name="n")
     return found.join(counts), draws, _curves(pairs, search)

@@ -69,7 +69,7 @@ def html_figure(
 
 # %% ../../nbs/evaluation/report.ipynb #c0019
 def html_figures(
-    figures:Iterable, # `(picture, caption)`, see `html_figure`
+    figures:Iterable, # `(picture, caption)`, see html_figure
 ) -> str: # HTML
     "Figures side by side where there is room, one below the other on a phone"
     return "<div class='figures'>" + "".join(html_figure(*f) for f in figures) + "</div>"

@@ -13,8 +13,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..files import InputError
-from ..metrics import (accepted_weights, area_under, choose_threshold, equal_error, first_refused,
-                                last_of_each, tar_on_curve)
+from ..metrics import accepted_weights, area_under, equal_error, first_refused, last_of_each, tar_on_curve
 from ..records import metric
 
 # %% ../../nbs/evaluation/verification.ipynb #c0009
@@ -80,7 +79,7 @@ def values(self:PairCurve,
     tar = {rate_key("tar_at_far", f): tar_on_curve(fpr, tpr, f) for f in fars}
     return dict(auc=area_under(fpr, tpr), eer=equal_error(fpr, tpr)) | tar
 
-# %% ../../nbs/evaluation/verification.ipynb #c0031
+# %% ../../nbs/evaluation/verification.ipynb #c0033
 @patch
 def threshold(self:PairCurve,
     w:np.ndarray, # `(n_people,)` weights
@@ -90,7 +89,7 @@ def threshold(self:PairCurve,
     distinct = self.score[self.ends]
     return float(distinct[min(first_refused(self.rates(w)[0][1:], far), len(distinct) - 1)])
 
-# %% ../../nbs/evaluation/verification.ipynb #c0036
+# %% ../../nbs/evaluation/verification.ipynb #c0038
 def closed_set(
     right:np.ndarray, # `(N,)` bool: was the answer right
     ids:np.ndarray, # `(N,)` whose it was
@@ -104,7 +103,7 @@ def closed_set(
     low, high = np.quantile(draws, [0.025, 0.975]).tolist()
     return metric(float(right.mean()), low, high, n=len(right), unit="share"), draws
 
-# %% ../../nbs/evaluation/verification.ipynb #c0039
+# %% ../../nbs/evaluation/verification.ipynb #c0041
 def _pair(parts, where):
     "Two file names and whether they are of one person, out of the fields of a line"
     if len(parts) == 3: parts = [parts[0], parts[1], parts[0], parts[2]]
@@ -113,7 +112,7 @@ def _pair(parts, where):
     a, i, b, j = parts
     return f"{a}_{int(i):04d}.jpg", f"{b}_{int(j):04d}.jpg", a == b
 
-# %% ../../nbs/evaluation/verification.ipynb #c0040
+# %% ../../nbs/evaluation/verification.ipynb #c0042
 def read_pairs(
     path:str|Path, # `pairsDevTest.txt`, or any list in LFW's format
 ) -> pd.DataFrame: # a, b (file names), same (bool)
