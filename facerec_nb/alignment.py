@@ -226,7 +226,7 @@ def train_landmarks(
     parts, skipped = _read_parts(data, extra, cfg, max_images, n_workers, progress)
     seed_everything(cfg.seed)
     model = cfg.model(parts["train"][1])
-    log = fit(model.net, cfg.loss, _train_data(parts, cfg), cfg.fit_cfg, run, "stacked_hg", augment=cfg.augment,
+    log = fit(model.net, cfg.loss, _train_data(parts, cfg), cfg.fit_cfg, run, name="stacked_hg", augment=cfg.augment,
               checkpoint=_about(cfg, model, data), resume=resume, progress=progress, **_watched(model, parts))
     result = _counted(parts, skipped, log, cfg) | _measured(LandmarkModel.load(run), parts)
     result["total_seconds"] = time.perf_counter() - start
