@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.files import find_images, fingerprint
+from facerec_nb.datasets.photos import find_images
+from facerec_nb.files import fingerprint
 from facerec_nb.records import metric, record, write_record
 
 N, FOLDERS, SEARCHED, REPEATS = 20_000, 14, 30, 5
