@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from facerec_nb.celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, load_celeba
-from facerec_nb.preparation import BalancedIdentities
+from facerec_nb.datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.recipes import BalancedIdentities
 from facerec_nb.records import metric, record, write_record
 from facerec_nb.synthetic import synthesise
 

@@ -10,8 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from facerec_nb.celeba import CelebA, load_celeba
-from facerec_nb.preparation import BalancedIdentities, prepare
+from facerec_nb.datasets.celeba_files import CelebA, load_celeba
+from facerec_nb.datasets.recipes import BalancedIdentities
+from facerec_nb.datasets.selected import prepare
 from facerec_nb.records import metric, record, write_record
 
 

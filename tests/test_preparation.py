@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facerec_nb.celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA
+from facerec_nb.datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA
 from facerec_nb.files import InputError, read_json, write_image
-from facerec_nb.preparation import (INFORMATIVE, AttributeRich, BalancedIdentities, Chain, Having, Usable, add_splits, check_selected, compare_attributes, prepare,
-                                    read_selected, split_counts)
+from facerec_nb.datasets.recipes import INFORMATIVE, AttributeRich, BalancedIdentities, Chain, Having, Usable
+from facerec_nb.datasets.selected import add_splits, check_selected, prepare, read_selected, split_counts
+from facerec_nb.preparation import compare_attributes
 
 RECORD = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "results/annotations/selection.json")
 
@@ -167,14 +168,20 @@ def test_annotations_alone_are_refused(data, tmp_path):
 
 SLOW = """
 import sys, time
-from facerec_nb import preparation
-from facerec_nb.celeba import CelebA
+from facerec_nb.datasets import selected
+from facerec_nb.datasets.celeba_files import CelebA
+from facerec_nb.datasets.recipes import Usable
 import pandas as pd
 table = pd.read_pickle(sys.argv[1]); delay = float(sys.argv[3])
-for name in ("_place", "write_csv", "_write_zip", "_claim"): # every step takes a while, so that the kill meets each
-    def slow(*a, real=getattr(preparation, name)): time.sleep(delay); out = real(*a); time.sleep(delay); return out
-    setattr(preparation, name, slow)
-preparation.prepare(CelebA(table, None, sys.argv[4]), preparation.Usable(min_box=0, drop_blurry=False), sys.argv[2], zip=True, n_workers=2)
+for name in ("place_photo", "write_csv", "write_zip", "claim_folder"): # every step takes a while, so that the kill meets each
+    def slow(*a, real=getattr(selected, name)):
+        time.sleep(delay)
+        out = real(*a)
+        time.sleep(delay)
+        return out
+    setattr(selected, name, slow)
+recipe = Usable(min_box=0, drop_blurry=False)
+selected.prepare(CelebA(table, None, sys.argv[4]), recipe, sys.argv[2], zip=True, n_workers=2)
 """
 
 
@@ -198,12 +205,12 @@ def test_killed_and_started_again(data, tmp_path):
 
 def test_no_photograph_is_read_twice(data, tmp_path, monkeypatch):
     "What was placed before the end came is neither decoded nor linked again"
-    from facerec_nb import preparation
-    read, calls, most = preparation.read_image, [], 17
+    from facerec_nb.datasets import selected
+    read, calls, most = selected.read_image, [], 17
     def dies(path):
         if len(calls) >= most: raise KeyboardInterrupt
         calls.append(path); return read(path)
-    monkeypatch.setattr(preparation, "read_image", dies)
+    monkeypatch.setattr(selected, "read_image", dies)
     with pytest.raises(KeyboardInterrupt): prepare(data, EVERYTHING, tmp_path/"killed", n_workers=1)
     assert len(os.listdir(tmp_path/"killed/images")) == 17 and not (tmp_path/"killed/selected_images.csv").exists()
     most = 1000
