@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from facerec_nb.alignment import LandmarkModel
-from facerec_nb.celeba import POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.celeba_files import POINT_COLUMNS, load_celeba
 from facerec_nb.celeba_aligned import ALIGNED_TEMPLATE, aligned_matrix
 from facerec_nb.files import fingerprint, read_image
 from facerec_nb.geometry import apply_matrix, similarity

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from facerec_nb.alignment import align, train_landmarks
-from facerec_nb.celeba import load_celeba
+from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.files import fingerprint
-from facerec_nb.preparation import BalancedIdentities, prepare
+from facerec_nb.datasets.recipes import BalancedIdentities
+from facerec_nb.datasets.selected import prepare
 from facerec_nb.recognition import report, train_embedder
 from facerec_nb.records import metric, record, write_record
 from facerec_nb.synthetic import synthesise

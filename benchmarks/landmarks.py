@@ -14,14 +14,15 @@ import pandas as pd
 
 from facerec_nb.alignment import CropCfg, LandmarkModel, align, errors_by_attribute, landmark_errors, mean_face, mean_face_errors
 from facerec_nb.alignment import read_aligned, read_crops, risk_coverage, sharpness, train_landmarks
-from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS, load_celeba
 from facerec_nb.celeba_aligned import aligned_faces
 from facerec_nb.files import fingerprint, read_json
 from facerec_nb.geometry import align_matrix, apply_matrix, template, xywh_to_xyxy
 from facerec_nb.hourglass import decode, decode_argmax
 from facerec_nb.landmark_study import shaken_errors
 from facerec_nb.metrics import bootstrap_ids
-from facerec_nb.preparation import Usable, prepare, read_selected
+from facerec_nb.datasets.recipes import Usable
+from facerec_nb.datasets.selected import prepare, read_selected
 from facerec_nb.records import metric, record, write_record
 from facerec_nb.training import read_log
 

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
+from .datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from .checkpoint import load_checkpoint, load_weights, packaged
 from .crops import Augment, CropCfg, read_crops
 from .face_store import face_store
@@ -26,7 +26,7 @@ from .files import InputError, fingerprint, inside, read_image, read_json, threa
 from .geometry import FLIP_ORDER, align_face, align_matrix, apply_matrix, crop_matrix, invert, similarity, warp, warp_batch, xywh_to_xyxy
 from .hourglass import StackedHourglass, decode, decode_argmax, heatmap_loss, heatmaps
 from .metrics import bootstrap_ids, failure_rate, nme, nme_cdf
-from .preparation import read_selected
+from .datasets.selected import read_selected
 from .training import ArrayData, FitCfg, fit, seed_everything
 
 # %% ../nbs/02_face_alignment.ipynb #c0012

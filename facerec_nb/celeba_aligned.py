@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .celeba import BOX_COLUMNS, POINT_COLUMNS
-from .files import InputError, find_images, inside, write_csv
+from .datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS
+from .datasets.photos import find_images
+from .files import InputError, inside, write_csv
 from .geometry import apply_matrix, similarity, xywh_to_xyxy
-from .preparation import SELECTED_COLUMNS, add_splits
+from .datasets.selected import SELECTED_COLUMNS, add_splits
 
 # %% ../nbs/parts/celeba_aligned.ipynb #c0010
 ALIGNED_TEMPLATE = np.array([[69.37, 111.18], [107.63, 111.44], [88.65, 152.30]]) # left eye, right eye, middle of the mouth, in pixels of the 178x218 picture

@@ -135,8 +135,9 @@ def facerec_prepare(
     json:bool=False, # print JSON
 ):
     "Select photographs and lay them out for alignment"
-    from facerec_nb.celeba import load_celeba
-    from facerec_nb.preparation import AttributeRich, BalancedIdentities, prepare
+    from facerec_nb.datasets.celeba_files import load_celeba
+    from facerec_nb.datasets.recipes import AttributeRich, BalancedIdentities
+    from facerec_nb.datasets.selected import prepare
     if recipe not in ("balanced", "attributes"): raise InputError(f"there is no recipe {recipe!r}: use balanced or attributes")
     chosen = (BalancedIdentities(n_ids=ids, per_id=per_id, min_box=min_box, drop_blurry=not keep_blurry, seed=seed) if recipe == "balanced"
               else AttributeRich(n_ids=ids, n_images=images, seed=seed))

@@ -149,7 +149,7 @@ def name_people(
     import pandas as pd
     from facerec_nb.gallery import Gallery
     from facerec_nb.pipeline import FacePipeline
-    from facerec_nb.preparation import read_selected
+    from facerec_nb.datasets.selected import read_selected
     run, images = Path(run), Path(prepared)/"images"
     pipe, (enrol, known, strangers) = FacePipeline.load(run), _probes(read_selected(prepared), references, strangers_per_id)
     _place(enrol, images, run/"people")
@@ -192,7 +192,7 @@ def group_trials(
     import numpy as np
     from facerec_nb.celeba import wilson
     from facerec_nb.pipeline import FacePipeline
-    from facerec_nb.preparation import read_selected
+    from facerec_nb.datasets.selected import read_selected
     from facerec_nb.records import metric
     rows, images, rng = read_selected(prepared), Path(prepared)/"images", np.random.default_rng(seed)
     first = rows[rows.people == "seen"].groupby(["split", "identity"]).image_id.first()
@@ -246,11 +246,11 @@ def _faces_figure(prepared, aligned, path, n=8):
     "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
     import matplotlib.pyplot as plt
     from facerec_nb.alignment import read_aligned
-    from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS
+    from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS
     from facerec_nb.files import inside, read_image
     from facerec_nb.geometry import xywh_to_xyxy
     from facerec_nb.plots import draw_face
-    from facerec_nb.preparation import read_selected
+    from facerec_nb.datasets.selected import read_selected
     table, faces = read_aligned(aligned)
     rows = table[table.people == "unseen"].groupby("identity").head(1)[:n]
     boxes = read_selected(prepared).set_index("image_id").loc[rows.image_id, BOX_COLUMNS].to_numpy()
@@ -322,8 +322,9 @@ EPOCHS = {True: 30, False: 30}
 def _learn(stage, say, data, run, drawn, cfg):
     "From a CelebA folder to trained networks and their evaluation; returns the results by stage"
     from facerec_nb.alignment import align, train_landmarks
-    from facerec_nb.celeba import load_celeba
-    from facerec_nb.preparation import Chain, Usable, prepare
+    from facerec_nb.datasets.celeba_files import load_celeba
+    from facerec_nb.datasets.recipes import Chain, Usable
+    from facerec_nb.datasets.selected import prepare
     from facerec_nb.recognition import evaluate, train_embedder
     prepared, aligned, (lm, em) = run/"data-for-alignment", run/"data-for-recognition", cfg.passes(drawn)
     recipe = Chain((Usable(min_box=cfg.min_box), AtLeast(cfg.min_images)))

@@ -9,7 +9,8 @@ __all__ = ['embed_photos', 'embed_people', 'exam', 'measure_people', 'measure_pa
 import numpy as np
 import pandas as pd
 
-from .files import InputError, find_images
+from .datasets.photos import find_images
+from .files import InputError
 from .metrics import auc, bootstrap_ids, tenfold, threshold_at_far
 from .pipeline import people_below
 from .records import metric

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .alignment import landmark_errors, read_crops
-from .celeba import BOX_COLUMNS
+from .datasets.celeba_files import BOX_COLUMNS
 from .files import InputError, inside
 from .geometry import xywh_to_xyxy
 

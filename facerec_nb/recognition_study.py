@@ -19,14 +19,16 @@ from fastcore.basics import patch
 
 from .alignment import LandmarkModel, sharpness
 from .calibration import calibrated_threshold, fit_probability, reliability, store_calibration
-from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from .datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, load_celeba
 from .detection import create_detector
-from .files import InputError, atomic_path, find_images, fingerprint, read_image, read_json, thread_map, write_json
+from .datasets.photos import find_images
+from .files import InputError, atomic_path, fingerprint, read_image, read_json, thread_map, write_json
 from .geometry import align_matrix, apply_matrix, invert, similarity, template, warp, xywh_to_xyxy
 
 # %% ../nbs/parts/recognition_study.ipynb #c0004
 from .metrics import auc, overlap, pair_scores, tenfold
-from .preparation import Usable, add_splits
+from .datasets.recipes import Usable
+from .datasets.selected import add_splits
 from .recognition import Augment, FaceEmbedder, closed_set, own_angles, people_weights, pixel_embeddings, short_name, train_embedder, unseen_metrics
 from .records import metric, record, write_record
 from .training import read_log

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
+from .datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from .files import InputError, atomic_path, thread_map, write_image
 
 # %% ../nbs/parts/synthetic.ipynb #c0008

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from facerec_nb.alignment import LandmarkModel, align, read_aligned, train_landmarks
-from facerec_nb.celeba import load_celeba
+from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.checkpoint import save_checkpoint
 from facerec_nb.files import InputError, read_image, write_image
-from facerec_nb.preparation import Usable, prepare, read_selected
+from facerec_nb.datasets.recipes import Usable
+from facerec_nb.datasets.selected import prepare, read_selected
 from facerec_nb.synthetic import tiny_celeba
 
 torch.set_num_threads(1)

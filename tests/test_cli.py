@@ -91,7 +91,7 @@ def chain(tmp_path_factory):
     good("facerec_train_landmarks", home/"dfa", home/"run", "--epochs", 10, "--channels", 16, "--stacks", 1, "--input_size", 64, "--batch_size", 8)
     good("facerec_align", home/"dfa", home/"dfr", "--model", home/"run")
     for head in ("ce", "arcface"): good("facerec_train_embedder", home/"dfr", home/"run", "--head", head, "--epochs", 2, "--emb_dim", 64)
-    from facerec_nb.celeba import load_celeba
+    from facerec_nb.datasets.celeba_files import load_celeba
     celeba = load_celeba(home/"data")
     for who, group in celeba.table.groupby("identity"):
         folder = home/"people"/f"Zoë {who}"; folder.mkdir(parents=True)

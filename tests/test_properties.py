@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from facerec_nb.celeba import load_celeba
+from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.detection import fit_box_map, map_boxes
 from facerec_nb.files import InputError
 from facerec_nb.geometry import (align_matrix, apply_matrix, compose, crop_matrix, flip_points, invert, shrink_box, similarity, square_box, template, turn, xywh_to_xyxy, xyxy_to_xywh)
 from facerec_nb.metrics import auc, cmc, cosine, eer, nme, pair_scores, rank1, roc, tar_at_far, tenfold, threshold_at_far
-from facerec_nb.preparation import add_splits
+from facerec_nb.datasets.selected import add_splits
 from facerec_nb.synthetic import tiny_celeba
 
 settings.register_profile("house", max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

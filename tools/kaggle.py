@@ -7,7 +7,7 @@ Linux and root: a mount and a network namespace of its own stand in for Kaggle's
 import argparse, os, subprocess, sys, tempfile, time
 from pathlib import Path
 
-from facerec_nb.celeba import load_celeba
+from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.files import read_json, write_json
 from facerec_nb.records import metric, record, write_record
 from facerec_nb.synthetic import synthesise
