@@ -147,7 +147,7 @@ def test_read_aligned_names_what_is_missing_or_cannot_be_written(folder, pixels,
     out = aligned(folder, tmp_path/"dfr")
     def full(*args): raise OSError(28, "No space left on device")
     with monkeypatch.context() as m, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always"); m.setattr(module, "_head", full)
+        warnings.simplefilter("always"); m.setattr(module.os, "fsync", full)
         assert np.array_equal(alignment.read_aligned(out, store=True)[1], pixels)
         assert "No space left" in str(said[0].message) and list(Path(f"{out}.store").iterdir()) == []
     (out/"faces_aligned"/folder[1].image_id[3]).unlink()
