@@ -1,4 +1,4 @@
-"The official numbers of CelebA's annotations: recomputed where the annotations are, read from the committed record otherwise"
+"The official numbers of CelebA's annotations: recomputed where these are, read from the committed record otherwise"
 import sys
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from studies.annotations import annotation_curves, annotation_metrics, record_an
 from studies.selection import record_selection, selection_curves # noqa: E402
 
 DATA = ROOT.parent/"shared/data/celeba-annotations"
-COUNTS = dict(images=202599, people=10177, people_25=3661, people_over_25=3300, people_30=2360, most_images=35, people_25_sharp=3245,
-              images_with_box=70290, images_sharp_box_100=60837, people_25_sharp_box_100=1698)
+COUNTS = dict(images=202599, people=10177, people_25=3661, people_over_25=3300, people_30=2360, most_images=35,
+              people_25_sharp=3245, images_with_box=70290, images_sharp_box_100=60837, people_25_sharp_box_100=1698)
 SHARES = dict(share_male=41.68, share_blurry=5.09, share_eyeglasses=6.51, share_wearing_hat=4.85)
 
 def check(metrics):
