@@ -8,7 +8,8 @@ __all__ = ['Findings', 'NotATable', 'read_annotation_table', 'clean_rows']
 # %% ../../nbs/datasets/annotation_table.ipynb #c0003
 import gzip, os, re, zlib
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ class Findings(list):
         return pd.concat(self, ignore_index=True)[columns].drop_duplicates(ignore_index=True)
 
 # %% ../../nbs/datasets/annotation_table.ipynb #c0010
-_MOST = 500_000_000 # bytes of an annotation file, unpacked
+_MOST, _HEAD = 500_000_000, 1_000_000 # bytes of an annotation file, unpacked, and of its beginning
 _AGAIN = "copy or download it again"
 
 # %% ../../nbs/datasets/annotation_table.ipynb #c0011
@@ -62,14 +63,19 @@ def _bytes(path):
         raise InputError(f"{path} cannot be read ({type(e).__name__}): {_AGAIN}") from None
 
 # %% ../../nbs/datasets/annotation_table.ipynb #c0013
-def _lines(path):
-    "The lines of an annotation file, the blank ones too"
+def _text(path):
+    "The bytes of an annotation file, line ends as `\\n`"
     raw = _bytes(path).removeprefix(b"\xef\xbb\xbf")
     why = _unusable(raw)
     if why: raise InputError(f"{path} {why}")
-    return raw.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n")
+    return raw.replace(b"\r\n", b"\n")
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0016
+# %% ../../nbs/datasets/annotation_table.ipynb #c0014
+def _lines(raw):
+    "The lines of a text, the blank ones too"
+    return raw.decode("utf-8", errors="replace").split("\n")
+
+# %% ../../nbs/datasets/annotation_table.ipynb #c0017
 @dataclass(frozen=True)
 class _Layout:
     "How an annotation file is built"
@@ -78,44 +84,44 @@ class _Layout:
     first:int # number of the first line with values
     count:int|None # of rows that the file promises
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0017
+# %% ../../nbs/datasets/annotation_table.ipynb #c0018
 def _separator(line):
     "Commas, semicolons (a spreadsheet in Europe) or white space"
     return max(",;", key=line.count) if "," in line or ";" in line else None
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0018
+# %% ../../nbs/datasets/annotation_table.ipynb #c0019
 def _cells(line, sep):
     "The values of a line"
     return [c.strip().strip('"') for c in line.split(sep)]
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0019
+# %% ../../nbs/datasets/annotation_table.ipynb #c0020
 def _is_number(text):
     "Is this a number?"
     return re.fullmatch(r"[+-]?\d+(\.\d+)?", text) is not None
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0020
+# %% ../../nbs/datasets/annotation_table.ipynb #c0021
 def _is_photo_id(text):
     "Does this name a photograph by its suffix?"
     return os.path.splitext(text)[1].lower() in IMAGE_SUFFIXES
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0021
+# %% ../../nbs/datasets/annotation_table.ipynb #c0022
 def _is_row(cells):
     "Are these values, and not the names of columns?"
     return _is_photo_id(cells[0]) or all(map(_is_number, cells))
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0024
+# %% ../../nbs/datasets/annotation_table.ipynb #c0025
 def _known_names(cells, expected):
     "Names of columns in CelebA's own spelling"
     own = {c.lower(): c for columns in expected for c in ("image_id", *columns)}
     return [own.get(c.lower(), c) for c in cells]
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0025
+# %% ../../nbs/datasets/annotation_table.ipynb #c0026
 def _id_column(head, row):
     "The place of the image ids"
     if "image_id" in head: return head.index("image_id")
     return next((i for i, c in enumerate(row) if _is_photo_id(c)), 0)
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0026
+# %% ../../nbs/datasets/annotation_table.ipynb #c0027
 def _named(head, row, expected):
     "Names of the columns of a file with a header, given its first row; row numbers get no name"
     head = _known_names(head, expected)
@@ -123,16 +129,16 @@ def _named(head, row, expected):
     at = min(_id_column(head, row), len(head) - 1)
     return (*("" for _ in head[:at]), "image_id", *head[at + 1:])
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0027
+# %% ../../nbs/datasets/annotation_table.ipynb #c0028
 def _unnamed(row, expected):
     "Names of the columns of a file without a header, given its first row"
     fitting = [columns for columns in expected if len(columns) == len(row) - 1]
     return ("image_id", *(fitting[0] if fitting else (f"column {i}" for i in range(1, len(row)))))
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0028
+# %% ../../nbs/datasets/annotation_table.ipynb #c0029
 def _layout(path, lines, expected):
     "How a file is built; InputError when there is nothing in it"
-    full = [i for i, l in enumerate(lines) if l.strip()]
+    full = list(islice((i for i, l in enumerate(lines) if l.strip()), 3)) # these tell
     count = int(lines[full[0]]) if lines[full[0]].strip().isdecimal() else None
     full = full[count is not None:]
     if not full: raise InputError(f"{path} has no rows: {_AGAIN}")
@@ -141,29 +147,46 @@ def _layout(path, lines, expected):
     if _is_row(rows[0]): return _Layout(sep, _unnamed(rows[0], expected), full[0], count)
     return _Layout(sep, _named(rows[0], rows[-1], expected), full[0] + 1, count)
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0031
+# %% ../../nbs/datasets/annotation_table.ipynb #c0032
+def _parsed(raw, layout, **how):
+    "A DataFrame of the rows in a text"
+    import pandas as pd
+    names = [name or f"row number {i}" for i, name in enumerate(layout.names)]
+    return pd.read_csv(BytesIO(raw), sep=layout.sep or r"\s+", names=names, header=None, skipinitialspace=True,
+                       dtype=dict(image_id=str), encoding_errors="replace", low_memory=False, **how)
+
+# %% ../../nbs/datasets/annotation_table.ipynb #c0033
+def _quick(raw, layout):
+    "A DataFrame of a file in which all lines are an id and whole numbers; `None` for any other"
+    import pandas as pd
+    try: df = _parsed(raw, layout, skiprows=layout.first)
+    except ValueError: return None
+    whole = all(t.kind == "i" for name, t in df.dtypes.items() if name != "image_id")
+    return df if len(df) and whole and df.image_id.notna().all() and isinstance(df.index, pd.RangeIndex) else None
+
+# %% ../../nbs/datasets/annotation_table.ipynb #c0035
 class NotATable(InputError):
     "A text file that holds something else than rows of values"
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0032
+# %% ../../nbs/datasets/annotation_table.ipynb #c0036
 def _refuse_text(path, lines, i):
     "A line of what is no table"
     raise NotATable(f"{path} does not look like a CelebA file (line {i}: {lines[i - 1][:40]!r}): download it again")
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0033
+# %% ../../nbs/datasets/annotation_table.ipynb #c0037
 def _widths(lines, sep):
     "How many values each line has; 0 for a blank line"
     if sep is None: return [len(l.split()) for l in lines]
     return [l.count(sep) + 1 if l.strip() else 0 for l in lines]
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0034
+# %% ../../nbs/datasets/annotation_table.ipynb #c0038
 def _cut_off(path, lines, bad, layout, findings):
     "Write down the lines `{number: values}` that have too few or too many"
     ids = [_cells(lines[i - 1], layout.sep)[0] for i in bad]
     detail = [f"line {i} has {w} of {len(layout.names)} values" for i, w in bad.items()]
     findings.add("truncated_line", ids, path.name, detail, "line dropped")
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0035
+# %% ../../nbs/datasets/annotation_table.ipynb #c0039
 def _whole_rows(path, lines, layout, findings):
     "The lines with the right number of values, and how many lines there were"
     n, rows = len(layout.names), lines[layout.first:]
@@ -176,67 +199,68 @@ def _whole_rows(path, lines, layout, findings):
     if not any(_is_number(c) for l in whole[:100] for c in _cells(l, layout.sep)[1:]): _refuse_text(path, lines, 1)
     return whole, total
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0036
-def _parsed(path, lines, layout):
-    "A DataFrame of lines with the right number of values"
-    import pandas as pd
-    names = [name or f"row number {i}" for i, name in enumerate(layout.names)]
-    how = dict(sep=layout.sep or r"\s+", names=names, dtype=dict(image_id=str), skipinitialspace=True)
-    try: df = pd.read_csv(StringIO("\n".join(lines)), header=None, index_col=False, **how)
+# %% ../../nbs/datasets/annotation_table.ipynb #c0040
+def _patient(path, raw, layout, findings):
+    "A DataFrame of the lines with the right number of values, and how many lines there were"
+    whole, n = _whole_rows(path, _lines(raw), layout, findings)
+    try: return _parsed("\n".join(whole).encode(), layout, index_col=False), n
     except ValueError as e:
         why = str(e).split(". ")[-1].strip()
         raise InputError(f"{path} cannot be read ({why}): download it again") from None
-    return df[[name for name in layout.names if name]]
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0038
+# %% ../../nbs/datasets/annotation_table.ipynb #c0042
 def _without_folders(ids, file, findings):
     "Image ids that are mere file names"
     odd = ids.str.contains(r"[\\/]")
-    if not odd.any(): return ids
     detail = f"ids hold folders, for example {ids[odd].iloc[0]!r}"
     findings.add("id_with_folder", "", file, detail, "folders ignored")
     return ids.str.replace(r".*[\\/]", "", regex=True)
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0039
+# %% ../../nbs/datasets/annotation_table.ipynb #c0043
 def _with_suffix(ids, file, findings):
     "Image ids with the zeros and the suffix that mere numbers lost"
     bare = ids.str.fullmatch(r"[0-9]{1,18}")
-    if not bare.any(): return ids
+    if not bare.any(): return ids # other alphabets' digits, or too many
     own = ids[bare].astype("int64").map("{:06d}.jpg".format)
     detail = f"ids lack their suffix, for example {ids[bare].iloc[0]!r}"
     findings.add("id_without_suffix", "", file, detail, f"read as {own.iloc[0]}")
     return ids.mask(bare, own)
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0040
+# %% ../../nbs/datasets/annotation_table.ipynb #c0044
 def _file_ids(ids, file, findings):
     "Image ids as CelebA writes them"
-    ids = _without_folders(ids.fillna("").str.strip(), file, findings)
-    return _with_suffix(ids, file, findings)
+    ids = ids.fillna("")
+    text = "\n".join(ids.tolist()) # one look at all of them
+    if " " in text or "\t" in text: ids = ids.str.strip()
+    if "/" in text or "\\" in text: ids = _without_folders(ids, file, findings)
+    bare = any(map(str.isdecimal, ids.tolist()))
+    return _with_suffix(ids, file, findings) if bare else ids
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0042
+# %% ../../nbs/datasets/annotation_table.ipynb #c0046
 def read_annotation_table(
     path:str|Path, # a .txt or .csv, perhaps .gz
-    expected:list[list[str]], # lists of column names that it may hold: their spelling, and the names where there is no header
+    expected:list[list[str]], # column names that it may hold: their spelling, and the names where there is no header
     findings:Findings, # what is wrong is added here
 ) -> "pd.DataFrame": # image_id (text), then columns as they are in the file
     "Read one annotation file, whatever its form; raises InputError, and NotATable for a text of another kind"
     path = Path(path)
-    lines = _lines(path)
-    layout = _layout(path, lines, expected)
-    whole, n = _whole_rows(path, lines, layout, findings)
-    df = _parsed(path, whole, layout)
-    df["image_id"] = _file_ids(df.image_id, path.name, findings)
+    raw = _text(path)
+    layout = _layout(path, _lines(raw[:_HEAD]), expected)
+    df = _quick(raw, layout)
+    df, n = (df, len(df)) if df is not None else _patient(path, raw, layout, findings)
+    df = df[[name for name in layout.names if name]]
+    df = df.assign(image_id=_file_ids(df.image_id, path.name, findings))
     promise = f"the first line promises {layout.count} rows, there are {n}"
     if layout.count not in (None, n): findings.add("row_count", "", path.name, promise, "rows used as found")
     return df
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0049
+# %% ../../nbs/datasets/annotation_table.ipynb #c0053
 def _no_number(row, number):
     "The first value of a row that is no number"
     column = number.index[number.isna()][0]
     return f"{column} is {row[column]!r}"
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0050
+# %% ../../nbs/datasets/annotation_table.ipynb #c0054
 def _numbers(df, columns, file, findings):
     "`image_id` and `columns` as whole numbers; rows with anything else are listed and dropped"
     import pandas as pd
@@ -246,7 +270,7 @@ def _numbers(df, columns, file, findings):
     findings.add("bad_value", df.image_id[bad], file, detail, "row dropped")
     return pd.concat([df.image_id[~bad], values[~bad].round().astype("int64")], axis=1)
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0052
+# %% ../../nbs/datasets/annotation_table.ipynb #c0056
 def _unique(df, file, findings):
     "One row per image: equal rows are kept once, contradicting ones drop the image"
     same = df.duplicated()
@@ -256,13 +280,13 @@ def _unique(df, file, findings):
     findings.add("conflicting_rows", df.image_id[clash].unique(), file, why, "image dropped")
     return df[~clash]
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0053
+# %% ../../nbs/datasets/annotation_table.ipynb #c0057
 def _is_regular(df, columns):
     "Are these whole numbers, one row per image, in order?"
     ids = df.image_id
     return all(t.kind == "i" for t in df.dtypes[columns]) and ids.is_monotonic_increasing and ids.is_unique
 
-# %% ../../nbs/datasets/annotation_table.ipynb #c0054
+# %% ../../nbs/datasets/annotation_table.ipynb #c0058
 def clean_rows(
     df:"pd.DataFrame", # with image_id and the columns
     columns:list[str], # names of the columns that must hold whole numbers
