@@ -60,7 +60,9 @@ def _is_archive(name):
 # %% ../../nbs/datasets/celeba_files.ipynb #c0018
 def _scan(root):
     "One walk over a folder: annotation files, photographs, archives"
-    if not Path(root).is_dir(): raise InputError(f"{root} is not a folder: give the one that holds CelebA's files")
+    if not Path(root).is_dir():
+        fix = "unpack it and give the folder" if _is_archive(Path(root).name) else "give the one that holds CelebA's files"
+        raise InputError(f"{root} is not a folder: {fix}")
     found = _Found()
     for folder, names in walk_folders(root, links=True, hidden=False): # img_celeba often is a link to a larger disk
         photos = found.photos["align" in os.path.relpath(folder, root).lower()]
@@ -88,7 +90,7 @@ def _no_photos(root, found):
 # %% ../../nbs/datasets/celeba_files.ipynb #c0023
 def _no_role(root, role, found):
     "A folder without the annotations of a role"
-    packed = _of_role(role, found.packed)
+    packed = _of_role(role, found.packed) or found.packed
     fix = f"unpack {packed[0].name} there" if packed else "put CelebA's own there"
     return InputError(f"{root} has no file with the {role} (a .txt or .csv with {_WORDS[role]!r} in its name): {fix}")
 
@@ -148,7 +150,8 @@ def _role_columns(df, role, path):
 def _holds(df, role):
     "Is this a table with at least one column of a role?"
     if isinstance(df, NotATable): return False
-    return df.shape[1] == 2 or any(c in df for c in ROLES[role])
+    unnamed = len(ROLES[role]) == 1 and df.shape[1] == 2
+    return unnamed or any(c in df for c in ROLES[role])
 
 # %% ../../nbs/datasets/celeba_files.ipynb #c0037
 def _tables_only(role, paths, parsed, findings):
