@@ -61,7 +61,8 @@ def _is_archive(name):
 def _scan(root):
     "One walk over a folder: annotation files, photographs, archives"
     if not Path(root).is_dir():
-        fix = "unpack it and give the folder" if _is_archive(Path(root).name) else "give the one that holds CelebA's files"
+        packed = _is_archive(Path(root).name)
+        fix = "unpack it and give the folder" if packed else "give the one that holds CelebA's files"
         raise InputError(f"{root} is not a folder: {fix}")
     found = _Found()
     for folder, names in walk_folders(root, links=True, hidden=False): # img_celeba often is a link to a larger disk

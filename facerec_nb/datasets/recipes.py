@@ -115,30 +115,38 @@ class BalancedIdentities:
     drop_blurry:bool=True # leave out images with the attribute Blurry
     seed:int=21 # of the draw
 
-    def select(self,
-        table:"pd.DataFrame", # as in a CelebA object
-    ) -> "pd.DataFrame": # `n_ids*per_id` rows, sorted by image id
-        "Draw people, then images of each; raises InputError when there are too few people"
-        usable = np.flatnonzero(Usable(self.min_box, self.drop_blurry).mask(table))
-        rows = table[["image_id", "identity"]].iloc[usable].assign(at=usable).sort_values("image_id", ignore_index=True)
-        people, rng = people_with(rows, self.per_id), np.random.default_rng(self.seed)
-        if len(people) < self.n_ids: raise _too_few(table, self, self.n_ids, self.per_id)
-        rows = rows[rows.identity.isin(rng.choice(people, self.n_ids, replace=False))].reset_index(drop=True)
-        drawn = _first_of_each(rows.identity, rng.permutation(len(rows)), self.per_id)
-        return table.iloc[rows["at"].to_numpy()[drawn]].reset_index(drop=True)
-
 # %% ../../nbs/datasets/recipes.ipynb #c0023
 def _first_of_each(identity, order, k):
     "The places of the first `k` rows of each person in an order, sorted"
     drawn = identity.iloc[order]
     return np.sort(drawn.groupby(drawn).head(k).index)
 
-# %% ../../nbs/datasets/recipes.ipynb #c0027
+# %% ../../nbs/datasets/recipes.ipynb #c0024
+def _usable_places(recipe, table):
+    "Identity and place `at` in the table of every usable row, in the order of the image ids"
+    usable = np.flatnonzero(Usable(recipe.min_box, recipe.drop_blurry).mask(table))
+    return table[["image_id", "identity"]].iloc[usable].assign(at=usable).sort_values("image_id", ignore_index=True)
+
+# %% ../../nbs/datasets/recipes.ipynb #c0025
+def _balanced(self:BalancedIdentities,
+    table:"pd.DataFrame", # as in a CelebA object
+) -> "pd.DataFrame": # `n_ids*per_id` rows, sorted by image id
+    "Draw people, then images of each; raises InputError when there are too few people"
+    rows, rng = _usable_places(self, table), np.random.default_rng(self.seed)
+    people = people_with(rows, self.per_id)
+    if len(people) < self.n_ids: raise _too_few(table, self, self.n_ids, self.per_id)
+    rows = rows[rows.identity.isin(rng.choice(people, self.n_ids, replace=False))].reset_index(drop=True)
+    drawn = _first_of_each(rows.identity, rng.permutation(len(rows)), self.per_id)
+    return table.iloc[rows["at"].to_numpy()[drawn]].reset_index(drop=True)
+
+BalancedIdentities.select = _balanced
+
+# %% ../../nbs/datasets/recipes.ipynb #c0029
 INFORMATIVE = """5_o_Clock_Shadow Arched_Eyebrows Bags_Under_Eyes Big_Lips Big_Nose Blurry Bushy_Eyebrows Double_Chin
     Eyeglasses Goatee Heavy_Makeup High_Cheekbones Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face
     Pale_Skin Pointy_Nose Rosy_Cheeks Sideburns Smiling Wearing_Lipstick""".split()
 
-# %% ../../nbs/datasets/recipes.ipynb #c0029
+# %% ../../nbs/datasets/recipes.ipynb #c0031
 @dataclass(frozen=True)
 class AttributeRich:
     "Many people, few images each, chosen so that informative attributes are seen often with and often without"
@@ -152,7 +160,7 @@ class AttributeRich:
     rounds:int=60 # of raising and lowering prices
     seed:int=21 # decides between equals
 
-# %% ../../nbs/datasets/recipes.ipynb #c0031
+# %% ../../nbs/datasets/recipes.ipynb #c0033
 def rank_within(
     group:np.ndarray, # `(n,)` group of each row
     key:np.ndarray, # `(n,)` what to sort by
@@ -164,7 +172,7 @@ def rank_within(
     rank[order] = n - np.maximum.accumulate(np.where(start, n, 0))
     return rank
 
-# %% ../../nbs/datasets/recipes.ipynb #c0034
+# %% ../../nbs/datasets/recipes.ipynb #c0036
 def _swap_for_room(chosen, room, n_images):
     "Exchange the chosen people with the least room for unchosen ones with the most, until `n_images` fit"
     short = n_images - room[chosen].sum()
@@ -176,7 +184,7 @@ def _swap_for_room(chosen, room, n_images):
     k = np.searchsorted(gain, short) + 1
     return np.r_[other[:k], chosen[k:]]
 
-# %% ../../nbs/datasets/recipes.ipynb #c0037
+# %% ../../nbs/datasets/recipes.ipynb #c0039
 def _best_people(recipe, worth, rank, person):
     "Which people are worth most by their best images, with room for all images that are wanted"
     low, high = recipe.per_id
@@ -184,7 +192,7 @@ def _best_people(recipe, worth, rank, person):
     room = np.minimum(np.bincount(person), high)
     return _swap_for_room(np.argsort(-value, kind="stable")[:recipe.n_ids], room, recipe.n_images)
 
-# %% ../../nbs/datasets/recipes.ipynb #c0038
+# %% ../../nbs/datasets/recipes.ipynb #c0040
 def _best_at(recipe, worth, person):
     "The rows that are worth most, within the limits on people and images"
     low, high = recipe.per_id
@@ -194,7 +202,7 @@ def _best_at(recipe, worth, person):
     more = may[np.argsort(-worth[may], kind="stable")[:recipe.n_images - must.sum()]]
     return np.sort(np.r_[np.flatnonzero(must), more])
 
-# %% ../../nbs/datasets/recipes.ipynb #c0040
+# %% ../../nbs/datasets/recipes.ipynb #c0042
 def _known_target(recipe):
     "Refuse attributes that do not exist or have no target"
     unknown = {*recipe.attributes} - {*ATTRIBUTES}
@@ -203,7 +211,7 @@ def _known_target(recipe):
     raise InputError(f"{min(unknown)!r} is no attribute of CelebA, or has no target: "
                      "name the same attributes in attributes and target")
 
-# %% ../../nbs/datasets/recipes.ipynb #c0041
+# %% ../../nbs/datasets/recipes.ipynb #c0043
 def target_band(
     recipe:AttributeRich, # with attributes and target
 ) -> tuple[np.ndarray, np.ndarray]: # lowest and highest wanted share of each attribute
@@ -215,7 +223,13 @@ def target_band(
     if (low >= 0).all() and (high <= 1).all() and (low <= high).all(): return low, high
     raise InputError(f"target={recipe.target} is no share: use a number from 0 to 0.5, or a dict of shares")
 
-# %% ../../nbs/datasets/recipes.ipynb #c0044
+# %% ../../nbs/datasets/recipes.ipynb #c0046
+def _missed(x, pick, low, high):
+    "How far the shares of the attributes in some rows are from their bands, with a sign"
+    share = x[pick].mean(0)
+    return np.clip(share, low, high) - share
+
+# %% ../../nbs/datasets/recipes.ipynb #c0047
 def _search(recipe, rows, trace):
     "Raise the price of what is too rare, lower that of what is too common, keep the best round"
     x, person = rows[list(recipe.attributes)].to_numpy(float), np.unique(rows.identity, return_inverse=True)[1]
@@ -223,14 +237,13 @@ def _search(recipe, rows, trace):
     prices, best = np.zeros(x.shape[1]), None
     for i in range(recipe.rounds):
         pick = _best_at(recipe, x @ prices + noise, person)
-        share = x[pick].mean(0)
-        miss = np.clip(share, low, high) - share
+        miss = _missed(x, pick, low, high)
         trace.append(np.sqrt((miss**2).mean()))
         if trace[-1] == min(trace): best = pick
         prices += 4/(1 + i/5)*miss
     return best
 
-# %% ../../nbs/datasets/recipes.ipynb #c0045
+# %% ../../nbs/datasets/recipes.ipynb #c0048
 def _must_fit(recipe, rows):
     "Refuse a number of images that the limits on people do not allow"
     most = rows.identity.value_counts().clip(upper=recipe.per_id[1]).nlargest(recipe.n_ids).sum()
@@ -239,7 +252,7 @@ def _must_fit(recipe, rows):
     asked = f"{recipe.n_images:,} images of {recipe.n_ids:,} people with {recipe.per_id[0]} to {recipe.per_id[1]} each"
     raise InputError(f"{asked} cannot be: from {least:,} to {most:,} are possible here")
 
-# %% ../../nbs/datasets/recipes.ipynb #c0046
+# %% ../../nbs/datasets/recipes.ipynb #c0049
 def _select(self:AttributeRich,
     table:"pd.DataFrame", # as in a CelebA object
     trace:list|None=None, # receives what each round missed: root mean square distance of the shares from the target

@@ -39,6 +39,19 @@ def _check_split(split, unseen):
         raise InputError(f"unseen={unseen} must be a share of the people from 0 to below 1: for example 0.2")
 
 # %% ../../nbs/datasets/selected.ipynb #c0012
+def _image_splits(person, split, rng):
+    "train, val or test for each image, by chance within each person"
+    ends = np.array([split_counts(n, split).cumsum() for n in np.bincount(person)])
+    place = (rank_within(person, rng.random(len(person)))[:, None] >= ends[person]).sum(1)
+    return np.array(["train", "val", "test"])[place]
+
+# %% ../../nbs/datasets/selected.ipynb #c0013
+def _people_splits(n, unseen, rng):
+    "seen or unseen for each of `n` people; at least one is unseen when any shall be"
+    held = max(round(unseen*n), int(unseen > 0 and n > 1))
+    return np.where(rng.permutation(n) < held, "unseen", "seen")
+
+# %% ../../nbs/datasets/selected.ipynb #c0014
 def add_splits(
     rows:"pd.DataFrame", # selected rows with image_id and identity
     split:tuple=(18, 4, 3), # train : val : test within each person
@@ -48,16 +61,14 @@ def add_splits(
     "Split by image within each person, and by person"
     _check_split(split, unseen)
     (people, person), rng = np.unique(rows.identity, return_inverse=True), np.random.default_rng(seed)
-    ends = np.array([split_counts(n, split).cumsum() for n in np.bincount(person)])
-    place = (rank_within(person, rng.random(len(rows)))[:, None] >= ends[person]).sum(1)
-    n = max(round(unseen*len(people)), int(unseen > 0 and len(people) > 1))
-    held = np.where(rng.permutation(len(people)) < n, "unseen", "seen")
-    return rows.assign(class_id=person, split=np.array(["train", "val", "test"])[place], people=held[person])
+    of_image = _image_splits(person, split, rng)
+    of_person = _people_splits(len(people), unseen, rng)
+    return rows.assign(class_id=person, split=of_image, people=of_person[person])
 
-# %% ../../nbs/datasets/selected.ipynb #c0016
+# %% ../../nbs/datasets/selected.ipynb #c0018
 SELECTED_COLUMNS = ["image_id", "identity", "class_id", *BOX_COLUMNS, *POINT_COLUMNS, *ATTRIBUTES, "split", "people"]
 
-# %% ../../nbs/datasets/selected.ipynb #c0017
+# %% ../../nbs/datasets/selected.ipynb #c0019
 def _check_names(rows, name):
     "Columns, rows and unique ids"
     lacking = [c for c in SELECTED_COLUMNS if c not in rows]
@@ -66,7 +77,7 @@ def _check_names(rows, name):
     twice = rows.image_id[rows.image_id.duplicated()]
     if len(twice): raise InputError(f"{name} names {twice.iloc[0]} twice: an image may be in one split only")
 
-# %% ../../nbs/datasets/selected.ipynb #c0018
+# %% ../../nbs/datasets/selected.ipynb #c0020
 def _check_value(rows, column, good, name, fix):
     "Refuse the first value of a column that is not good"
     odd = rows.image_id[~good]
@@ -75,7 +86,7 @@ def _check_value(rows, column, good, name, fix):
     value = repr(value) if isinstance(value, str) else value
     raise InputError(f"{name} has {value} as {column} of {odd.iloc[0]}: {fix}")
 
-# %% ../../nbs/datasets/selected.ipynb #c0019
+# %% ../../nbs/datasets/selected.ipynb #c0021
 def _check_values(rows, name):
     "Known words, boxes and points that can be pixels"
     import pandas as pd
@@ -86,7 +97,7 @@ def _check_values(rows, name):
         good = (pixels.abs() < 1e6) & ((pixels > 0) | (column not in ("width", "height")))
         _check_value(rows, column, good, name, "give pixels of the photograph")
 
-# %% ../../nbs/datasets/selected.ipynb #c0020
+# %% ../../nbs/datasets/selected.ipynb #c0022
 def _check_people(rows, name):
     "Nobody both seen and unseen, classes from 0 without gaps"
     both, n = rows.groupby("identity").people.nunique(), rows.identity.nunique()
@@ -98,7 +109,7 @@ def _check_people(rows, name):
         raise InputError(f"{name} does not number its {n} people 0 to {n - 1} one by one: "
                          "make it again with facerec_prepare")
 
-# %% ../../nbs/datasets/selected.ipynb #c0021
+# %% ../../nbs/datasets/selected.ipynb #c0023
 def check_selected(
     rows:"pd.DataFrame", # a table with `SELECTED_COLUMNS`
     name:str="the selection", # how to call it in a message
@@ -106,13 +117,13 @@ def check_selected(
     "Raise InputError unless ids are unique, classes are 0 to n-1, and no person is both seen and unseen"
     for check in (_check_names, _check_values, _check_people): check(rows, name)
 
-# %% ../../nbs/datasets/selected.ipynb #c0025
+# %% ../../nbs/datasets/selected.ipynb #c0027
 def _same(a, b):
     "Is the finished copy `a` still that of `b`? Size and time tell, reading both would take as long as copying"
     a, b = os.stat(a), os.stat(b)
     return (a.st_size, int(a.st_mtime)) == (b.st_size, int(b.st_mtime))
 
-# %% ../../nbs/datasets/selected.ipynb #c0026
+# %% ../../nbs/datasets/selected.ipynb #c0028
 def _link(source, target):
     "Hard link or copy a file, in one step"
     temp = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
@@ -121,7 +132,7 @@ def _link(source, target):
     os.replace(temp, target)
     temp.unlink(missing_ok=True) # two links to one file are not moved by a rename
 
-# %% ../../nbs/datasets/selected.ipynb #c0027
+# %% ../../nbs/datasets/selected.ipynb #c0029
 def place_photo(
     source:Path, # the photograph
     target:Path, # where it shall be
@@ -135,7 +146,7 @@ def place_photo(
     _link(source, target)
     return ""
 
-# %% ../../nbs/datasets/selected.ipynb #c0030
+# %% ../../nbs/datasets/selected.ipynb #c0032
 def _refuse_folder(out, root):
     "Refuse a folder inside the data, and one that somebody else filled"
     if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(root)):
@@ -144,7 +155,7 @@ def _refuse_folder(out, root):
     if not (out/"prepare.json").exists() and out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and was not made by facerec_prepare: give another folder")
 
-# %% ../../nbs/datasets/selected.ipynb #c0031
+# %% ../../nbs/datasets/selected.ipynb #c0033
 def claim_folder(
     out:Path, # the folder to write
     plan:dict, # what it shall hold
@@ -159,7 +170,7 @@ def claim_folder(
     (out/"images").mkdir(parents=True, exist_ok=True)
     write_json(marker, plan)
 
-# %% ../../nbs/datasets/selected.ipynb #c0034
+# %% ../../nbs/datasets/selected.ipynb #c0036
 def write_zip(
     path:Path, # the zip to write
     folder:Path, # what it holds, under its own name
@@ -171,21 +182,25 @@ def write_zip(
             kind = zipfile.ZIP_STORED if n.startswith("images/") else zipfile.ZIP_DEFLATED
             z.writestr(zipfile.ZipInfo(f"{folder.name}/{n}"), (folder/n).read_bytes(), compress_type=kind)
 
-# %% ../../nbs/datasets/selected.ipynb #c0035
+# %% ../../nbs/datasets/selected.ipynb #c0037
+def _keep_only(folder, names):
+    "Remove every other file of a folder"
+    for p in folder.iterdir():
+        if p.name not in names: p.unlink()
+
+# %% ../../nbs/datasets/selected.ipynb #c0038
 _TABLES = ["selected_images.csv", "selected_image_ids.txt", "selected_images_with_classes.csv", "skipped.csv"]
 
 def _finish(out, rows, skipped, zip):
     "Remove what was left over, write the tables, the main one last"
-    keep = set(rows.image_id)
-    for p in (out/"images").iterdir():
-        if p.name not in keep: p.unlink()
+    _keep_only(out/"images", set(rows.image_id))
     write_csv(out/"skipped.csv", skipped)
     with atomic_path(out/"selected_image_ids.txt") as temp: temp.write_text("".join(f"{i}\n" for i in rows.image_id))
     write_csv(out/"selected_images_with_classes.csv", rows[["image_id", "class_id"]])
     write_csv(out/"selected_images.csv", rows)
     if zip: write_zip(out.with_name(out.name + ".zip"), out, [*_TABLES, *(f"images/{i}" for i in rows.image_id)])
 
-# %% ../../nbs/datasets/selected.ipynb #c0037
+# %% ../../nbs/datasets/selected.ipynb #c0040
 def _chosen(recipe, celeba):
     "What the recipe selects, checked"
     rows = recipe.select(celeba.table)
@@ -197,7 +212,7 @@ def _chosen(recipe, celeba):
     if not (rows.path == "").any(): return rows.sort_values("image_id").reset_index(drop=True)
     raise InputError(f"the annotations of {celeba.root} were read without photographs: load_celeba(..., images=True)")
 
-# %% ../../nbs/datasets/selected.ipynb #c0039
+# %% ../../nbs/datasets/selected.ipynb #c0042
 @dataclass(frozen=True)
 class PrepareCfg:
     "How a selection is laid out"
@@ -207,13 +222,13 @@ class PrepareCfg:
     zip:bool=False # write the folder's name + ".zip" too
     check:bool=True # decode every photograph first, so that a damaged one is skipped here and not met in training
 
-# %% ../../nbs/datasets/selected.ipynb #c0040
+# %% ../../nbs/datasets/selected.ipynb #c0043
 def _plan(recipe, cfg, celeba, rows):
     "What makes a folder the same as another"
     return dict(recipe=repr(recipe), split=list(cfg.split), unseen=cfg.unseen, seed=cfg.seed, data=celeba.fingerprint,
                 selected=fingerprint(list(rows.image_id)))
 
-# %% ../../nbs/datasets/selected.ipynb #c0041
+# %% ../../nbs/datasets/selected.ipynb #c0044
 def _place_all(celeba, rows, out, check, n_workers, progress):
     "Put every photograph in its place; the rows that are there, and a table of those that were skipped"
     import pandas as pd
@@ -225,7 +240,7 @@ def _place_all(celeba, rows, out, check, n_workers, progress):
     skipped = pd.DataFrame(dict(image_id=rows.image_id, reason=why))[bad]
     return rows[~bad].reset_index(drop=True), skipped
 
-# %% ../../nbs/datasets/selected.ipynb #c0042
+# %% ../../nbs/datasets/selected.ipynb #c0045
 def prepare(
     celeba:CelebA, # what load_celeba returned
     recipe:Any, # anything with `.select(table)`: BalancedIdentities, AttributeRich, your own
@@ -247,7 +262,7 @@ def prepare(
     _finish(out, rows, skipped, cfg.zip)
     return rows
 
-# %% ../../nbs/datasets/selected.ipynb #c0051
+# %% ../../nbs/datasets/selected.ipynb #c0054
 def _all_there(rows, images):
     "Refuse a table whose photographs lack"
     there = set(os.listdir(images)) if images.is_dir() else set()
@@ -256,7 +271,7 @@ def _all_there(rows, images):
     raise InputError(f"{len(lacking)} of {len(rows)} photographs are not in {images}, for example {lacking.iloc[0]}: "
                      "run facerec_prepare again")
 
-# %% ../../nbs/datasets/selected.ipynb #c0052
+# %% ../../nbs/datasets/selected.ipynb #c0055
 def read_selected(
     folder:str|Path, # what `prepare` wrote
 ) -> "pd.DataFrame": # with `SELECTED_COLUMNS`; attributes are 0/1
