@@ -7,11 +7,13 @@ __all__ = ['wilson', 'attribute_shares', 'people_left', 'blur_cost', 'points_kep
 
 # %% ../nbs/00_data_analysis.ipynb #c0004
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from .datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, place_in_box
 if TYPE_CHECKING: import pandas as pd
+else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
 # %% ../nbs/00_data_analysis.ipynb #c0013
 def wilson(
@@ -26,7 +28,7 @@ def wilson(
 
 # %% ../nbs/00_data_analysis.ipynb #c0015
 def attribute_shares(
-    table:"pd.DataFrame", # with `ATTRIBUTES`
+    table:"pd.DataFrame", # with ATTRIBUTES
 ) -> "pd.DataFrame": # attribute, share, low, high, n; most common first
     "How common each attribute is, with its 95 % interval"
     import pandas as pd
@@ -37,7 +39,7 @@ def attribute_shares(
 
 # %% ../nbs/00_data_analysis.ipynb #c0023
 def people_left(
-    table:"pd.DataFrame", # with identity and `BOX_COLUMNS`
+    table:"pd.DataFrame", # with identity and BOX_COLUMNS
     per_id:Sequence[int]=(5, 10, 15, 20, 25, 30), # images per person, at least
     min_box:Sequence[int]=(0, 50, 100, 150, 200, 300), # pixels; both sides of the box reach it
 ) -> "pd.DataFrame": # number of people: one row for each `min_box`, one column for each `per_id`
@@ -64,7 +66,7 @@ def blur_cost(
 
 # %% ../nbs/00_data_analysis.ipynb #c0036
 def points_kept(
-    table:"pd.DataFrame", # with `BOX_COLUMNS` and `POINT_COLUMNS`, pixels
+    table:"pd.DataFrame", # with BOX_COLUMNS and POINT_COLUMNS, pixels
     share:float=0.05, # by how much the sides of the box get shorter; 0.05 is 5 %
 ) -> np.ndarray: # `(N, 5)` booleans: left eye, right eye, nose, left mouth, right mouth
     "Which points lie inside the shrunk box"
@@ -75,7 +77,7 @@ def points_kept(
 
 # %% ../nbs/00_data_analysis.ipynb #c0044
 def constant_errors(
-    table:"pd.DataFrame", # with `BOX_COLUMNS` and `POINT_COLUMNS`, pixels
+    table:"pd.DataFrame", # with BOX_COLUMNS and POINT_COLUMNS, pixels
 ) -> np.ndarray: # `(N, 5)` distances in units of the distance between the eyes
     "The error of guessing every point at its median place in the box, without looking at the picture"
     place, points = place_in_box(table), table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)

@@ -10,11 +10,13 @@ import os, re, shutil, time
 from collections import Counter
 from pathlib import Path
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from .files import InputError, fingerprint, read_image, thread_map, write_csv
 if TYPE_CHECKING: import pandas as pd
+else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
 # %% ../nbs/parts/face_store.ipynb #c0009
 def _listing(images, names):

@@ -7,13 +7,16 @@ __all__ = ['compare_attributes', 'plot_attributes']
 
 # %% ../nbs/01_data_preparation.ipynb #c0004
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from .datasets.celeba_files import ATTRIBUTES
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+else: # for the pages: signatures are evaluated there
+    pd, Axes = SimpleNamespace(DataFrame="DataFrame"), Any
 
 # %% ../nbs/01_data_preparation.ipynb #c0016
 def _resampled(x, person, n_boot, seed):
@@ -46,7 +49,7 @@ def _draw_change(ax, t):
 
 # %% ../nbs/01_data_preparation.ipynb #c0020
 def plot_attributes(
-    compared:"pd.DataFrame", # what `compare_attributes` returned
+    compared:"pd.DataFrame", # what compare_attributes returned
     attributes:Sequence[str]|None=None, # which to show; `None` means all
     title:str="", # what was selected, with n
     ax:"Axes|None"=None, # axis to draw on

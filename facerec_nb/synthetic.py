@@ -82,8 +82,8 @@ def _relief(f, e, x, y):
 
 # %% ../nbs/parts/synthetic.ipynb #c0023
 def head_surface(
-    f:SimpleNamespace, # a person, from `face_params`
-    e:SimpleNamespace, # a moment, from `photo_params`
+    f:SimpleNamespace, # a person, from face_params
+    e:SimpleNamespace, # a moment, from photo_params
     d:np.ndarray, # unit directions `(..., 3)`
 ) -> np.ndarray: # points `(..., 3)`: x right, y down, z to the viewer, in half heads
     "Where the skin is in each direction from the middle of the head"
@@ -226,7 +226,7 @@ def _worn(f, e, rng, u):
 
 # %% ../nbs/parts/synthetic.ipynb #c0042
 def photo_params(
-    f:SimpleNamespace, # a person, from `face_params`
+    f:SimpleNamespace, # a person, from face_params
     rng:np.random.Generator, # chance
 ) -> SimpleNamespace: # angles in degrees, expression 0..1, light, things worn, camera
     "Everything that differs between two photographs of one person"
@@ -701,7 +701,7 @@ def _render(img, f, e, scale, centre):
 # %% ../nbs/parts/synthetic.ipynb #c0107
 def calm_moment(
     f:SimpleNamespace, # a person
-    **changes, # any field of `photo_params`
+    **changes, # any field of photo_params
 ) -> SimpleNamespace: # a moment
     "Straight ahead, friendly, well lit, nothing worn: the moment from which one thing at a time can be changed"
     e = photo_params(f, np.random.default_rng(f.identity))
@@ -712,7 +712,7 @@ def calm_moment(
 
 # %% ../nbs/parts/synthetic.ipynb #c0108
 def portrait(
-    f:SimpleNamespace, # a person, from `face_params`
+    f:SimpleNamespace, # a person, from face_params
     e:SimpleNamespace|None=None, # a moment; `None` is a calm one
     size:int=160, # side of the picture in pixels
 ) -> tuple: # RGB uint8 `(size, size, 3)` and points `(5, 2)`
@@ -798,8 +798,8 @@ def _behind(img, stranger, scale, rng):
 
 # %% ../nbs/parts/synthetic.ipynb #c0128
 def draw_photo(
-    f:SimpleNamespace, # a person, from `face_params`
-    e:SimpleNamespace, # a moment, from `photo_params`
+    f:SimpleNamespace, # a person, from face_params
+    e:SimpleNamespace, # a moment, from photo_params
     rng:np.random.Generator, # chance: framing, background, grain
     stranger:tuple|None=None, # another (person, moment), drawn smaller and behind, not annotated
 ) -> tuple: # RGB uint8 `(H, W, 3)`, box `x_1, y_1, width, height`, points `(5, 2)`

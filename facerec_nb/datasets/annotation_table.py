@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ..files import IMAGE_SUFFIXES, InputError
 if TYPE_CHECKING: import pandas as pd
+else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
 # %% ../../nbs/datasets/annotation_table.ipynb #c0007
 class Findings(list):

@@ -11,6 +11,7 @@ import hashlib, os, re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from .annotation_table import Findings, NotATable, clean_rows, read_annotation_t
 from .photos import is_photo, walk_folders
 from ..files import InputError, fingerprint, image_size, read_image, thread_map
 if TYPE_CHECKING: import pandas as pd
+else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
 # %% ../../nbs/datasets/celeba_files.ipynb #c0007
 ATTRIBUTES = """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair
@@ -288,7 +290,7 @@ def _sizes(table, root, check, findings, n_workers, progress):
 
 # %% ../../nbs/datasets/celeba_files.ipynb #c0065
 def place_in_box(
-    table:"pd.DataFrame", # with `BOX_COLUMNS` and `POINT_COLUMNS`, pixels
+    table:"pd.DataFrame", # with BOX_COLUMNS and POINT_COLUMNS, pixels
 ) -> np.ndarray: # `(N, 5, 2)`: 0 is the left or upper side of the box, 1 the right or lower one
     "Where the five points lie in their box, in sides of the box"
     box = table[BOX_COLUMNS].to_numpy(float)[:, None]
@@ -297,7 +299,7 @@ def place_in_box(
 
 # %% ../../nbs/datasets/celeba_files.ipynb #c0066
 def outside_box(
-    table:"pd.DataFrame", # with `BOX_COLUMNS` and `POINT_COLUMNS`, pixels
+    table:"pd.DataFrame", # with BOX_COLUMNS and POINT_COLUMNS, pixels
 ) -> np.ndarray: # `(N,)` sides of the box; 0 when all five points are inside
     "How far the farthest of a face's points lies outside its box"
     place = place_in_box(table)
@@ -360,7 +362,7 @@ def _geometry(table, sizes, aligned, root, findings):
 class CelebA:
     "A CelebA folder that was read and checked: `.table`, `.problems`, `.root`, `.aligned`"
     def __init__(self,
-        table:"pd.DataFrame", # image_id, path, identity, `BOX_COLUMNS`, `POINT_COLUMNS`, `ATTRIBUTES` (bool), partition
+        table:"pd.DataFrame", # image_id, path, identity, BOX_COLUMNS, POINT_COLUMNS, ATTRIBUTES (bool), partition
         problems:"pd.DataFrame", # one row per finding: kind, image_id, file, detail, action
         root:str|Path, # the folder
         aligned:bool=False, # the aligned 178x218 images instead of the original photographs

@@ -9,12 +9,14 @@ __all__ = ['INFORMATIVE', 'Usable', 'Having', 'Chain', 'people_with', 'BalancedI
 # %% ../../nbs/datasets/recipes.ipynb #c0003
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from .celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, outside_box
 from ..files import InputError
 if TYPE_CHECKING: import pandas as pd
+else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
 # %% ../../nbs/datasets/recipes.ipynb #c0009
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ Usable.mask = _mask
 @dataclass(frozen=True)
 class Having:
     "Keeps the rows with an attribute, or without it"
-    attribute:str # one of `ATTRIBUTES`
+    attribute:str # one of ATTRIBUTES
     yes:bool=True # `False` keeps those without
 
     def select(self,

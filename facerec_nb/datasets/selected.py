@@ -10,6 +10,7 @@ __all__ = ['SELECTED_COLUMNS', 'split_counts', 'add_splits', 'check_selected', '
 import builtins, os, shutil, zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .recipes import rank_within
 from ..files import (InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map,
                               write_csv, write_json)
 if TYPE_CHECKING: import pandas as pd
+else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
 # %% ../../nbs/datasets/selected.ipynb #c0009
 def split_counts(
@@ -111,7 +113,7 @@ def _check_people(rows, name):
 
 # %% ../../nbs/datasets/selected.ipynb #c0023
 def check_selected(
-    rows:"pd.DataFrame", # a table with `SELECTED_COLUMNS`
+    rows:"pd.DataFrame", # a table with SELECTED_COLUMNS
     name:str="the selection", # how to call it in a message
 ) -> None:
     "Raise InputError unless ids are unique, classes are 0 to n-1, and no person is both seen and unseen"
@@ -273,8 +275,8 @@ def _all_there(rows, images):
 
 # %% ../../nbs/datasets/selected.ipynb #c0055
 def read_selected(
-    folder:str|Path, # what `prepare` wrote
-) -> "pd.DataFrame": # with `SELECTED_COLUMNS`; attributes are 0/1
+    folder:str|Path, # what prepare wrote
+) -> "pd.DataFrame": # with SELECTED_COLUMNS; attributes are 0/1
     "Read and check a prepared folder; raises InputError when it is incomplete"
     import pandas as pd
     path = Path(folder)/"selected_images.csv"
