@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from facerec_nb.celeba import BOX_COLUMNS, load_celeba
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
 from facerec_nb.crops import CropCfg, read_warped
 from facerec_nb.files import fingerprint, read_image, thread_map, write_image
 from facerec_nb.geometry import warp, xywh_to_xyxy

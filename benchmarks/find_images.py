@@ -1,4 +1,4 @@
-"""Finding the selected photographs: one walk over the tree, against searching the tree once per image as the course project did.
+"""Finding the selected photographs: one walk over the tree, against searching it once per image as the course did.
 
     python benchmarks/find_images.py
 """
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.files import find_images, fingerprint
+from facerec_nb.datasets.photos import find_images
+from facerec_nb.files import fingerprint
 from facerec_nb.records import metric, record, write_record
 
 N, FOLDERS, SEARCHED, REPEATS = 20_000, 14, 30, 5
@@ -23,7 +24,8 @@ def tree(root):
 
 
 def seconds(f):
-    start = time.perf_counter(); f()
+    start = time.perf_counter()
+    f()
     return time.perf_counter() - start
 
 
@@ -37,14 +39,16 @@ def main():
             walks.append(seconds(lambda: find_images(d)))
             searches.append(seconds(lambda w=wanted: [next(Path(d).rglob(n)) for n in w])/SEARCHED*N)
             ratios.append(searches[-1]/walks[-1])
-    rec = record(f"finding {N:,} photographs in {FOLDERS} folders: a search per image (extrapolated from {SEARCHED} of them) over one walk",
-                 "python benchmarks/find_images.py", dict(name="empty files", fingerprint=fingerprint(N, FOLDERS), n_images=N, n_people=0),
-                 dict(ratio=metric(float(np.median(ratios)), min(ratios), max(ratios), REPEATS, "times"),
-                      walk_s=metric(float(np.median(walks)), min(walks), max(walks), REPEATS, "s"),
-                      search_s=metric(float(np.median(searches)), min(searches), max(searches), REPEATS, "s")), seeds=[0])
+    took = dict(ratio=(ratios, "times"), walk_s=(walks, "s"), search_s=(searches, "s"))
+    metrics = {name: metric(float(np.median(v)), min(v), max(v), REPEATS, unit) for name, (v, unit) in took.items()}
+    what = (f"finding {N:,} photographs in {FOLDERS} folders: "
+            f"a search per image (extrapolated from {SEARCHED} of them) over one walk")
+    data = dict(name="empty files", fingerprint=fingerprint(N, FOLDERS), n_images=N, n_people=0)
+    rec = record(what, "python benchmarks/find_images.py", data, metrics, seeds=[0])
     rec["interval"] = "smallest and largest of the repeats"
     write_record("results/benchmarks/find_images.json", rec)
-    for k, m in rec["metrics"].items(): print(f"{k:10} {m['value']:10.2f}  [{m['low']:.2f}, {m['high']:.2f}] {m['unit']}")
+    for k, m in rec["metrics"].items():
+        print(f"{k:10} {m['value']:10.2f}  [{m['low']:.2f}, {m['high']:.2f}] {m['unit']}")
 
 
 if __name__ == "__main__": main()

@@ -7,38 +7,24 @@ __all__ = ['LANDMARK_EPOCHS', 'EPOCHS', 'SUMMARY', 'Stages', 'AtLeast', 'analyse
            'DemoCfg', 'summary', 'run_demo']
 
 # %% ../nbs/parts/demo.ipynb #c0003
-import ast, functools, shutil, sys, time
-from collections.abc import Callable, Iterable
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np, pandas as pd
 from fastcore.basics import patch
-from PIL import Image
 
-from .celeba import BOX_COLUMNS, POINT_COLUMNS, CelebA, load_celeba, wilson
-from .evaluation.report import html_figure, html_table
-from .files import InputError, fingerprint, image_size, inside, read_image, read_json, write_json
-from .gallery import Gallery
-from .geometry import xywh_to_xyxy
-from .metrics import bootstrap_ids, threshold_at_far
-from .pipeline import FacePipeline
-from .plots import draw_face
-from .preparation import Chain, Usable, prepare, read_selected
-from .records import metric, show_metric
-from .synthetic import synthesise
+from .files import InputError, fingerprint, read_json, write_json
 
 # %% ../nbs/parts/demo.ipynb #c0007
 class Stages:
     "Runs named stages of one run folder; skips a stage whose inputs and outputs are what they were"
     def __init__(self,
-        run:str|Path, # the run folder; stages.json in it is the memory
-        redo:str|Iterable|None=(), # names of stages to run whatever the memory says; "all" for every one
-        only:str|None=None, # run this stage alone; the others must have been run
-        say:Callable=print, # called with a line for each stage
+        run, # the run folder; `stages.json` in it is the memory
+        redo=(), # names of stages to run whatever the memory says; `"all"` for every one
+        only:str=None, # run this stage alone; the others must have been run
+        say=print, # called with a line for each stage
     ):
-        self.run, self.only, self.say = Path(run), only, say
-        self.redo = {redo} if isinstance(redo, str) else set(redo or ())
+        self.run, self.redo, self.only, self.say = Path(run), {redo} if isinstance(redo, str) else set(redo or ()), only, say
         self.path = self.run/"stages.json"
         self.done = read_json(self.path) if self.path.exists() else {}
 
@@ -49,29 +35,24 @@ class Stages:
 
 # %% ../nbs/parts/demo.ipynb #c0009
 @patch
-def _recall(self:Stages, name):
-    "The result of a stage that was run before"
-    if name in self.done: return self.done[name]["result"]
-    raise InputError(f"the stage {self.only!r} needs {name!r}, which has not been run in {self.run}: run it first")
-
-# %% ../nbs/parts/demo.ipynb #c0011
-@patch
 def __call__(self:Stages,
     name:str, # what the stage is called
-    f:Callable, # called without arguments; returns a JSON-able dict of results
-    inputs:Iterable=(), # parameters (JSON-able) and paths that it reads
-    outputs:Iterable=(), # paths that it writes
-) -> dict: # what the function returned, now or when it last ran
-    "Run the stage, or recall it"
+    f, # called without arguments; returns a JSON-able dict of results
+    inputs=(), # parameters (JSON-able) and `Path`s that it reads
+    outputs=(), # `Path`s that it writes
+) -> dict: # what `f` returned, now or when it last ran
+    "Run the stage, or recall it; raises `InputError` when `only` asks for another one and this one was never run"
     outputs = [Path(o) for o in outputs]
-    if self.only and name != self.only: return self._recall(name)
+    if self.only and name != self.only:
+        if name not in self.done: raise InputError(f"the stage {self.only!r} needs {name!r}, which has not been run in {self.run}: run it first")
+        return self.done[name]["result"]
     key = fingerprint(*inputs)
     if self._same(name, key, outputs):
         self.say(f"{name:<12} unchanged, skipped")
         return self.done[name]["result"]
     return self._run(name, f, key, outputs)
 
-# %% ../nbs/parts/demo.ipynb #c0013
+# %% ../nbs/parts/demo.ipynb #c0011
 @patch
 def _run(self:Stages, name, f, key, outputs):
     "Run a stage now and remember it"
@@ -86,32 +67,31 @@ def _run(self:Stages, name, f, key, outputs):
     self.say(f"{name:<12} {seconds:6.1f} s")
     return read_json(self.path)[name]["result"]
 
-# %% ../nbs/parts/demo.ipynb #c0020
+# %% ../nbs/parts/demo.ipynb #c0018
 @dataclass(frozen=True)
 class AtLeast:
     "Keeps the people who have enough images; a recipe for `prepare`"
     per_id:int=8 # images a person must have
 
     def select(self,
-        table:pd.DataFrame, # one row a photograph
-    ) -> pd.DataFrame: # the rows that stay
-        "The rows of people with enough images"
+        table, # a `CelebA.table`
+    ): # the rows that stay
+        "The rows of people with at least `per_id` images"
         return table[table.groupby("identity").image_id.transform("size") >= self.per_id]
 
-# %% ../nbs/parts/demo.ipynb #c0023
+# %% ../nbs/parts/demo.ipynb #c0022
 def analyse(
-    celeba:CelebA, # what load_celeba returned
+    celeba, # what `load_celeba` returned
 ) -> dict: # counts, shares and what was found wrong, JSON-able
     "The facts of a CelebA folder that the report begins with"
     t = celeba.table
     per_person = t.groupby("identity").size()
-    attributes = ("Male", "Young", "Smiling", "Eyeglasses", "Wearing_Hat", "Blurry")
-    shares = {a: float(t[a].mean()) for a in attributes}
+    shares = {a: float(t[a].mean()) for a in ("Male", "Young", "Smiling", "Eyeglasses", "Wearing_Hat", "Blurry")}
     found = {r.kind: int(r.n) for r in celeba.summary().itertuples()} if len(celeba.problems) else {}
     return dict(n_images=len(t), n_people=len(per_person), images_per_person=float(per_person.median()),
                 box_height=float(t.height.median()), shares=shares, found=found, fingerprint=celeba.fingerprint)
 
-# %% ../nbs/parts/demo.ipynb #c0025
+# %% ../nbs/parts/demo.ipynb #c0024
 def _probes(rows, references, strangers_per_id):
     "Rows to enrol and rows to ask about: enrolled people's test photographs, then strangers'"
     seen = rows[rows.people == "seen"]
@@ -120,242 +100,206 @@ def _probes(rows, references, strangers_per_id):
     strangers = rows[rows.people == "unseen"].groupby("identity").head(strangers_per_id)
     return enrol, known, strangers
 
-# %% ../nbs/parts/demo.ipynb #c0026
+# %% ../nbs/parts/demo.ipynb #c0025
 def _place(rows, source, target):
     "Copies of photographs, one folder a person: the folder a user has"
+    import shutil
+    from facerec_nb.files import inside
     for r in rows.itertuples():
         to = inside(target, f"{r.identity:05d}/{r.image_id}")
         to.parent.mkdir(parents=True, exist_ok=True)
         if not to.exists(): shutil.copyfile(inside(source, r.image_id), to)
 
-# %% ../nbs/parts/demo.ipynb #c0028
+# %% ../nbs/parts/demo.ipynb #c0027
 def _shares(table):
     "The shares of an identification table, with 95 % intervals over people"
+    from facerec_nb.metrics import bootstrap_ids
+    from facerec_nb.records import metric
     known, strangers = table[table.role == "enrolled"], table[table.role == "stranger"]
     def share(t, column):
         value, low, high = bootstrap_ids(lambda i: float(t[column].to_numpy()[i].mean()), t.identity.to_numpy())
         return metric(value, low, high, n=len(t), unit="share of photographs")
-    right = dict(rank1=share(known, "nearest_right"), named_right=share(known, "named_right"))
-    wrong = dict(false_names=share(strangers, "named"), false_names_pair_threshold=share(strangers, "named_by_pairs"))
-    return dict(found_share=share(table, "found"), **right, **wrong)
+    return dict(found_share=share(table, "found"), rank1=share(known, "nearest_right"), named_right=share(known, "named_right"),
+                false_names=share(strangers, "named"), false_names_pair_threshold=share(strangers, "named_by_pairs"))
 
-# %% ../nbs/parts/demo.ipynb #c0029
-def _judge(row, answer, pair_threshold):
+# %% ../nbs/parts/demo.ipynb #c0028
+def _judge(row, answer, role, pair_threshold):
     "One line of identified.csv"
     right, nearest = f"{row.identity:05d}", answer.matches[0].name if answer.matches else None
-    asked = dict(image_id=row.image_id, identity=row.identity, role=row.role)
-    said = dict(status=answer.status, name=answer.name, nearest=nearest, similarity=answer.similarity,
-                threshold=answer.threshold)
-    by_pairs = answer.similarity is not None and answer.similarity >= pair_threshold
-    named = dict(named=answer.status == "known", named_right=answer.name == right, named_by_pairs=by_pairs)
-    return asked | said | dict(found=answer.status != "no_face", nearest_right=nearest == right) | named
+    return dict(image_id=row.image_id, identity=row.identity, role=role, status=answer.status, name=answer.name, nearest=nearest,
+                similarity=answer.similarity, threshold=answer.threshold, found=answer.status != "no_face", nearest_right=nearest == right,
+                named=answer.status == "known", named_right=answer.name == right,
+                named_by_pairs=answer.similarity is not None and answer.similarity >= pair_threshold)
 
-# %% ../nbs/parts/demo.ipynb #c0030
-def _judged(asked, answers, pair_threshold):
-    "The table of identified.csv"
-    return pd.DataFrame([_judge(r, a, pair_threshold) for r, a in zip(asked.itertuples(), answers)])
-
-# %% ../nbs/parts/demo.ipynb #c0031
 def _gallery_threshold(answers, share):
     "The cosine that gives at most `share` of these strangers' photographs a name"
-    similarities = [a.similarity for a in answers if a.similarity is not None]
-    return float(np.nextafter(threshold_at_far(similarities, share), 2))
+    import numpy as np
+    from facerec_nb.metrics import threshold_at_far
+    return float(np.nextafter(threshold_at_far([a.similarity for a in answers if a.similarity is not None], share), 2))
 
-# %% ../nbs/parts/demo.ipynb #c0033
-def _asked(known, strangers):
-    "The photographs to ask about, each with its role; every second stranger chooses the threshold"
-    choosers = strangers.identity.isin(strangers.identity.unique()[::2])
-    roles = choosers.map({True: "chooser", False: "stranger"})
-    return pd.concat([known.assign(role="enrolled"), strangers.assign(role=roles)])
-
-# %% ../nbs/parts/demo.ipynb #c0034
-def _enrolled(pipe, run, images, rows):
-    "A new gallery of the run with these photographs in it"
-    _place(rows, images, run/"people")
-    (run/"gallery.db").unlink(missing_ok=True)
-    gallery = Gallery(run/"gallery.db", pipe.model)
-    pipe.enroll(run/"people", gallery)
-    return gallery
-
-# %% ../nbs/parts/demo.ipynb #c0035
-def _answers(pipe, gallery, images, asked, false_share):
-    "The answer about each photograph, once strangers have chosen the gallery's threshold"
-    faces = list(pipe.stream([images/i for i in asked.image_id]))
-    answers = [pipe.identify(f, gallery)[0] for f, r in zip(faces, asked.role) if r == "chooser"]
-    gallery.threshold = _gallery_threshold(answers, false_share)
-    return [pipe.identify(f, gallery)[0] for f in faces]
-
-# %% ../nbs/parts/demo.ipynb #c0036
+# %% ../nbs/parts/demo.ipynb #c0029
 def name_people(
-    run:str|Path, # run folder with both networks
-    prepared:str|Path, # data-for-alignment
+    run, # run folder with both networks
+    prepared, # `data-for-alignment/`
     references:int=3, # photographs enrolled of each person
     strangers_per_id:int=6, # photographs of each stranger
     false_share:float=0.1, # share of strangers' photographs that may be given a name, 0..1
 ) -> dict: # found_share, rank1, named_right, false_names ... as metrics, and the threshold in force
-    "Enrol the seen people, then name them and strangers; writes people, gallery.db and identified.csv"
-    run, images, pipe = Path(run), Path(prepared)/"images", FacePipeline.load(run)
-    enrol, known, strangers = _probes(read_selected(prepared), references, strangers_per_id)
-    gallery, asked = _enrolled(pipe, run, images, enrol), _asked(known, strangers)
-    answers = _answers(pipe, gallery, images, asked, false_share)
-    table = _judged(asked, answers, pipe.need_threshold())
+    "Enrol the seen people, then name them and strangers in photographs; writes `people/`, `gallery.db`, `identified.csv`"
+    import pandas as pd
+    from facerec_nb.gallery import Gallery
+    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.datasets.selected import read_selected
+    run, images = Path(run), Path(prepared)/"images"
+    pipe, (enrol, known, strangers) = FacePipeline.load(run), _probes(read_selected(prepared), references, strangers_per_id)
+    _place(enrol, images, run/"people")
+    (run/"gallery.db").unlink(missing_ok=True)
+    gallery = Gallery(run/"gallery.db", pipe.model); pipe.enroll(run/"people", gallery)
+    choosers = set(strangers.identity.unique()[::2])
+    asked = pd.concat([known.assign(role="enrolled"), strangers.assign(role=["chooser" if i in choosers else "stranger" for i in strangers.identity])])
+    faces = list(pipe.stream([images/i for i in asked.image_id]))
+    gallery.threshold = _gallery_threshold([pipe.identify(f, gallery)[0] for f, r in zip(faces, asked.role) if r == "chooser"], false_share)
+    table = pd.DataFrame([_judge(r, pipe.identify(f, gallery)[0], r.role, pipe.need_threshold()) for r, f in zip(asked.itertuples(), faces)])
     table.to_csv(run/"identified.csv", index=False)
-    n = int(table[table.role == "stranger"].identity.nunique())
-    thresholds = dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold())
-    return _shares(table) | thresholds | dict(enrolled=len(gallery.people()), strangers=n)
+    return _shares(table) | dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold(), enrolled=len(gallery.people()),
+                                 strangers=int(table[table.role == "stranger"].identity.nunique()))
 
-# %% ../nbs/parts/demo.ipynb #c0038
+# %% ../nbs/parts/demo.ipynb #c0031
 def group_photo(
-    paths:Iterable, # photographs
+    paths, # photographs
     height:int=320, # pixels that each is scaled to
     columns:int=3, # photographs a row
-) -> np.ndarray: # RGB uint8 array
+): # RGB uint8 array
     "Photographs side by side as one picture; rows are filled up with white"
+    import numpy as np
+    from PIL import Image
+    from facerec_nb.files import read_image
     tiles = [Image.fromarray(read_image(p)) for p in paths]
     tiles = [np.asarray(t.resize((max(1, round(t.width*height/t.height)), height))) for t in tiles]
     rows = [np.concatenate(tiles[i:i + columns], 1) for i in range(0, len(tiles), columns)]
     width = max(r.shape[1] for r in rows)
-    rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
-    return np.concatenate(rows)
+    return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
 
-# %% ../nbs/parts/demo.ipynb #c0042
-def _tile_at(images, names, x, y, height=320, columns=3):
-    "Which photograph of a group picture lies at a point"
-    row = names[int(y//height)*columns:][:columns]
-    for n in row:
-        w, h = image_size(images/n)
-        x -= max(1, round(w*height/h))
-        if x < 0: return n
+# %% ../nbs/parts/demo.ipynb #c0034
+def group_trials(
+    run, # run folder with both networks
+    prepared, # `data-for-alignment/`
+    trials:int=20, # references tried, one person each
+    people:int=6, # people on each group picture
+    seed:int=0, # which photographs
+) -> dict: # `reference_first`: share of trials in which the most similar face is the person's
+    "Look for a person in group pictures, as the course's pipeline does; writes `figures/group.png`"
+    import numpy as np
+    from facerec_nb.celeba import wilson
+    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.datasets.selected import read_selected
+    from facerec_nb.records import metric
+    rows, images, rng = read_selected(prepared), Path(prepared)/"images", np.random.default_rng(seed)
+    first = rows[rows.people == "seen"].groupby(["split", "identity"]).image_id.first()
+    reference, shown = first["val"], first["test"]
+    ids = reference.index.intersection(shown.index).to_numpy()
+    pipe, trials, people = FacePipeline.load(run), min(trials, len(ids)), min(people, len(ids))
+    hits = []
+    for k, who in enumerate(rng.choice(ids, trials, replace=False)):
+        group = rng.permutation([who, *rng.choice(ids[ids != who], people - 1, replace=False)])
+        hits.append(_trial(pipe, images, reference[who], [shown[i] for i in group], shown[who], Path(run)/"figures/group.png" if k == 0 else None))
+    low, high = (float(x) for x in wilson(sum(hits), trials))
+    return dict(reference_first=metric(sum(hits)/trials, low, high, trials, "share of trials"))
 
-# %% ../nbs/parts/demo.ipynb #c0044
-def _trial(pipe, reference, images, names, right):
+# %% ../nbs/parts/demo.ipynb #c0035
+def _save(fig, path):
+    "Write a figure and close it"
+    import matplotlib.pyplot as plt
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=100, bbox_inches="tight"); plt.close(fig)
+
+def _trial(pipe, images, reference, names, right, figure=None):
     "Is the most similar face of the group picture in the tile of the person looked for?"
-    try: ranked = pipe.rank(reference, group_photo([images/n for n in names]))
+    reference, group = images/reference, group_photo([images/n for n in names])
+    if figure: _save(pipe.show_rank(reference, group), figure)
+    try: ranked = pipe.rank(reference, group)
     except InputError: return False
     if not ranked: return False
     x, y = (ranked[0][0].box[:2] + ranked[0][0].box[2:])/2
     return _tile_at(images, names, x, y) == right
 
-# %% ../nbs/parts/demo.ipynb #c0045
-def _draws(rows, trials, people, seed):
-    "Reference, right answer and names of the group, trial by trial"
-    rng = np.random.default_rng(seed)
-    first = rows[rows.people == "seen"].groupby(["split", "identity"]).image_id.first()
-    reference, shown = first["val"], first["test"]
-    ids = reference.index.intersection(shown.index).to_numpy()
-    for who in rng.choice(ids, min(trials, len(ids)), replace=False):
-        others = rng.choice(ids[ids != who], min(people, len(ids)) - 1, replace=False)
-        yield reference[who], shown[who], [shown[i] for i in rng.permutation([who, *others])]
+def _tile_at(images, names, x, y, height=320, columns=3):
+    "Which photograph of a group picture lies at a point"
+    from facerec_nb.files import image_size
+    row = names[int(y//height)*columns:][:columns]
+    for n in row:
+        w, h = image_size(images/n); x -= max(1, round(w*height/h))
+        if x < 0: return n
 
-# %% ../nbs/parts/demo.ipynb #c0046
-def group_trials(
-    run:str|Path, # run folder with both networks
-    prepared:str|Path, # data-for-alignment
-    trials:int=20, # references tried, one person each
-    people:int=6, # people on each group picture
-    seed:int=0, # which photographs
-) -> dict: # reference_first: share of trials in which the most similar face is the person's
-    "Look for a person in group pictures, as the course's pipeline does; writes figures/group.png"
-    images, pipe = Path(prepared)/"images", FacePipeline.load(run)
-    draws = list(_draws(read_selected(prepared), trials, people, seed))
-    hits = [_trial(pipe, images/reference, images, names, right) for reference, right, names in draws]
-    reference, _, names = draws[0]
-    shown = pipe.show_rank(images/reference, group_photo([images/n for n in names]))
-    _save(shown, Path(run)/"figures/group.png")
-    low, high = map(float, wilson(sum(hits), len(hits)))
-    return dict(reference_first=metric(sum(hits)/len(hits), low, high, len(hits), "share of trials"))
+# %% ../nbs/parts/demo.ipynb #c0038
+_CODE = dict(data="synthetic", analyse="celeba", prepare="preparation", landmarks="alignment crops hourglass geometry training", align="alignment crops geometry",
+             ce="recognition heads loss_contract loss_softmax backbones training", arcface="recognition heads loss_contract loss_normface loss_arcface backbones training", evaluate="recognition metrics",
+             names="demo pipeline gallery nearest detection", groups="demo pipeline detection", report="demo recognition")
 
-# %% ../nbs/parts/demo.ipynb #c0049
-def _from(path, node):
-    "The folder or module of ours that an import statement of a file names, without its suffix; `None` for others"
+def _code(stage):
+    "Fingerprint of the modules that do a stage"
     import facerec_nb
-    words, root = (node.module or "").split("."), Path(facerec_nb.__file__).parent
-    if node.level: return path.parents[node.level - 1].joinpath(*words)
-    return root.joinpath(*words[1:]) if words[0] == root.name else None
+    return fingerprint(*(Path(facerec_nb.__file__).parent/f"{m}.py" for m in _CODE[stage].split()))
 
-# %% ../nbs/parts/demo.ipynb #c0050
-def _imported(path):
-    "Files of the package's modules that a module's file imports"
-    imports = (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom))
-    found = ((_from(path, n), [a.name for a in n.names]) for n in imports)
-    files = (p for base, names in found if base for p in (base, *(base/name for name in names)))
-    return [p.with_suffix(".py") for p in files if p.with_suffix(".py").is_file()]
-
-# %% ../nbs/parts/demo.ipynb #c0051
-def _code(
-    *functions, # of the package
-): # fingerprint of their modules and of what these import from the package
-    "What a stage's code is remembered by"
-    todo, seen = [Path(sys.modules[f.__module__].__file__) for f in functions], set()
-    while todo:
-        path = todo.pop()
-        if path in seen: continue
-        seen.add(path)
-        todo += _imported(path)
-    return fingerprint(*sorted(seen))
-
-# %% ../nbs/parts/demo.ipynb #c0054
-def _grid(columns, size):
-    "Axes without frames, two rows of them"
+# %% ../nbs/parts/demo.ipynb #c0041
+def _faces_figure(prepared, aligned, path, n=8):
+    "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
     import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(2, columns, figsize=(size[0]*columns, size[1]), squeeze=False)
-    for a in ax.flat: a.axis("off")
-    return fig, ax
-
-# %% ../nbs/parts/demo.ipynb #c0055
-def _save(fig, path):
-    "Write a figure and close it"
-    import matplotlib.pyplot as plt
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=100, bbox_inches="tight")
-    plt.close(fig)
-
-# %% ../nbs/parts/demo.ipynb #c0056
-def _unseen_faces(prepared, aligned, n):
-    "Photograph, box, predicted points and aligned face of some unseen people"
     from facerec_nb.alignment import read_aligned
+    from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS
+    from facerec_nb.files import inside, read_image
+    from facerec_nb.geometry import xywh_to_xyxy
+    from facerec_nb.plots import draw_face
+    from facerec_nb.datasets.selected import read_selected
     table, faces = read_aligned(aligned)
     rows = table[table.people == "unseen"].groupby("identity").head(1)[:n]
     boxes = read_selected(prepared).set_index("image_id").loc[rows.image_id, BOX_COLUMNS].to_numpy()
-    points = rows[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
-    photos = [inside(Path(prepared)/"images", name) for name in rows.image_id]
-    return list(zip(photos, xywh_to_xyxy(boxes), points, faces[rows.index]))
-
-# %% ../nbs/parts/demo.ipynb #c0057
-def _faces_figure(prepared, aligned, path, n=8):
-    "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
-    found = _unseen_faces(prepared, aligned, n)
-    fig, ax = _grid(len(found), (1.6, 3.6))
-    for (above, below), (photo, box, points, face) in zip(ax.T, found):
-        draw_face(read_image(photo), box, points, ax=above)
-        below.imshow(face)
+    fig, ax = plt.subplots(2, len(rows), figsize=(1.6*len(rows), 3.6), squeeze=False)
+    for k, (r, box) in enumerate(zip(rows.itertuples(), boxes)):
+        points = rows.loc[r.Index, POINT_COLUMNS].to_numpy(float).reshape(5, 2)
+        draw_face(read_image(inside(prepared/"images", r.image_id)), xywh_to_xyxy(box), points, ax=ax[0, k])
+        ax[1, k].imshow(faces[r.Index])
+    for a in ax.flat: a.axis("off")
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #c0058
+# %% ../nbs/parts/demo.ipynb #c0042
 def _names_figure(run, prepared, path, n=4):
     "Answers on new photographs: enrolled people above, strangers below"
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    from facerec_nb.files import inside
+    from facerec_nb.gallery import Gallery
+    from facerec_nb.pipeline import FacePipeline
     pipe, table = FacePipeline.load(run), pd.read_csv(Path(run)/"identified.csv")
     gallery = Gallery.load(Path(run)/"gallery.db", model=pipe.model)
-    fig, ax = _grid(n, (2.4, 5.6))
+    fig, ax = plt.subplots(2, n, figsize=(2.4*n, 5.6), squeeze=False)
     for line, role in zip(ax, ("enrolled", "stranger")):
         for a, r in zip(line, table[table.role == role].groupby("identity").head(1)[:n].itertuples()):
             photo = inside(prepared/"images", r.image_id)
             a.imshow(pipe.draw(photo, pipe.identify(photo, gallery)))
             a.set_title(f"is {r.identity:05d}" if role == "enrolled" else "is a stranger", fontsize=9)
+    for a in ax.flat: a.axis("off")
     _save(fig, path)
 
-# %% ../nbs/parts/demo.ipynb #c0060
+# %% ../nbs/parts/demo.ipynb #c0044
+def _image(path, text):
+    "A picture as self-contained HTML"
+    import base64, html
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    return f'<figure><img alt="{html.escape(text)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(text)}</figcaption></figure>'
+
 def _facts(facts):
-    "A dict as an HTML table, its numbers under the names that the summary gives them"
-    return html_table([SUMMARY.get(k, k.replace("_", " ")), v] for k, v in facts.items())
+    "A dict as an HTML table; metrics with their interval and denominator"
+    import html
+    from facerec_nb.records import show_metric
+    def text(v): return show_metric(v) if isinstance(v, dict) and "value" in v else f"{v:,.3f}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
+    rows = "".join(f"<tr><td>{html.escape(SUMMARY.get(k, k.replace('_', ' ')))}</td><td>{html.escape(text(v))}</td></tr>" for k, v in facts.items())
+    return f"<table>{rows}</table>"
 
-# %% ../nbs/parts/demo.ipynb #c0063
-LANDMARK_EPOCHS = {True: 16, False: 30} # drawn photographs, real ones
-EPOCHS = {True: 30, False: 30}
-
+# %% ../nbs/parts/demo.ipynb #c0047
 @dataclass(frozen=True)
 class DemoCfg:
-    "What a demo does; None where the data decide"
+    "What a demo does; `None` where the data decide"
     ids:int=60 # people drawn, without data
     per_id:int=20 # photographs drawn of each
     seed:int=0 # of everything that is random, except the splits
@@ -363,183 +307,135 @@ class DemoCfg:
     min_images:int=8 # usable images a person must have
     unseen:float=0.2 # share of the people held out entirely
     split_seed:int=21 # of the splits by image and by person
-    landmark_epochs:int|None=None # passes of the landmark training
-    epochs:int|None=None # passes of each embedder's training
+    landmark_epochs:int=None # passes of the landmark training
+    epochs:int=None # passes of each embedder's training
 
-    def passes(self,
-        drawn:bool, # whether the photographs are drawn
-    ) -> tuple: # epochs of the landmark network and of the embedders
-        "How long the networks are trained"
-        return self.landmark_epochs or LANDMARK_EPOCHS[drawn], self.epochs or EPOCHS[drawn]
+    def passes(self, drawn):
+        "Epochs of the landmark network and of the embedders"
+        lm, em = (LANDMARK_EPOCHS[drawn], EPOCHS[drawn])
+        return self.landmark_epochs or lm, self.epochs or em
 
-# %% ../nbs/parts/demo.ipynb #c0066
-@dataclass(frozen=True)
-class _Demo:
-    "A demo under way"
-    run:Path # the run folder
-    data:Path # CelebA's layout
-    drawn:bool # whether the photographs are drawn
-    cfg:DemoCfg
-    stage:Stages
-    bars:bool # show progress bars
+LANDMARK_EPOCHS = {True: 16, False: 30} # drawn photographs, real ones
+EPOCHS = {True: 30, False: 30}
 
-    @property
-    def prepared(self): return self.run/"data-for-alignment"
-    @property
-    def aligned(self): return self.run/"data-for-recognition"
-    @property
-    def training(self): return dict(seed=self.cfg.seed, progress=self.bars)
+# %% ../nbs/parts/demo.ipynb #c0049
+def _learn(stage, say, data, run, drawn, cfg):
+    "From a CelebA folder to trained networks and their evaluation; returns the results by stage"
+    from facerec_nb.alignment import align, train_landmarks
+    from facerec_nb.datasets.celeba_files import load_celeba
+    from facerec_nb.datasets.recipes import Chain, Usable
+    from facerec_nb.datasets.selected import prepare
+    from facerec_nb.recognition import evaluate, train_embedder
+    prepared, aligned, (lm, em) = run/"data-for-alignment", run/"data-for-recognition", cfg.passes(drawn)
+    recipe = Chain((Usable(min_box=cfg.min_box), AtLeast(cfg.min_images)))
+    read, got = lambda: load_celeba(data), {}
+    got["analyse"] = stage("analyse", lambda: analyse(read()), [data, _code("analyse")])
+    got["prepare"] = stage("prepare", lambda: _kept(prepare(read(), recipe, prepared, unseen=cfg.unseen, seed=cfg.split_seed)),
+                           [data, repr(recipe), cfg.unseen, cfg.split_seed, _code("prepare")], [prepared])
+    got["landmarks"] = stage("landmarks", lambda: train_landmarks(prepared, run, epochs=lm, seed=cfg.seed, progress=say.bars),
+                             [prepared, lm, cfg.seed, _code("landmarks")], [run/"best_stacked_hg.pth"])
+    got["align"] = stage("align", lambda: dict(n=len(align(prepared, run, aligned, progress=say.bars))), [prepared, run/"best_stacked_hg.pth", _code("align")], [aligned])
+    for head, file in dict(ce="best_ce.pth", arcface="best_af.pth").items():
+        got[head] = stage(head, lambda head=head: train_embedder(aligned, run, head=head, epochs=em, seed=cfg.seed, progress=say.bars),
+                          [aligned, em, cfg.seed, _code(head)], [run/file])
+    got["evaluate"] = stage("evaluate", lambda: evaluate(aligned, run), [aligned, run/"best_ce.pth", run/"best_af.pth", _code("evaluate")])
+    return got
 
-# %% ../nbs/parts/demo.ipynb #c0068
-def _draw(demo):
-    "Draw the data set, unless there is one"
-    people = dict(ids=demo.cfg.ids, per_id=demo.cfg.per_id, seed=demo.cfg.seed)
-    draw = lambda: dict(folder=str(synthesise(demo.data, **people, progress=demo.bars)))
-    if demo.drawn: demo.stage("data", draw, [people, _code(synthesise)], [demo.data])
-
-# %% ../nbs/parts/demo.ipynb #c0069
 def _kept(rows):
     "What a selection kept, counted"
-    parts = {f"{p} {s}": int(n) for (p, s), n in rows.groupby(["people", "split"]).size().items()}
-    return dict(n_images=len(rows), n_people=int(rows.identity.nunique()), **parts)
+    return dict(n_images=len(rows), n_people=int(rows.identity.nunique()), **{f"{p} {s}": int(n) for (p, s), n in rows.groupby(["people", "split"]).size().items()})
 
-# %% ../nbs/parts/demo.ipynb #c0070
-def _select(demo):
-    "Look at the data set, and select photographs; results by stage"
-    cfg, data, out = demo.cfg, demo.data, demo.prepared
-    recipe = Chain((Usable(min_box=cfg.min_box), AtLeast(cfg.min_images)))
-    split = dict(unseen=cfg.unseen, seed=cfg.split_seed)
-    look = lambda: analyse(load_celeba(data))
-    keep = lambda: _kept(prepare(load_celeba(data), recipe, out, **split))
-    found = demo.stage("analyse", look, [data, _code(load_celeba)])
-    kept = demo.stage("prepare", keep, [data, repr(recipe), split, _code(prepare)], [out])
-    return dict(analyse=found, prepare=kept)
+# %% ../nbs/parts/demo.ipynb #c0051
+def _sections(got, run):
+    "The demo's own sections of the report"
+    lm, names, first = got["landmarks"], got["names"], got["analyse"]
+    fig = run/"figures"
+    return [("The data", _facts({k: v for k, v in first.items() if not isinstance(v, dict)} | first["shares"] | first["found"])),
+            ("The selection", _facts(got["prepare"])),
+            ("Landmarks and alignment", _facts(_landmark_metrics(lm) | {k: lm[k] for k in ("n_train", "n_train_people", "parameters")})
+             + _image(fig/"faces.png", "Unseen people: boxes, predicted points, and the aligned faces")),
+            ("Names for new photographs", _facts(names) + _image(fig/"names.png", "Above, people who are enrolled; below, strangers")),
+            ("A person in a group", _facts(got["groups"]) + _image(fig/"group.png", "The reference, the group, and its faces by similarity"))]
 
-# %% ../nbs/parts/demo.ipynb #c0072
-def _align(demo):
-    "Train the landmark network and align every face; results by stage"
-    from facerec_nb.alignment import align, train_landmarks
-    run, prepared, aligned = demo.run, demo.prepared, demo.aligned
-    network, epochs = run/"best_stacked_hg.pth", demo.cfg.passes(demo.drawn)[0]
-    train = lambda: train_landmarks(prepared, run, epochs=epochs, **demo.training)
-    write = lambda: dict(n=len(align(prepared, run, aligned, progress=demo.bars)))
-    trained = demo.stage("landmarks", train, [prepared, epochs, demo.cfg.seed, _code(train_landmarks)], [network])
-    return dict(landmarks=trained, align=demo.stage("align", write, [prepared, network, _code(align)], [aligned]))
+# %% ../nbs/parts/demo.ipynb #c0052
+def _report(got, run, data, drawn, command):
+    "Write report.html and report.json; returns the record"
+    from facerec_nb.recognition import report
+    prepared, aligned = run/"data-for-alignment", run/"data-for-recognition"
+    _faces_figure(prepared, aligned, run/"figures/faces.png")
+    _names_figure(run, prepared, run/"figures/names.png")
+    title = "People who do not exist" if drawn else Path(data).name
+    rec = report(aligned, run, sections=_sections(got, run), title=f"facerec_nb: {title}", command=command, result=got["evaluate"])
+    rec["metrics"] = _landmark_metrics(got["landmarks"]) | rec["metrics"] | {k: v for g in ("names", "groups") for k, v in got[g].items() if isinstance(v, dict)}
+    rec["data"] |= dict(name="drawn by facerec_nb.synthetic" if drawn else Path(data).name, fingerprint=got["analyse"]["fingerprint"],
+                        n_images=got["analyse"]["n_images"], n_people=got["analyse"]["n_people"], selection=got["prepare"])
+    write_json(run/"report.json", rec)
+    return dict(metrics=rec["metrics"])
 
-# %% ../nbs/parts/demo.ipynb #c0073
-def _recognise(demo):
-    "Train both embedders and compare them; results by stage"
-    from facerec_nb.evaluation.embedder_exam import evaluate
-    from facerec_nb.recognition import train_embedder
-    run, aligned, epochs, got = demo.run, demo.aligned, demo.cfg.passes(demo.drawn)[1], {}
-    reads = [aligned, epochs, demo.cfg.seed, _code(train_embedder)]
-    for head, file in dict(ce="best_ce.pth", arcface="best_af.pth").items():
-        train = lambda head=head: train_embedder(aligned, run, head=head, epochs=epochs, **demo.training)
-        got[head] = demo.stage(head, train, reads, [run/file])
-    networks = [aligned, run/"best_ce.pth", run/"best_af.pth"]
-    return got | dict(evaluate=demo.stage("evaluate", lambda: evaluate(aligned, run), [*networks, _code(evaluate)]))
+# %% ../nbs/parts/demo.ipynb #c0054
+class _Say:
+    "Prints lines; `bars` says whether progress bars make sense"
+    def __init__(self, quiet):
+        import sys
+        self.quiet, self.bars = quiet, not quiet and sys.stderr.isatty()
+    def __call__(self, line):
+        if not self.quiet: print(line, flush=True)
 
-# %% ../nbs/parts/demo.ipynb #c0075
-def _name(demo):
-    "Names for new photographs, and a person in a group; results by stage"
-    run, prepared = demo.run, demo.prepared
-    reads = [run/"best_stacked_hg.pth", run/"best_af.pth", prepared, _code(FacePipeline), Path(__file__)]
-    named = demo.stage("names", lambda: name_people(run, prepared), reads, [run/"gallery.db", run/"identified.csv"])
-    found = demo.stage("groups", lambda: group_trials(run, prepared), reads, [run/"figures/group.png"])
-    return dict(names=named, groups=found)
-
-# %% ../nbs/parts/demo.ipynb #c0077
-SUMMARY = dict(
-    nme_unseen="landmarks: NME on unseen people",
-    top1_ce="closed set, top-1: cross-entropy",
-    top1_arcface="closed set, top-1: ArcFace",
-    auc_unseen_baseline="unseen people, AUC: raw pixels",
-    auc_unseen_ce="unseen people, AUC: cross-entropy",
-    auc_unseen_arcface="unseen people, AUC: ArcFace",
-    rank1_unseen_ce="unseen people, rank-1: cross-entropy",
-    rank1_unseen_arcface="unseen people, rank-1: ArcFace",
-    found_share="new photographs: a face was found",
-    rank1="new photographs: nearest person is right",
-    named_right="new photographs: named, and rightly",
-    false_names="other strangers: given somebody's name",
-    false_names_pair_threshold="the same, with the threshold for pairs",
-    reference_first="group pictures: reference in top 1")
+SUMMARY = dict(nme_unseen="landmarks: NME on unseen people", top1_ce="closed set, top-1: cross-entropy", top1_arcface="closed set, top-1: ArcFace",
+               auc_unseen_baseline="unseen people, AUC: raw pixels", auc_unseen_ce="unseen people, AUC: cross-entropy", auc_unseen_arcface="unseen people, AUC: ArcFace",
+               rank1_unseen_ce="unseen people, rank-1: cross-entropy", rank1_unseen_arcface="unseen people, rank-1: ArcFace",
+               found_share="new photographs: a face was found", rank1="new photographs: nearest person is right", named_right="new photographs: named, and rightly",
+               false_names="other strangers: given somebody's name",
+               false_names_pair_threshold="the same, with the threshold for pairs", reference_first="group pictures: reference in top 1")
 
 def summary(
     metrics:dict, # of a demo's record
 ) -> str: # one line a number, with its interval and denominator
     "The numbers that a demo ends with"
+    from facerec_nb.records import show_metric
     return "\n".join(f"{text:<44} {show_metric(metrics[k])}" for k, text in SUMMARY.items() if k in metrics)
 
-# %% ../nbs/parts/demo.ipynb #c0080
+# %% ../nbs/parts/demo.ipynb #c0056
+def _draw(folder, cfg, say):
+    "Draw the data set"
+    from facerec_nb.synthetic import synthesise
+    synthesise(folder, ids=cfg.ids, per_id=cfg.per_id, seed=cfg.seed, progress=say.bars)
+
 def _landmark_metrics(result):
     "The landmark stage's numbers as metrics"
+    from facerec_nb.records import metric
     u = result["unseen"]
     return dict(nme_unseen=metric(u["nme"], u["low"], u["high"], u["n_images"], "of the eye distance"),
                 failure_rate_10=metric(u["failure_rate_10"], n=u["n_images"], unit="share of faces"),
                 nme_unseen_guess=metric(result["guess"], n=u["n_images"], unit="of the eye distance"))
 
-# %% ../nbs/parts/demo.ipynb #c0081
-def _sections(got, figures):
-    "The demo's own sections of the report"
-    first, lm = got["analyse"], got["landmarks"]
-    data = {k: v for k, v in first.items() if not isinstance(v, dict)} | first["shares"] | first["found"]
-    points = _landmark_metrics(lm) | {k: lm[k] for k in ("n_train", "n_train_people", "parameters")}
-    faces = html_figure(figures/"faces.png", "Unseen people: boxes, predicted points, and the aligned faces")
-    names = html_figure(figures/"names.png", "Above, people who are enrolled; below, strangers")
-    group = html_figure(figures/"group.png", "The reference, the group, and its faces by similarity")
-    return [("The data", _facts(data)), ("The selection", _facts(got["prepare"])),
-            ("Landmarks and alignment", _facts(points) + faces),
-            ("Names for new photographs", _facts(got["names"]) + names),
-            ("A person in a group", _facts(got["groups"]) + group)]
-
-# %% ../nbs/parts/demo.ipynb #c0082
-def _report(demo, got, command):
-    "Write report.html and report.json; returns the record's metrics"
-    from facerec_nb.evaluation.embedder_exam import report
-    run, first = demo.run, got["analyse"]
-    _faces_figure(demo.prepared, demo.aligned, run/"figures/faces.png")
-    _names_figure(run, demo.prepared, run/"figures/names.png")
-    title = "facerec_nb: " + ("People who do not exist" if demo.drawn else demo.data.name)
-    sections = _sections(got, run/"figures")
-    rec = report(demo.aligned, run, sections=sections, title=title, command=command, result=got["evaluate"])
-    named = {k: v for g in ("names", "groups") for k, v in got[g].items() if isinstance(v, dict)}
-    rec["metrics"] = _landmark_metrics(got["landmarks"]) | rec["metrics"] | named
-    rec["data"] |= {k: first[k] for k in ("fingerprint", "n_images", "n_people")} | dict(selection=got["prepare"])
-    rec["data"] |= dict(name="drawn by facerec_nb.synthetic" if demo.drawn else demo.data.name)
-    write_json(run/"report.json", rec)
-    return dict(metrics=rec["metrics"])
-
-# %% ../nbs/parts/demo.ipynb #c0084
-def _begin(run, data, cfg, redo, only, quiet):
-    "A demo in its run folder, with its config written down"
-    drawn, run = data is None, Path(run)
-    if not (drawn or Path(data).is_dir()):
-        raise InputError(f"{data} is not a folder: give a folder with CelebA's annotations and photographs")
-    write_json(run/"config.json", asdict(cfg) | dict(data=data, drawn=drawn))
-    say = (lambda line: None) if quiet else functools.partial(print, flush=True)
-    folder, bars = run/"celeba" if drawn else Path(data), not quiet and sys.stderr.isatty()
-    return _Demo(run, folder, drawn, cfg, Stages(run, redo, only, say), bars)
-
-# %% ../nbs/parts/demo.ipynb #c0085
+# %% ../nbs/parts/demo.ipynb #c0057
 def run_demo(
-    out:str|Path="runs/demo", # the run folder
-    data:str|Path|None=None, # a CelebA-format folder; None draws one
-    cfg:DemoCfg=DemoCfg(), # what is drawn, selected and trained
-    redo:str|Iterable|None=None, # stages to run although nothing has changed; "all" for every one
-    only:str|None=None, # run this stage alone
+    out:str="runs/demo", # the run folder
+    data:str=None, # a CelebA-format folder; `None` draws one
+    ids:int=60, # people drawn
+    per_id:int=20, # photographs drawn of each
+    seed:int=0, # of everything that is random, except the splits
+    landmark_epochs:int=None, # passes of the landmark training; `None`: 16 for drawn photographs, 30 for real ones
+    epochs:int=None, # passes of each embedder's training; `None`: as many as the data need
+    unseen:float=0.2, # share of the people held out entirely
+    redo=None, # stages to run although nothing has changed; "all" for every one
+    only:str=None, # run this stage alone
     quiet:bool=False, # print nothing
-    command:str|None=None, # said in the report
+    command:str=None, # said in the report
 ) -> dict: # report (path), metrics, stages (name -> seconds when it last ran)
     "From a folder of photographs to names and a report; stages whose inputs have not changed are skipped"
-    from facerec_nb.evaluation.embedder_exam import report
-    demo = _begin(out, data, cfg, redo, only, quiet)
-    _draw(demo)
-    got = _select(demo) | _align(demo) | _recognise(demo) | _name(demo)
-    command = command or f"facerec_demo --out {demo.run}" + ("" if demo.drawn else f" --data {data}")
-    files = [demo.run/"report.html", demo.run/"report.json"]
-    reads = [got, command, _code(report), Path(__file__)]
-    rec = demo.stage("report", lambda: _report(demo, got, command), reads, files)
-    demo.stage.say(f"\n{summary(rec['metrics'])}\n\nopen {files[0]}")
-    seconds = {k: v["seconds"] for k, v in demo.stage.done.items()}
-    return dict(report=str(files[0]), metrics=rec["metrics"], stages=seconds)
+    run, drawn, say = Path(out), data is None, _Say(quiet)
+    cfg = DemoCfg(ids, per_id, seed, unseen=unseen, landmark_epochs=landmark_epochs, epochs=epochs)
+    if not drawn and not Path(data).is_dir(): raise InputError(f"{data} is not a folder: give a folder with CelebA's annotations and photographs")
+    write_json(run/"config.json", asdict(cfg) | dict(data=data, drawn=drawn))
+    stage, folder = Stages(run, redo, only, say), run/"celeba" if drawn else Path(data)
+    if drawn: stage("data", lambda: _draw(folder, cfg, say), [ids, per_id, seed, _code("data")], [folder])
+    got, prepared = _learn(stage, say, folder, run, drawn, cfg), run/"data-for-alignment"
+    nets = [run/"best_stacked_hg.pth", run/"best_af.pth", prepared]
+    got["names"] = stage("names", lambda: name_people(run, prepared), [*nets, _code("names")], [run/"gallery.db", run/"identified.csv"])
+    got["groups"] = stage("groups", lambda: group_trials(run, prepared), [*nets, _code("groups")], [run/"figures/group.png"])
+    command = command or f"facerec_demo --out {run}" + ("" if drawn else f" --data {data}")
+    rec = stage("report", lambda: _report(got, run, folder, drawn, command), [got, command, _code("report")], [run/"report.html", run/"report.json"])
+    say(f"\n{summary(rec['metrics'])}\n\nopen {run/'report.html'}")
+    return dict(report=str(run/"report.html"), metrics=rec["metrics"], stages={k: v["seconds"] for k, v in stage.done.items()})

@@ -10,107 +10,173 @@ import os, re, shutil, time
 from collections import Counter
 from pathlib import Path
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 import numpy as np
 from .files import InputError, fingerprint, read_image, thread_map, write_csv
+if TYPE_CHECKING: import pandas as pd
+else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
 # %% ../nbs/parts/face_store.ipynb #c0009
 def _listing(images, names):
     "Fingerprint of the files with these names, in this order; what lies beside them does not count"
     if not Path(images).is_dir(): raise InputError(f"{images} is not a folder: give the one with the pictures")
-    with os.scandir(images) as found: there = {e.name: e.stat() for e in found if e.is_file()}
-    return fingerprint("\n".join(f"{n}|{there[n].st_size}|{there[n].st_mtime_ns}" if n in there else f"{n}|" for n in names))
+    with os.scandir(images) as found: stats = {e.name: e.stat() for e in found if e.is_file()}
+    there = {name: f"{s.st_size}|{s.st_mtime_ns}" for name, s in stats.items()}
+    return fingerprint("\n".join(f"{name}|{there.get(name, '')}" for name in names))
 
 # %% ../nbs/parts/face_store.ipynb #c0012
 def _picture(images, name):
     "The pixels of a picture, or why there are none"
-    try: return read_image(os.path.join(images, name)) if os.path.basename(name) == name else f"the name {name!r} points outside {images}: use a plain file name"
+    if os.path.basename(name) != name: return f"the name {name!r} points outside {images}: use a plain file name"
+    try: return read_image(os.path.join(images, name))
     except InputError as e: return str(e)
 
+# %% ../nbs/parts/face_store.ipynb #c0013
 def _head(f, shape):
     "The head of a `.npy` file; leaves room for any number of rows"
     np.lib.format.write_array_header_1_0(f, dict(descr="|u1", fortran_order=False, shape=shape))
     return f.tell()
 
-# %% ../nbs/parts/face_store.ipynb #c0013
+# %% ../nbs/parts/face_store.ipynb #c0014
+def _unfit(name, got, shape):
+    "Why a picture (or the reason why there is none) is left out; empty where it is not"
+    if isinstance(got, str): return got
+    if got.shape == shape: return ""
+    (h, w, _), (height, width, _) = got.shape, shape
+    return f"{name} is {w}x{h} pixels, another size than the {width}x{height} of the others"
+
+# %% ../nbs/parts/face_store.ipynb #c0015
+def _usual_shape(pictures):
+    "The shape that most pictures have; `None` when there is none"
+    shapes = Counter(p.shape for p in pictures if not isinstance(p, str))
+    return shapes.most_common(1)[0][0] if shapes else None
+
+# %% ../nbs/parts/face_store.ipynb #c0017
+def _append(f, images, names, shape, total, n_workers):
+    "Append one block to an open file, its head first; returns the shape of all pictures and a reason for each name"
+    got = thread_map(lambda name: _picture(images, name), names, n_workers)
+    if shape is None:
+        shape = _usual_shape(got)
+        if shape: _head(f, (total, *shape))
+    why = [_unfit(name, g, shape) for name, g in zip(names, got)]
+    whole = [g for g, reason in zip(got, why) if not reason]
+    if whole: f.write(np.stack(whole))
+    return shape, why
+
+# %% ../nbs/parts/face_store.ipynb #c0018
+def _end(f, n, shape):
+    "Write the true number of rows into the head, and everything to the disk"
+    f.seek(0)
+    _head(f, (n, *shape))
+    f.flush()
+    os.fsync(f.fileno())
+
+# %% ../nbs/parts/face_store.ipynb #c0019
 def _write_faces(path, images, names, n_workers=None, progress=False, block=256):
     "Write all readable pictures of one size to a `.npy`; returns a reason for each name, empty where it went well"
     from tqdm.auto import tqdm
-    shape, n, why = None, 0, []
+    shape, why = None, []
     with open(path, "wb") as f:
         for i in tqdm(range(0, len(names), block), desc="face store", unit="block", disable=not progress):
-            got = thread_map(lambda name: _picture(images, name), names[i:i + block], n_workers)
-            whole = [g for g in got if not isinstance(g, str)]
-            if shape is None and whole: shape = Counter(g.shape for g in whole).most_common(1)[0][0]; start = _head(f, (len(names), *shape))
-            why += [g if isinstance(g, str) else "" if g.shape == shape else f"{name} is {g.shape[1]}x{g.shape[0]} pixels, another size than the {shape[1]}x{shape[0]} of the others" for name, g in zip(names[i:], got)]
-            whole = [g for g in whole if g.shape == shape]; n += len(whole)
-            if whole: f.write(np.stack(whole))
-        if not n: raise InputError(f"none of the {len(names)} pictures in {images} can be used; the first: {why[0] if why else 'there is none'}")
-        f.seek(0); assert _head(f, (n, *shape)) == start
-        f.flush(); os.fsync(f.fileno())
+            shape, reasons = _append(f, images, names[i:i + block], shape, len(names), n_workers)
+            why += reasons
+        if any(not reason for reason in why): _end(f, why.count(""), shape)
+        else: raise InputError(f"none of the {len(names)} pictures in {images} can be used; "
+                               f"the first: {why[0] if why else 'there is none'}")
     return why
 
-# %% ../nbs/parts/face_store.ipynb #c0017
+# %% ../nbs/parts/face_store.ipynb #c0023
 class FaceStore:
     "Pictures of one size as one memory-mapped array, the table of who they are, and what was left out"
     def __init__(self,
-        faces, # uint8 `(N, S, S, 3)`, memory-mapped and read-only: give it to `ArrayData`
-        table, # one row a picture, in the same order
-        skipped, # DataFrame: name, reason
-        path, # the folder it lies in
-    ): self.faces, self.table, self.skipped, self.path = faces, table, skipped, Path(path)
+        faces:np.ndarray, # uint8 `(N, S, S, 3)`, memory-mapped and read-only: give it to ArrayData
+        table:"pd.DataFrame", # one row per picture, in the same order
+        skipped:"pd.DataFrame", # name, reason
+        path:str|Path, # the folder it lies in
+    ):
+        self.faces, self.table, self.skipped, self.path = faces, table, skipped, Path(path)
 
     def __len__(self): return len(self.faces)
-    def __repr__(self): return f"FaceStore({len(self):,} pictures {'x'.join(map(str, self.faces.shape[1:]))}, {self.faces.nbytes/1e6:,.1f} MB on disk, {len(self.skipped):,} left out)"
 
-    def batch(self,
-        rows, # row numbers in any order
-    ) -> np.ndarray: # uint8 `(n, S, S, 3)`, a copy in memory
-        "Rows of the array, read in the order of the file"
-        rows = np.arange(len(self))[rows]
-        out = np.empty((len(rows), *self.faces.shape[1:]), np.uint8)
-        for i in np.argsort(rows, kind="stable"): out[i] = self.faces[rows[i]]
-        return out
+    def __repr__(self):
+        size, mb = "x".join(map(str, self.faces.shape[1:])), self.faces.nbytes/1e6
+        return f"FaceStore({len(self):,} pictures {size}, {mb:,.1f} MB on disk, {len(self.skipped):,} left out)"
 
-# %% ../nbs/parts/face_store.ipynb #c0020
+# %% ../nbs/parts/face_store.ipynb #c0024
+def _batch(self:FaceStore,
+    rows:slice|list|np.ndarray, # row numbers in any order
+) -> np.ndarray: # uint8 `(n, S, S, 3)`, a copy in memory
+    "Rows of the array, read in the order of the file"
+    rows = np.arange(len(self))[rows]
+    out = np.empty((len(rows), *self.faces.shape[1:]), np.uint8)
+    for i in np.argsort(rows, kind="stable"): out[i] = self.faces[rows[i]]
+    return out
+
+FaceStore.batch = _batch
+
+# %% ../nbs/parts/face_store.ipynb #c0027
+def _is_whole(faces, skipped, names):
+    "Do the array and the list of what was left out fit the names?"
+    if list(skipped) != ["name", "reason"] or faces.dtype != np.uint8: return False
+    out = set(skipped.name)
+    return faces.ndim == 4 and faces.shape[3] == 3 and len(faces) == sum(n not in out for n in names)
+
+# %% ../nbs/parts/face_store.ipynb #c0028
 def _opened(path, names):
     "The array and what was left out of it; `None` where there is no whole store"
     import pandas as pd
-    try: faces, skipped = np.load(path/"faces.npy", mmap_mode="r", allow_pickle=False), pd.read_csv(path/"skipped.csv", dtype=str, keep_default_na=False)
+    try:
+        faces = np.load(path/"faces.npy", mmap_mode="r", allow_pickle=False)
+        skipped = pd.read_csv(path/"skipped.csv", dtype=str, keep_default_na=False)
     except (OSError, ValueError, EOFError): return None
-    if list(skipped) != ["name", "reason"] or faces.dtype != np.uint8 or faces.ndim != 4: return None
-    out = set(skipped.name)
-    return (faces, skipped) if faces.shape[3] == 3 and len(faces) == sum(n not in out for n in names) else None
+    return (faces, skipped) if _is_whole(faces, skipped, names) else None
 
-# %% ../nbs/parts/face_store.ipynb #c0021
+# %% ../nbs/parts/face_store.ipynb #c0029
 _OURS = re.compile(r"\.?[0-9a-f]{16}(-\d+-[0-9a-f]+)?") # folders below that of a store
 
+def _is_left_over(path):
+    "An older store, or what a killed process left: a hidden folder that nobody has written to for ten minutes"
+    if not _OURS.fullmatch(path.name): return False
+    return not path.name.startswith(".") or time.time() - max(q.stat().st_mtime for q in (path, *path.glob("*"))) > 600
+
+# %% ../nbs/parts/face_store.ipynb #c0030
+def _move(temp, final, names):
+    "Put a finished store in its place, unless another process was first"
+    if _opened(final, names) is not None: return
+    shutil.rmtree(final, ignore_errors=True) # a damaged one
+    os.rename(temp, final)
+
+# %% ../nbs/parts/face_store.ipynb #c0031
 def _build(final, images, names, n_workers, progress):
     "Write a store beside its final place, move it there, clear what others left"
     import pandas as pd
     final.parent.mkdir(parents=True, exist_ok=True)
-    temp = final.with_name(f".{final.name}-{os.getpid()}-{os.urandom(4).hex()}"); temp.mkdir()
+    temp = final.with_name(f".{final.name}-{os.getpid()}-{os.urandom(4).hex()}")
+    temp.mkdir()
     try:
         why = _write_faces(temp/"faces.npy", images, names, n_workers, progress)
-        write_csv(temp/"skipped.csv", pd.DataFrame([(n, w) for n, w in zip(names, why) if w], columns=["name", "reason"]))
-        if _opened(final, names) is None: # otherwise another process was first
-            shutil.rmtree(final, ignore_errors=True) # a damaged one
-            os.rename(temp, final)
+        skipped = pd.DataFrame([(n, w) for n, w in zip(names, why) if w], columns=["name", "reason"])
+        write_csv(temp/"skipped.csv", skipped)
+        _move(temp, final, names)
     finally: shutil.rmtree(temp, ignore_errors=True)
     for p in final.parent.iterdir():
-        if p != final and _OURS.fullmatch(p.name) and (not p.name.startswith(".") or time.time() - max(q.stat().st_mtime for q in (p, *p.glob("*"))) > 600): shutil.rmtree(p, ignore_errors=True)
+        if p != final and _is_left_over(p): shutil.rmtree(p, ignore_errors=True)
 
-# %% ../nbs/parts/face_store.ipynb #c0022
+# %% ../nbs/parts/face_store.ipynb #c0032
 def face_store(
-    images, # the folder with the pictures
-    table, # DataFrame with `image_id`, one row a picture
-    path, # the folder of the store; nothing else may lie in it
-    names=None, # file of each row; `None`: its `image_id`
-    n_workers:int=None, # threads; `None` means one a core
+    images:str|Path, # the folder with the pictures
+    table:"pd.DataFrame", # with image_id, one row per picture
+    path:str|Path, # the folder of the store; nothing else may lie in it
+    names:list[str]|None=None, # file of each row; `None`: its image_id
+    n_workers:int|None=None, # threads; `None` means one per core
     progress:bool=False, # show a progress bar
 ) -> FaceStore: # its table lacks the rows of pictures that were left out
-    "Open the store of a folder of pictures; built first where there is none or the files are others than those it was made from"
+    "Open the store of a folder of pictures; built first where there is none or the files have changed"
     names, path = list(table.image_id if names is None else names), Path(path)
-    if path.is_dir() and not all(_OURS.fullmatch(p.name) for p in path.iterdir()): raise InputError(f"{path} holds other things than a face store: give a folder of its own")
+    if path.is_dir() and not all(_OURS.fullmatch(p.name) for p in path.iterdir()):
+        raise InputError(f"{path} holds other things than a face store: give a folder of its own")
     final = path/_listing(images, names)
     if _opened(final, names) is None: _build(final, images, names, n_workers, progress)
     got = _opened(final, names)

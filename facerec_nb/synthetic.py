@@ -14,25 +14,29 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from .celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
+from .datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from .files import InputError, atomic_path, thread_map, write_image
 
 # %% ../nbs/parts/synthetic.ipynb #c0008
-_RHO = np.linspace(0, 1, 2001); _ALPHA = 2.15*(.66*_RHO + .34*_RHO**3)  # radius on the sheet -> angle from straight ahead
+_RHO = np.linspace(0, 1, 2001)  # radius on the sheet -> angle from straight ahead
+_ALPHA = 2.15*(.66*_RHO + .34*_RHO**3)
 
 @functools.lru_cache(16)
 def _sheet(n):
-    "A square sheet wrapped round a ball: directions `(n, n, 3)`, longitude `(n, n)`, and which of it to keep (not the corners)"
+    "A square sheet wrapped round a ball: directions `(n, n, 3)`, longitude `(n, n)`, which to keep (no corners)"
     g = (np.arange(n, dtype=np.float32)+.5)*2/n - 1
-    p, q = np.meshgrid(g, g); rho = np.hypot(p, q)
-    a = 2.15*(.66*rho + .34*rho**3); k = np.sin(a)/np.maximum(rho, 1e-6)
+    p, q = np.meshgrid(g, g)
+    rho = np.hypot(p, q)
+    a = 2.15*(.66*rho + .34*rho**3)
+    k = np.sin(a)/np.maximum(rho, 1e-6)
     d = np.stack([p*k, q*k, np.cos(a)], -1).astype(np.float32)
     return d, np.arctan2(d[..., 0], d[..., 2]), rho <= 1
 
 # %% ../nbs/parts/synthetic.ipynb #c0011
 def _to_sheet(X, Y, n):
     "Sheet pixels of the directions that a viewer in front sees at `(X, Y)` of the unit disc"
-    s = np.hypot(X, Y); rho = np.interp(np.arcsin(np.clip(s, 0, 1)), _ALPHA, _RHO)
+    s = np.hypot(X, Y)
+    rho = np.interp(np.arcsin(np.clip(s, 0, 1)), _ALPHA, _RHO)
     return np.stack([X, Y], -1)*(rho/np.maximum(s, 1e-9))[..., None]*n/2 + (n-1)/2
 
 # %% ../nbs/parts/synthetic.ipynb #c0014
@@ -49,14 +53,16 @@ def _skull(f, e, d):
     "The smooth head: directions `(..., 3)` to points, x right, y down, z to the viewer, half a head high"
     X, Y, Z = d[..., 0], d[..., 1], d[..., 2]
     z = f.depth*np.where(Z > 0, np.sqrt(np.maximum(1-np.minimum(np.hypot(X, Y), 1)**2.7, 0)), Z)
-    wide = 1 - f.taper*np.maximum(Y, 0)**1.6 + f.jaw*np.exp(-((Y-.62)/.22)**2) + f.cheek*np.exp(-((Y-.15)/.22)**2) + .14*np.minimum(Y, 0)**2
+    wide = (1 - f.taper*np.maximum(Y, 0)**1.6 + f.jaw*np.exp(-((Y-.62)/.22)**2) + f.cheek*np.exp(-((Y-.15)/.22)**2)
+            + .14*np.minimum(Y, 0)**2)
     y = Y*np.where(Y > 0, f.chin_long, 1) + .09*e.open*_smooth(Y, .55, .9)*(Z > 0)
     return np.stack([f.width*X*wide, y, z], -1)
 
 # %% ../nbs/parts/synthetic.ipynb #c0020
 def _nose(f, x, y):
     "How far the nose stands out: a ridge that rises to the tip, and two wings"
-    length = f.nose_y-f.eye_y+.1; t = np.clip((y-f.nose_y+length)/length, 0, 1.6)
+    length = f.nose_y-f.eye_y+.1
+    t = np.clip((y-f.nose_y+length)/length, 0, 1.6)
     ridge = np.where(t < 1, .12+.88*t**1.7, np.exp(-((t-1)/.27)**2))*_smooth(y, f.eye_y-.3, f.eye_y+.1)
     wings = _bump(np.abs(x), y, f.nose_w*.8, f.nose_y+.045, f.nose_w*.5, .055)
     return f.nose_h*(ridge*np.exp(-(x/(f.nose_w*(.62+.25*np.minimum(t, 1))))**2) + .45*wings)
@@ -66,112 +72,175 @@ def _relief(f, e, x, y):
     "Everything else that stands out of a face or lies in it"
     a = np.abs(x)
     eyes = .035*_bump(a, y, f.eye_x, f.eye_y, .11, .07) - .06*_bump(a, y, f.eye_x*.95, f.eye_y-.03, .17, .11)
-    cheeks = (f.cheek_out+.05*e.smile)*_bump(a, y, .4, .3-.04*e.smile, .17, .16) + f.brow_ridge*_bump(a, y, f.eye_x*.9, f.brow_y+.02, .2, .07)
-    lips = f.lip*(.5*_bump(x, y, 0, f.mouth_y-.06, .2, .08)+.6*_bump(x, y, 0, f.mouth_y+.06, .16, .05)) - .02*_bump(x, y, 0, f.mouth_y, .2, .025)
-    chin = f.chin*_bump(x, y, 0, .87, .2, .12) - .03*_bump(x, y, 0, .75, .2, .05) - .05*f.double_chin*_bump(x, y, 0, .97, .4, .02)
+    cheeks = ((f.cheek_out+.05*e.smile)*_bump(a, y, .4, .3-.04*e.smile, .17, .16)
+              + f.brow_ridge*_bump(a, y, f.eye_x*.9, f.brow_y+.02, .2, .07))
+    lips = (f.lip*(.5*_bump(x, y, 0, f.mouth_y-.06, .2, .08)+.6*_bump(x, y, 0, f.mouth_y+.06, .16, .05))
+            - .02*_bump(x, y, 0, f.mouth_y, .2, .025))
+    chin = (f.chin*_bump(x, y, 0, .87, .2, .12) - .03*_bump(x, y, 0, .75, .2, .05)
+            - .05*f.double_chin*_bump(x, y, 0, .97, .4, .02))
     return eyes + cheeks + lips + chin
 
 # %% ../nbs/parts/synthetic.ipynb #c0023
 def head_surface(
-    f, # a person, from `face_params`
-    e, # a moment, from `photo_params`
+    f:SimpleNamespace, # a person, from face_params
+    e:SimpleNamespace, # a moment, from photo_params
     d:np.ndarray, # unit directions `(..., 3)`
 ) -> np.ndarray: # points `(..., 3)`: x right, y down, z to the viewer, in half heads
     "Where the skin is in each direction from the middle of the head"
-    p = _skull(f, e, d); x, y, z = d[..., 0]*f.width, d[..., 1], d[..., 2]
+    p = _skull(f, e, d)
+    x, y, z = d[..., 0]*f.width, d[..., 1], d[..., 2]
     p[..., 2] += _smooth(z, 0, .35)*(_nose(f, x, y) + _relief(f, e, x, y))
     ear = f.ear*np.exp(-((z+.13)/.11)**2 - ((y-.1)/.2)**4)*(np.abs(x) > .5)
-    p[..., 0] += np.sign(x)*ear*.75; p[..., 2] -= ear*.6
+    p[..., 0] += np.sign(x)*ear*.75
+    p[..., 2] -= ear*.6
     return p
 
 # %% ../nbs/parts/synthetic.ipynb #c0025
 _SKINS = np.array([[.95, .79, .70], [.93, .74, .62], [.84, .62, .47], [.66, .45, .32], [.46, .30, .22]])
-_HAIRS = dict(black=(.085, .07, .065), brown=(.26, .165, .10), light_brown=(.42, .28, .17), blond=(.78, .61, .37), red=(.52, .23, .10), gray=(.66, .65, .64))
+_HAIRS = dict(black=(.085, .07, .065), brown=(.26, .165, .10), light_brown=(.42, .28, .17), blond=(.78, .61, .37),
+              red=(.52, .23, .10), gray=(.66, .65, .64))
 _IRIS = np.array([[.28, .17, .10], [.42, .27, .13], [.35, .44, .26], [.30, .48, .66], [.45, .54, .58]])
 
+# %% ../nbs/parts/synthetic.ipynb #c0026
 def _colours(f, g):
     "Skin, hair, lips and eyes of a person, from one melanin value and chance"
-    m = f.melanin; ramp = np.array([np.interp(m*4, range(5), c) for c in _SKINS.T])
-    f.skin = ramp*g.uniform(.97, 1.03, 3); f.lips = f.skin*np.array([.88, .62, .60])
+    m = f.melanin
+    ramp = np.array([np.interp(m*4, range(5), c) for c in _SKINS.T])
+    f.skin = ramp*g.uniform(.97, 1.03, 3)
+    f.lips = f.skin*np.array([.88, .62, .60])
     w = np.array([.25+m, .3, .22*(1-m), .7*(1-m)**2, .14*(1-m), 1.6*max(f.age-.5, 0)])
-    f.hair_kind = str(g.choice(list(_HAIRS), p=w/w.sum())); f.hair = np.array(_HAIRS[f.hair_kind])*g.uniform(.85, 1.15)
-    w = np.array([1+2*m, .6, .4*(1-m), .7*(1-m), .35*(1-m)]); f.iris = _IRIS[g.choice(5, p=w/w.sum())]*g.uniform(.85, 1.15)
+    f.hair_kind = str(g.choice(list(_HAIRS), p=w/w.sum()))
+    f.hair = np.array(_HAIRS[f.hair_kind])*g.uniform(.85, 1.15)
+    w = np.array([1+2*m, .6, .4*(1-m), .7*(1-m), .35*(1-m)])
+    f.iris = _IRIS[g.choice(5, p=w/w.sum())]*g.uniform(.85, 1.15)
     f.brow_color = f.hair*.75 if f.hair_kind != "gray" else f.hair*.6
 
-# %% ../nbs/parts/synthetic.ipynb #c0027
-_STYLES = dict(  # length, thickness, height on top, curl
-    bald=(0, 0, 0, 0), fringe=(0, .06, 0, 0), buzz=(0, .03, .0, 0), crop=(0, .08, .06, 0), quiff=(0, .08, .17, .3), curly=(0, .15, .1, 1), afro=(.1, .27, .06, 1),
-    bob=(.55, .13, .05, 0), wavy_bob=(.6, .17, .06, .6), long=(1.5, .12, .05, 0), wavy=(1.35, .17, .07, .7), bun=(0, .07, .05, 0))
-
-def _hair_style(f, g):
-    "A hair style that fits sex, age and melanin"
-    male = dict(bald=.04+.1*f.age, fringe=.12*max(f.age-.4, 0)*3, buzz=.14+.15*f.melanin, crop=.34, quiff=.24, curly=.12, afro=.12*f.melanin, bob=.04, wavy_bob=.03)
-    female = dict(crop=.05, curly=.05, afro=.25*f.melanin, bob=.17, wavy_bob=.15, long=.28, wavy=.28, bun=.14)
-    w = male if f.male else female; p = np.array(list(w.values())); f.style = str(g.choice(list(w), p=p/p.sum()))
-    f.hair_len, f.volume, f.top, f.wave = _STYLES[f.style]
-    f.hair_len *= g.uniform(.8, 1.2); f.volume *= g.uniform(.8, 1.25); f.part = float(g.uniform(-1, 1))
-    f.bangs = bool(f.style in ("bob", "wavy_bob", "long", "wavy", "crop") and g.random() < .3)
-    f.recede = float(f.male)*max(float(g.normal(f.age-.45, .25)), 0); f.hairline = -.64-.05*f.male-.1*f.recede+float(g.normal(0, .035))
-
 # %% ../nbs/parts/synthetic.ipynb #c0028
+_STYLES = dict(  # length, thickness, height on top, curl
+    bald=(0, 0, 0, 0), fringe=(0, .06, 0, 0), buzz=(0, .03, .0, 0), crop=(0, .08, .06, 0), quiff=(0, .08, .17, .3),
+    curly=(0, .15, .1, 1), afro=(.1, .27, .06, 1), bob=(.55, .13, .05, 0), wavy_bob=(.6, .17, .06, .6),
+    long=(1.5, .12, .05, 0), wavy=(1.35, .17, .07, .7), bun=(0, .07, .05, 0))
+
+# %% ../nbs/parts/synthetic.ipynb #c0029
+def _draw_style(f, g):
+    "The name of a hair style that fits sex, age and melanin"
+    male = dict(bald=.04+.1*f.age, fringe=.12*max(f.age-.4, 0)*3, buzz=.14+.15*f.melanin, crop=.34, quiff=.24,
+                curly=.12, afro=.12*f.melanin, bob=.04, wavy_bob=.03)
+    female = dict(crop=.05, curly=.05, afro=.25*f.melanin, bob=.17, wavy_bob=.15, long=.28, wavy=.28, bun=.14)
+    w = male if f.male else female
+    p = np.array(list(w.values()))
+    return str(g.choice(list(w), p=p/p.sum()))
+
+# %% ../nbs/parts/synthetic.ipynb #c0030
+def _hair_style(f, g):
+    "A hair style with a person's own variation"
+    f.style = _draw_style(f, g)
+    f.hair_len, f.volume, f.top, f.wave = _STYLES[f.style]
+    f.hair_len *= g.uniform(.8, 1.2)
+    f.volume *= g.uniform(.8, 1.25)
+    f.part = float(g.uniform(-1, 1))
+    f.bangs = bool(f.style in ("bob", "wavy_bob", "long", "wavy", "crop") and g.random() < .3)
+    f.recede = float(f.male)*max(float(g.normal(f.age-.45, .25)), 0)
+    f.hairline = -.64-.05*f.male-.1*f.recede+float(g.normal(0, .035))
+
+# %% ../nbs/parts/synthetic.ipynb #c0031
 def _shape(f, n):
     "The lengths of a face, in half heads"
     s = float(f.male)
     f.width, f.depth = n(.72+.015*s, .03)+.035*f.fat, n(.88, .03)
     f.taper, f.jaw, f.cheek, f.chin_long = n(.19-.05*s, .05), n(.035*s, .025)+.05*f.fat, n(.02, .025), n(1., .04)
-    f.eye_x, f.eye_y, f.eye_w, f.eye_h, f.eye_tilt = n(.30, .02), n(.02, .035), n(.15, .013), n(.075-.008*s, .011), n(.014, .014)
-    f.brow_y = f.eye_y-n(.215-.02*s, .022); f.brow_thick, f.brow_arch, f.brow_tilt = n(.034+.014*s, .008), n(.06-.028*s, .016), n(.010, .018)
-    f.nose_y, f.nose_w, f.nose_h = f.eye_y+n(.35, .032), n(.105+.012*s, .016)+.03*f.melanin, n(.17+.02*s, .03)
-    f.mouth_y, f.mouth_w, f.lip, f.lip_h = f.nose_y+n(.225, .02), n(.21, .022), n(.05, .012), n(.055-.008*s, .011)+.015*f.melanin
-    f.chin, f.ear, f.cheek_out, f.brow_ridge = n(.09+.02*s, .03), n(.105+.015*s, .02), n(.055, .015)+.03*f.fat, n(.02+.025*s, .01)
+    f.eye_x, f.eye_y, f.eye_w = n(.30, .02), n(.02, .035), n(.15, .013)
+    f.eye_h, f.eye_tilt = n(.075-.008*s, .011), n(.014, .014)
+    _features(f, n, s)
 
-# %% ../nbs/parts/synthetic.ipynb #c0029
+# %% ../nbs/parts/synthetic.ipynb #c0032
+def _features(f, n, s):
+    "Brows, nose, mouth, chin and ears; `s` is 1 for men"
+    f.brow_y = f.eye_y-n(.215-.02*s, .022)
+    f.brow_thick, f.brow_arch, f.brow_tilt = n(.034+.014*s, .008), n(.06-.028*s, .016), n(.010, .018)
+    f.nose_y, f.nose_w, f.nose_h = f.eye_y+n(.35, .032), n(.105+.012*s, .016)+.03*f.melanin, n(.17+.02*s, .03)
+    f.mouth_y, f.mouth_w, f.lip = f.nose_y+n(.225, .02), n(.21, .022), n(.05, .012)
+    f.lip_h = n(.055-.008*s, .011)+.015*f.melanin
+    f.chin, f.ear, f.cheek_out = n(.09+.02*s, .03), n(.105+.015*s, .02), n(.055, .015)+.03*f.fat
+    f.brow_ridge = n(.02+.025*s, .01)
+
+# %% ../nbs/parts/synthetic.ipynb #c0033
+def _habits(f, g):
+    "What a person wears on the face, or has on the skin"
+    beards, p = ["none", "shadow", "full", "goatee", "mustache"], [.5, .16, .17, .09, .08]
+    f.beard = str(g.choice(beards, p=p)) if f.male else "none"
+    f.sideburns = bool(f.male and (f.beard == "full" or g.random() < .2))
+    f.rosy = float(g.beta(1.2, 2.5))
+    f.makeup = float(0 if f.male else g.random())
+    f.glasses = float(g.choice([.02, .25, .9], p=[.62, .28, .1]))
+    f.frame = g.uniform(.03, .35, 3)*g.choice([.3, 1.])
+    f.earrings = float(not f.male)*float(g.choice([.05, .7]))
+    f.moles = [(g.uniform(-.45, .45), g.uniform(.05, .85)) for _ in range(g.poisson(.6))]
+    freckled = f.melanin < .35 and g.random() < .25
+    f.freckles = [(g.normal(0, .24), g.normal(.22, .09)) for _ in range(45)] if freckled else []
+
+# %% ../nbs/parts/synthetic.ipynb #c0034
 def face_params(
     identity:int, # any whole number from 0
     seed:int=0, # another seed is another population
 ) -> SimpleNamespace: # shape in half heads, colours RGB 0..1, hair style, habits
     "Everything that makes a person this person: the same numbers give the same person, whoever else is drawn"
-    g = np.random.default_rng([seed, identity, 1]); n = lambda m, s: float(m+s*np.clip(g.normal(), -2, 2))
-    f = SimpleNamespace(identity=identity, male=bool(g.random() < .48), age=float(g.beta(1.6, 2.4)), melanin=float(g.beta(1., 1.7)), fat=float(g.beta(1.2, 3)))
-    f.double_chin = float(f.fat > .6); _shape(f, n); _colours(f, g); _hair_style(f, g)
-    f.beard = str(g.choice(["none", "shadow", "full", "goatee", "mustache"], p=[.5, .16, .17, .09, .08])) if f.male else "none"
-    f.sideburns = bool(f.male and (f.beard == "full" or g.random() < .2)); f.rosy = float(g.beta(1.2, 2.5)); f.makeup = float(0 if f.male else g.random())
-    f.glasses = float(g.choice([.02, .25, .9], p=[.62, .28, .1])); f.frame = g.uniform(.03, .35, 3)*g.choice([.3, 1.]); f.earrings = float(not f.male)*float(g.choice([.05, .7]))
-    f.moles = [(g.uniform(-.45, .45), g.uniform(.05, .85)) for _ in range(g.poisson(.6))]
-    f.freckles = [(g.normal(0, .24), g.normal(.22, .09)) for _ in range(45)] if f.melanin < .35 and g.random() < .25 else []
+    g = np.random.default_rng([seed, identity, 1])
+    n = lambda m, s: float(m+s*np.clip(g.normal(), -2, 2))
+    f = SimpleNamespace(identity=identity, male=bool(g.random() < .48), age=float(g.beta(1.6, 2.4)),
+                        melanin=float(g.beta(1., 1.7)), fat=float(g.beta(1.2, 3)))
+    f.double_chin = float(f.fat > .6)
+    _shape(f, n)
+    _colours(f, g)
+    _hair_style(f, g)
+    _habits(f, g)
     return f
 
-# %% ../nbs/parts/synthetic.ipynb #c0034
+# %% ../nbs/parts/synthetic.ipynb #c0039
 def _cloth_colour(rng):
     "A muted colour, as clothes and walls have"
     h, s, v = rng.uniform(0, 360), rng.uniform(.05, .6), rng.uniform(.12, .85)
     return cv2.cvtColor(np.float32([[[h, s, v]]]), cv2.COLOR_HSV2RGB)[0, 0]
 
-# %% ../nbs/parts/synthetic.ipynb #c0035
+# %% ../nbs/parts/synthetic.ipynb #c0040
 def _light(e, u, n):
     "One lamp somewhere in front, a sky all round, and the colour of both"
-    l = np.array([n(0, .65), n(-.28, .35), 1.]); e.light = (l/np.linalg.norm(l)).astype(np.float32)
-    e.diffuse, e.ambient = float(u(.35, .75)), float(u(.34, .5)); warm, green = n(0, .07), n(0, .02)
+    l = np.array([n(0, .65), n(-.28, .35), 1.])
+    e.light = (l/np.linalg.norm(l)).astype(np.float32)
+    e.diffuse, e.ambient = float(u(.35, .75)), float(u(.34, .5))
+    warm, green = n(0, .07), n(0, .02)
     e.tint = np.float32([1+warm, 1+green, 1-warm])
 
-# %% ../nbs/parts/synthetic.ipynb #c0036
+# %% ../nbs/parts/synthetic.ipynb #c0041
+def _worn(f, e, rng, u):
+    "Glasses, hat, make-up, jewellery and clothes"
+    e.glasses, e.sunglasses = bool(u() < f.glasses), bool(u() < .15)
+    e.hat = str(rng.choice(["", "cap", "beanie", "brim"], p=[.945, .02, .02, .015]))
+    e.lipstick = bool(u() < f.makeup)
+    e.makeup = bool(e.lipstick and u() < .6)
+    e.earrings, e.necklace = bool(u() < f.earrings), bool(not f.male and u() < .18)
+    e.cloth = _cloth_colour(rng)
+    e.collar = str(rng.choice(["crew", "vneck", "shirt"], p=[.5, .25, .25]))
+    e.tie = bool(f.male and e.collar == "shirt" and u() < .55)
+    e.tie_color, e.hat_color = _cloth_colour(rng), _cloth_colour(rng)
+
+# %% ../nbs/parts/synthetic.ipynb #c0042
 def photo_params(
-    f, # a person, from `face_params`
-    rng, # a numpy Generator
+    f:SimpleNamespace, # a person, from face_params
+    rng:np.random.Generator, # chance
 ) -> SimpleNamespace: # angles in degrees, expression 0..1, light, things worn, camera
     "Everything that differs between two photographs of one person"
     u, n = rng.uniform, lambda m, s: float(m+s*np.clip(rng.normal(), -2, 2))
-    e = SimpleNamespace(yaw=n(0, 16), pitch=n(0, 8), roll=n(0, 8), smile=float(np.clip(n(.5, .38), -.15, 1)), blink=float(u() < .015))
-    e.open = float(np.clip(n(-.1, .3)+.3*(e.smile > .6), 0, 1)); e.gaze = n(-e.yaw/50, .15), n(0, .12)
+    e = SimpleNamespace(yaw=n(0, 16), pitch=n(0, 8), roll=n(0, 8), smile=float(np.clip(n(.5, .38), -.15, 1)),
+                        blink=float(u() < .015))
+    e.open = float(np.clip(n(-.1, .3)+.3*(e.smile > .6), 0, 1))
+    e.gaze = n(-e.yaw/50, .15), n(0, .12)
     _light(e, u, n)
-    e.glasses, e.sunglasses, e.hat = bool(u() < f.glasses), bool(u() < .15), str(rng.choice(["", "cap", "beanie", "brim"], p=[.945, .02, .02, .015]))
-    e.lipstick = bool(u() < f.makeup); e.makeup = bool(e.lipstick and u() < .6); e.earrings, e.necklace = bool(u() < f.earrings), bool(not f.male and u() < .18)
-    e.cloth = _cloth_colour(rng); e.collar = str(rng.choice(["crew", "vneck", "shirt"], p=[.5, .25, .25])); e.tie = bool(f.male and e.collar == "shirt" and u() < .55)
-    e.tie_color, e.hat_color = _cloth_colour(rng), _cloth_colour(rng)
+    _worn(f, e, rng, u)
     e.blurry, e.quality, e.mic, e.noise = bool(u() < .05), int(u(55, 96)), bool(u() < .02), float(u(.004, .02))
     return e
 
-# %% ../nbs/parts/synthetic.ipynb #c0039
+# %% ../nbs/parts/synthetic.ipynb #c0045
 def rotation(
     yaw:float, # degrees, positive turns the nose to the right of the picture
     pitch:float, # degrees, positive looks down
@@ -182,39 +251,44 @@ def rotation(
     Ry, Rx = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]), np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     return (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])@Rx@Ry).astype(np.float32)
 
-# %% ../nbs/parts/synthetic.ipynb #c0042
+# %% ../nbs/parts/synthetic.ipynb #c0048
 def _front(f, x, y):
     "Directions of the skin that a viewer in front sees at `(x, y)` half heads"
     X, Y = np.asarray(x)/f.width, np.asarray(y, float)
     return np.stack([X, Y, np.sqrt(np.maximum(1-X*X-Y*Y, 0))], -1)
 
-# %% ../nbs/parts/synthetic.ipynb #c0043
+# %% ../nbs/parts/synthetic.ipynb #c0049
 def _mouth_corner(f, e): return f.mouth_w*(1+.18*max(e.smile, 0)-.08*e.open), f.mouth_y-.06*e.smile
 
-# %% ../nbs/parts/synthetic.ipynb #c0044
+# %% ../nbs/parts/synthetic.ipynb #c0050
 def points_3d(
-    f, # a person
-    e, # a moment
+    f:SimpleNamespace, # a person
+    e:SimpleNamespace, # a moment
 ) -> np.ndarray: # `(5, 3)` in half heads
     "The five points on the skin: eye centres, nose tip, corners of the mouth"
     mx, my = _mouth_corner(f, e)
-    return head_surface(f, e, _front(f, np.array([-f.eye_x, f.eye_x, 0, -mx, mx]), np.array([f.eye_y, f.eye_y, f.nose_y, my, my])))
+    return head_surface(f, e, _front(f, np.array([-f.eye_x, f.eye_x, 0, -mx, mx]),
+                                     np.array([f.eye_y, f.eye_y, f.nose_y, my, my])))
 
-# %% ../nbs/parts/synthetic.ipynb #c0048
+# %% ../nbs/parts/synthetic.ipynb #c0054
 def project(
-    f, # a person
-    e, # a moment
+    f:SimpleNamespace, # a person
+    e:SimpleNamespace, # a moment
 ) -> tuple: # points `(5, 2)` and the skin from forehead to chin `(k, 2)`, in half heads from the middle of the head
     "Where the five points and the face fall in the picture: turn, then drop the depth"
-    R = rotation(e.yaw, e.pitch, e.roll); d, _, keep = _sheet(64)
+    R = rotation(e.yaw, e.pitch, e.roll)
+    d, _, keep = _sheet(64)
     face = head_surface(f, e, d[keep & (d[..., 1] > -.62) & (d[..., 2] > .2)])
     return (points_3d(f, e)@R.T)[:, :2], (face@R.T)[:, :2]
 
-# %% ../nbs/parts/synthetic.ipynb #c0056
+# %% ../nbs/parts/synthetic.ipynb #c0062
 def _poly(tex, f, pts, color, alpha=1., soft=0., clip=None):
-    "Paint a closed outline, given as seen from the front, on the sheet; `soft` is the blur in sheets, `clip` another outline"
-    n = tex.shape[0]; q = _to_sheet(pts[:, 0]/f.width, pts[:, 1], n); m = int(3*soft*n)+2
-    x0, y0 = np.maximum(np.floor(q.min(0)).astype(int)-m, 0); x1, y1 = np.minimum(np.ceil(q.max(0)).astype(int)+m+1, n)
+    "Paint a closed outline, given as seen from the front, on the sheet; `soft` is the blur, `clip` another outline"
+    n = tex.shape[0]
+    q = _to_sheet(pts[:, 0]/f.width, pts[:, 1], n)
+    m = int(3*soft*n)+2
+    x0, y0 = np.maximum(np.floor(q.min(0)).astype(int)-m, 0)
+    x1, y1 = np.minimum(np.ceil(q.max(0)).astype(int)+m+1, n)
     def fill(q):
         mask = np.zeros((y1-y0, x1-x0), np.uint8)
         cv2.fillPoly(mask, [np.round((q-[x0, y0])*16).astype(np.int32)], 255, cv2.LINE_AA, 4)
@@ -222,119 +296,161 @@ def _poly(tex, f, pts, color, alpha=1., soft=0., clip=None):
     mask = fill(q)*alpha
     if soft: mask = cv2.GaussianBlur(mask, (0, 0), max(soft*n, .3))
     if clip is not None: mask *= fill(_to_sheet(clip[:, 0]/f.width, clip[:, 1], n))
-    w = tex[y0:y1, x0:x1]; w += mask[..., None]*(np.asarray(color, np.float32)-w)
+    w = tex[y0:y1, x0:x1]
+    w += mask[..., None]*(np.asarray(color, np.float32)-w)
 
-# %% ../nbs/parts/synthetic.ipynb #c0057
+# %% ../nbs/parts/synthetic.ipynb #c0063
 def _ellipse(cx, cy, rx, ry, n=24):
     t = np.linspace(0, 2*np.pi, n, endpoint=False)
     return np.stack([cx+rx*np.cos(t), cy+ry*np.sin(t)], -1)
 
-# %% ../nbs/parts/synthetic.ipynb #c0058
+# %% ../nbs/parts/synthetic.ipynb #c0064
 def _band(x, upper, lower): return np.concatenate([np.stack([x, upper+0*x], -1), np.stack([x, lower+0*x], -1)[::-1]])
 
-# %% ../nbs/parts/synthetic.ipynb #c0061
+# %% ../nbs/parts/synthetic.ipynb #c0067
 def _eye_outline(f, e, side):
     "x, upper lid, lower lid of one eye"
-    s = np.linspace(-1, 1, 19); h = f.eye_h*(1-.22*max(e.smile, 0))*(1-.93*e.blink); y = f.eye_y-f.eye_tilt*s*side
+    s = np.linspace(-1, 1, 19)
+    h = f.eye_h*(1-.22*max(e.smile, 0))*(1-.93*e.blink)
+    y = f.eye_y-f.eye_tilt*s*side
     return f.eye_x*side+f.eye_w*s, y-h*1.2*(1-np.abs(s)**2.3)**.8, y+h*.8*(1-np.abs(s)**2.2)
 
-# %% ../nbs/parts/synthetic.ipynb #c0062
+# %% ../nbs/parts/synthetic.ipynb #c0068
 def _paint_iris(tex, f, e, side, clip):
     "Iris, pupil and the reflected lamp"
     x, y, r = side*f.eye_x+e.gaze[0]*.06, f.eye_y+e.gaze[1]*.03-.006, .078
-    _poly(tex, f, _ellipse(x, y, r, r), f.iris*.4, clip=clip); _poly(tex, f, _ellipse(x, y, r*.86, r*.86), f.iris, clip=clip)
+    _poly(tex, f, _ellipse(x, y, r, r), f.iris*.4, clip=clip)
+    _poly(tex, f, _ellipse(x, y, r*.86, r*.86), f.iris, clip=clip)
     _poly(tex, f, _ellipse(x, y+.03, r*.6, r*.45), f.iris*1.7, .6, .004, clip)
     _poly(tex, f, _ellipse(x, y, r*.45, r*.45), [.03]*3, clip=clip)
     _poly(tex, f, _ellipse(x+.03*np.sign(e.light[0]), y-.03, .019, .02), [1.15]*3, .95, clip=clip)
 
-# %% ../nbs/parts/synthetic.ipynb #c0063
+# %% ../nbs/parts/synthetic.ipynb #c0069
 def _paint_eye(tex, f, e, side):
     "One eye with its lids, lashes and what is put on them"
-    x, up, lo = _eye_outline(f, e, side); out = _band(x, up, lo); s = (x/side-f.eye_x)/f.eye_w
+    x, up, lo = _eye_outline(f, e, side)
+    out = _band(x, up, lo)
+    s = (x/side-f.eye_x)/f.eye_w
     shadow = f.skin*(.84, .78, .78) if not e.makeup else f.skin*.6+np.array([.12, .06, .1])
     _poly(tex, f, _ellipse(side*f.eye_x, f.eye_y-.035, f.eye_w*1.15, f.eye_h*1.6), shadow, .55+.2*e.makeup, .018)
     _poly(tex, f, _band(x, lo+.05, lo+.085+.03*f.age), f.skin*(.86, .78, .78), .9*_smooth(f.age, .35, .8), .006)
-    _poly(tex, f, out, [.93, .91, .90]); _paint_iris(tex, f, e, side, out)
+    _poly(tex, f, out, [.93, .91, .90])
+    _paint_iris(tex, f, e, side, out)
     _poly(tex, f, _band(x, up-.01, up+.035), f.skin*.35, .5, .006, out)
-    lash = (.009 if f.male else .013)*(.45+.55*(s+1)/2); wing = 0 if f.male else .012*_smooth(s, .5, 1)
+    lash = (.009 if f.male else .013)*(.45+.55*(s+1)/2)
+    wing = 0 if f.male else .012*_smooth(s, .5, 1)
     _poly(tex, f, _band(x, up-lash-wing, up+lash*.6), [.09, .06, .05], .95)
     _poly(tex, f, _band(x, up-.042, up-.042+.011*(1-s**2)), f.skin*.58, .7, .002)
     _poly(tex, f, _band(x, lo-.003, lo+.007), f.skin*(.62, .45, .42), .6, .0015)
 
-# %% ../nbs/parts/synthetic.ipynb #c0065
+# %% ../nbs/parts/synthetic.ipynb #c0071
 def _paint_brow(tex, f, e, side, rng):
     "A tapered arch of short hairs"
-    s = np.linspace(0, 1, 17); x = side*(f.eye_x+f.eye_w*(-1.05+2.3*s)); w = f.brow_thick*np.minimum(1, .65+3*s)*(1-.8*s**2.2)*.8
+    s = np.linspace(0, 1, 17)
+    x = side*(f.eye_x+f.eye_w*(-1.05+2.3*s))
+    w = f.brow_thick*np.minimum(1, .65+3*s)*(1-.8*s**2.2)*.8
     y = f.brow_y-f.brow_arch*np.sin(np.pi*s**1.15)+f.brow_tilt*(s-.5)-.02*max(e.smile-.5, 0)
     _poly(tex, f, _band(x, y-w, y+w), f.brow_color, .82, .003)
     for k in rng.uniform(.02, .9, 14):
-        i = int(k*16); a, b = np.array([x[i], y[i]+w[i]*.7]), np.array([x[i]+side*.045, y[i]-w[i]*.9-.004])
+        i = int(k*16)
+        a, b = np.array([x[i], y[i]+w[i]*.7]), np.array([x[i]+side*.045, y[i]-w[i]*.9-.004])
         _poly(tex, f, np.array([a, b, a+[side*.012, 0]]), f.brow_color*.7, .5, .001)
 
-# %% ../nbs/parts/synthetic.ipynb #c0066
+# %% ../nbs/parts/synthetic.ipynb #c0072
 def _lip_curves(f, e):
     "x, and the four curves of a mouth from top to bottom"
-    mx, my = _mouth_corner(f, e); s = np.linspace(-1, 1, 25); a = 1-s**2; x = mx*s
-    mid = my+(.018+.085*max(e.smile, -.3))*a*(1-.35*e.open); gap = .09*e.open*a**.7
-    top = mid-gap*.35-f.lip_h*a**.75*(1-.28*np.exp(-(s/.16)**2)); low = mid+gap+f.lip_h*1.3*a**.85
+    mx, my = _mouth_corner(f, e)
+    s = np.linspace(-1, 1, 25)
+    a = 1-s**2
+    x = mx*s
+    mid = my+(.018+.085*max(e.smile, -.3))*a*(1-.35*e.open)
+    gap = .09*e.open*a**.7
+    top = mid-gap*.35-f.lip_h*a**.75*(1-.28*np.exp(-(s/.16)**2))
+    low = mid+gap+f.lip_h*1.3*a**.85
     return x, top, mid-gap*.35, mid+gap, low
 
-# %% ../nbs/parts/synthetic.ipynb #c0068
+# %% ../nbs/parts/synthetic.ipynb #c0074
 def _paint_mouth(tex, f, e):
     "Lips, teeth and the line between"
-    x, a, b, c, d = _lip_curves(f, e); mx, my = _mouth_corner(f, e)
+    x, a, b, c, d = _lip_curves(f, e)
+    mx, my = _mouth_corner(f, e)
     lips = f.lips if not e.lipstick else f.lips*.4+np.array([.66, .13, .18])*.6
     _poly(tex, f, _band(x*.8, d, d+.03), f.skin*.72, .6, .008)
     if e.open > .05: _poly(tex, f, _band(x, b, c), [.22, .06, .06])
     if e.open > .12: _poly(tex, f, _band(x*.9, b, np.minimum(b+.062, c)), [.93, .92, .89], soft=.001)
-    _poly(tex, f, _band(x, a, b), lips*.86, .92, .0018); _poly(tex, f, _band(x*.96, c, d), lips, .92, .0018)
+    _poly(tex, f, _band(x, a, b), lips*.86, .92, .0018)
+    _poly(tex, f, _band(x*.96, c, d), lips, .92, .0018)
     _poly(tex, f, _ellipse(0, (c[12]+d[12])/2+.004, mx*.3, f.lip_h*.28), np.minimum(lips*1.3, 1), .45, .004)
     if e.open <= .12: _poly(tex, f, _band(x, b-.005, c+.005), lips*.4, .85, .0012)
     for k in (-1, 1): _poly(tex, f, _ellipse(k*mx*1.02, my, .018, .016), f.skin*.58, .55, .004)
 
-# %% ../nbs/parts/synthetic.ipynb #c0069
+# %% ../nbs/parts/synthetic.ipynb #c0075
+def _paint_wrinkles(tex, f):
+    "Two lines on the forehead, deeper with age"
+    x = np.linspace(-.3, .3, 15)
+    for y in (-.36, -.44):
+        _poly(tex, f, _band(x, y+.02*np.cos(x*9), y+.012+.02*np.cos(x*9)), f.skin*.78, 1.2*(f.age-.5), .004)
+
+# %% ../nbs/parts/synthetic.ipynb #c0076
+def _paint_fold(tex, f, e, k):
+    "The fold from nose to mouth on one side"
+    t = np.linspace(0, 1, 9)
+    y = f.nose_y+.03+t*.24
+    x = k*(f.nose_w+.035+.16*t**1.3*(1+.2*e.smile))
+    fold = np.stack([np.concatenate([x-.010, (x+.010)[::-1]]), np.concatenate([y, y[::-1]])], -1)
+    _poly(tex, f, fold, f.skin*(.76, .66, .64), .12+.5*max(e.smile, 0)*.6+.4*_smooth(f.age, .3, .9), .006)
+
+# %% ../nbs/parts/synthetic.ipynb #c0077
 def _paint_skin(tex, f, e, rng):
     "Cheeks, nostrils, folds, freckles and moles"
     rosy = .35+.5*f.rosy+.15*e.makeup
     for k in (-1, 1):
         _poly(tex, f, _ellipse(k*.42, .31-.03*e.smile, .16, .12), f.skin*(1.03, .80, .78), rosy*.6, .035)
         _poly(tex, f, _ellipse(k*f.nose_w*.52, f.nose_y+.075, .032, .017), f.skin*.32, .75, .004)
-        t = np.linspace(0, 1, 9); y = f.nose_y+.03+t*.24; x = k*(f.nose_w+.035+.16*t**1.3*(1+.2*e.smile))
-        fold = np.stack([np.concatenate([x-.010, (x+.010)[::-1]]), np.concatenate([y, y[::-1]])], -1)
-        _poly(tex, f, fold, f.skin*(.76, .66, .64), .12+.5*max(e.smile, 0)*.6+.4*_smooth(f.age, .3, .9), .006)
-    if f.age > .55:
-        x = np.linspace(-.3, .3, 15)
-        for y in (-.36, -.44): _poly(tex, f, _band(x, y+.02*np.cos(x*9), y+.012+.02*np.cos(x*9)), f.skin*.78, 1.2*(f.age-.5), .004)
+        _paint_fold(tex, f, e, k)
+    if f.age > .55: _paint_wrinkles(tex, f)
     for x, y in f.freckles: _poly(tex, f, _ellipse(x, y, .008, .008, 8), f.skin*(.8, .68, .6), .65, .001)
     for x, y in f.moles: _poly(tex, f, _ellipse(x, y, .016, .016, 10), f.skin*.38, .9, .001)
 
-# %% ../nbs/parts/synthetic.ipynb #c0070
+# %% ../nbs/parts/synthetic.ipynb #c0078
 def _paint_beard(tex, f, rng):
     "Where hair grows on a chin, how densely, with some grain"
-    n = tex.shape[0]; d, _, keep = _sheet(n); X, Y, Z = d[..., 0]*f.width, d[..., 1], d[..., 2]; aX = np.abs(X)
+    n = tex.shape[0]
+    d, _, keep = _sheet(n)
+    X, Y, Z = d[..., 0]*f.width, d[..., 1], d[..., 2]
+    aX = np.abs(X)
     jaw = _smooth(Y-.35*aX, .28, .46)*_smooth(Y+1.2*aX, .72, .9)*_smooth(Z, -.25, -.05)
     side = f.sideburns*_bump(aX, Y, f.width*.93, .05, .05, .3)*(Z > 0)
-    must = 1.5*_bump(X, Y, 0, (f.nose_y+f.mouth_y)/2+.035, .19, .045); chin = 1.6*_bump(X, Y, 0, .82, .16, .15)
-    m = dict(shadow=.35*np.maximum(jaw, must), full=np.maximum(jaw, must), goatee=np.maximum(chin, must), mustache=must, none=0*must)[f.beard]
+    must = 1.5*_bump(X, Y, 0, (f.nose_y+f.mouth_y)/2+.035, .19, .045)
+    chin = 1.6*_bump(X, Y, 0, .82, .16, .15)
+    m = dict(shadow=.35*np.maximum(jaw, must), full=np.maximum(jaw, must), goatee=np.maximum(chin, must), mustache=must,
+             none=0*must)[f.beard]
     lips = _bump(X, Y, 0, f.mouth_y+.01, f.mouth_w*.95, .06)
-    m = np.clip(np.maximum(m*(1-lips*(f.beard != "mustache")), side), 0, .92)*(.85+.2*rng.standard_normal((n, n), np.float32))
+    m = (np.clip(np.maximum(m*(1-lips*(f.beard != "mustache")), side), 0,
+                 .92)*(.85+.2*rng.standard_normal((n, n), np.float32)))
     tex += np.clip(m, 0, 1)[..., None].astype(np.float32)*(f.brow_color.astype(np.float32)-tex)
 
-# %% ../nbs/parts/synthetic.ipynb #c0072
+# %% ../nbs/parts/synthetic.ipynb #c0080
 @functools.lru_cache(8)
 def _strands(kind, curl):
     "Hair as noise `(128, 512)`: long streaks down the second axis, or curls"
-    g = np.random.default_rng(kind); a = g.standard_normal((128, 512), np.float32)
-    a = cv2.GaussianBlur(a, (0, 0), sigmaX=1.3, sigmaY=12) if not curl else cv2.GaussianBlur(a, (0, 0), sigmaX=5, sigmaY=2.2)
-    b = cv2.GaussianBlur(a, (0, 0), sigmaX=6, sigmaY=12); a = a/a.std()+.7*b/b.std()
+    g = np.random.default_rng(kind)
+    a = g.standard_normal((128, 512), np.float32)
+    a = (cv2.GaussianBlur(a, (0, 0), sigmaX=1.3, sigmaY=12) if not curl
+         else cv2.GaussianBlur(a, (0, 0), sigmaX=5, sigmaY=2.2))
+    b = cv2.GaussianBlur(a, (0, 0), sigmaX=6, sigmaY=12)
+    a = a/a.std()+.7*b/b.std()
     return a/a.std()
 
-# %% ../nbs/parts/synthetic.ipynb #c0073
+# %% ../nbs/parts/synthetic.ipynb #c0081
 def _hair_edge(f, n):
     "Above the hairline (positive) or below it, for every direction of the sheet"
-    d, lon, _ = _sheet(n); deg = np.degrees(np.abs(lon)); h, r = f.hairline, f.recede
+    d, lon, _ = _sheet(n)
+    deg = np.degrees(np.abs(lon))
+    h, r = f.hairline, f.recede
     if f.style == "bald": return d[..., 2]*0-1
-    front = h+.3*f.bangs; side = .18 if f.hair_len or f.sideburns else .06
+    front = h+.3*f.bangs
+    side = .18 if f.hair_len or f.sideburns else .06
     low = .35 if f.style != "fringe" else .3
     y = [front, front-.05*r, front+.04-.2*r*(not f.bangs), h+.2, -.2, side, -.08, low, low+.15]
     if f.style == "fringe": y[:5] = [-1.2, -1.2, -1.2, -.9, -.4]
@@ -344,346 +460,522 @@ def _hair_edge(f, n):
     if f.style == "fringe": edge = np.minimum(edge, d[..., 1]+.35)
     return cv2.GaussianBlur(edge.astype(np.float32), (0, 0), .012*n)
 
-# %% ../nbs/parts/synthetic.ipynb #c0074
+# %% ../nbs/parts/synthetic.ipynb #c0082
 def _flow(f, n):
     "The strand noise on the sheet, combed from the parting down"
-    d, lon, _ = _sheet(n); bend = .12*f.wave*np.sin(9*d[..., 1]+4*lon)
+    d, lon, _ = _sheet(n)
+    bend = .12*f.wave*np.sin(9*d[..., 1]+4*lon)
     u = (lon+bend+.5*f.part*(1+d[..., 1])+np.pi)/(2*np.pi)*511
-    return cv2.remap(_strands(f.identity % 4, f.wave == 1), (u % 511).astype(np.float32), ((d[..., 1]+1)*63).astype(np.float32), cv2.INTER_LINEAR)
+    return cv2.remap(_strands(f.identity % 4, f.wave == 1), (u % 511).astype(np.float32),
+                     ((d[..., 1]+1)*63).astype(np.float32), cv2.INTER_LINEAR)
 
-# %% ../nbs/parts/synthetic.ipynb #c0077
+# %% ../nbs/parts/synthetic.ipynb #c0085
 def _hair_shell(f, e, n, m, edge, flow):
     "Hair on the head: points `(m, m, 3)`, colours and mask `(n, n)`"
-    d, lon, _ = _sheet(m); edge_m, rough = cv2.resize(edge, (m, m)), cv2.resize(flow, (m, m), interpolation=cv2.INTER_AREA)
-    inner = _smooth(edge_m, 0, .42); Y = d[..., 1]
-    t = .012+f.volume*inner + f.top*_smooth(-Y, .25, .95)*inner*(1+.5*f.part*np.sin(lon)) + .11*min(f.volume, .17)*f.wave*rough*inner
+    d, lon, _ = _sheet(m)
+    edge_m, rough = cv2.resize(edge, (m, m)), cv2.resize(flow, (m, m), interpolation=cv2.INTER_AREA)
+    inner = _smooth(edge_m, 0, .42)
+    Y = d[..., 1]
+    t = (.012+f.volume*inner + f.top*_smooth(-Y, .25, .95)*inner*(1+.5*f.part*np.sin(lon))
+         + .11*min(f.volume, .17)*f.wave*rough*inner)
     if e.hat: t = np.minimum(t, .06)
-    p = _skull(f, e, d)*(1+t[..., None]); shade = .62+.38*_smooth(edge, -.02, .25)
+    p = _skull(f, e, d)*(1+t[..., None])
+    shade = .62+.38*_smooth(edge, -.02, .25)
     mask = _sheet(n)[2] & (edge > .035*flow)
     if f.style in ("buzz", "fringe"): shade = .85+0*shade
     return p, (f.hair*(shade*(1+.2*flow))[..., None]).astype(np.float32), mask
 
-# %% ../nbs/parts/synthetic.ipynb #c0078
+# %% ../nbs/parts/synthetic.ipynb #c0086
 def _curtain(f, n):
     "Long hair that falls behind and beside the face: points, colours, mask"
-    lon = np.radians(np.linspace(60, 300, n, dtype=np.float32))[None]; v = np.linspace(0, 1, n, dtype=np.float32)[:, None]
-    y = -.45+v*(.75+f.hair_len); R = f.width+f.volume*(1.05+.35*np.sin(np.pi*v))+.03*f.wave*np.sin(14*v+7*lon)-.25*_smooth(v, .6, 1)*(f.hair_len < 1)
-    p = np.stack([R*np.sin(lon)*np.sqrt(np.clip(1-np.minimum(y, 0)**2, 0, 1)), y+0*lon, f.depth*np.cos(lon)-.12+0*v], -1)
-    s = cv2.remap(_strands(f.identity % 4, False), (lon/(2*np.pi)*500+5*f.wave*np.sin(9*v)+8).astype(np.float32), np.broadcast_to(v*110, (n, n)).astype(np.float32), cv2.INTER_LINEAR)
+    lon = np.radians(np.linspace(60, 300, n, dtype=np.float32))[None]
+    v = np.linspace(0, 1, n, dtype=np.float32)[:, None]
+    y = -.45+v*(.75+f.hair_len)
+    R = f.width+f.volume*(1.05+.35*np.sin(np.pi*v))+.03*f.wave*np.sin(14*v+7*lon)-.25*_smooth(v, .6, 1)*(f.hair_len < 1)
+    x = R*np.sin(lon)*np.sqrt(np.clip(1-np.minimum(y, 0)**2, 0, 1))
+    p = np.stack([x, y+0*lon, f.depth*np.cos(lon)-.12+0*v], -1)
+    s = cv2.remap(_strands(f.identity % 4, False), (lon/(2*np.pi)*500+5*f.wave*np.sin(9*v)+8).astype(np.float32),
+                  np.broadcast_to(v*110, (n, n)).astype(np.float32), cv2.INTER_LINEAR)
     fade = .95-.2*_smooth(v, .2, .7)
-    return p, (f.hair*(fade*(1+.2*s))[..., None]).astype(np.float32), np.broadcast_to(v, (n, n)) < .92+.04*s+.05*np.abs(np.sin(lon))
+    colour = (f.hair*(fade*(1+.2*s))[..., None]).astype(np.float32)
+    return p, colour, np.broadcast_to(v, (n, n)) < .92+.04*s+.05*np.abs(np.sin(lon))
 
-# %% ../nbs/parts/synthetic.ipynb #c0079
-def _torso(f, e, n):
-    "Neck, shoulders and what is worn on them: points, colours, mask"
-    lon = np.radians(np.linspace(-95, 95, n, dtype=np.float32))[None]; y = np.linspace(.45, 2.8, int(n*.8), dtype=np.float32)[:, None]
-    neck = .37+.04*f.male+.06*f.fat; g = np.clip((y-1.1)/.75, 0, 1); w = neck+(1.5+.22*f.male+.15*f.fat-neck)*np.sin(np.pi/2*g)**1.35
-    p = np.stack([w*np.sin(lon), y+0*lon, (.36+.2*g)*np.cos(lon)-.22], -1); x = p[..., 0]
-    c = np.empty((*x.shape, 3), np.float32); c[:] = f.skin*.93
-    c *= (.62+.38*_smooth(y, .85, 1.25))[..., None]
-    line = dict(crew=1.27-.1*x**2, vneck=1.62-.95*np.abs(x), shirt=1.5-1.0*np.abs(x))[e.collar]; line = np.maximum(line, 1.17+0*x)
-    cloth = y > line; c[cloth] = e.cloth; c[cloth & (y < line+.05)] = e.cloth*.8
+# %% ../nbs/parts/synthetic.ipynb #c0087
+def _dress(f, e, c, x, y):
+    "Paint clothes on the colours `c` of a torso"
+    line = dict(crew=1.27-.1*x**2, vneck=1.62-.95*np.abs(x), shirt=1.5-1.0*np.abs(x))[e.collar]
+    line = np.maximum(line, 1.17+0*x)
+    cloth = y > line
+    c[cloth] = e.cloth
+    c[cloth & (y < line+.05)] = e.cloth*.8
     if e.collar == "shirt": c[cloth & (y < line+.26) & (np.abs(x) < .62)] = np.minimum(e.cloth*1.25+.08, 1)
     if e.tie: c[(np.abs(x) < .06+.05*np.clip(y-1.45, 0, 2)) & (y > 1.42)] = e.tie_color
     if e.necklace: c[np.abs(y-(1.42-.55*x**2)) < .022] = [.85, .7, .35]
+
+# %% ../nbs/parts/synthetic.ipynb #c0088
+def _torso(f, e, n):
+    "Neck, shoulders and what is worn on them: points, colours, mask"
+    lon = np.radians(np.linspace(-95, 95, n, dtype=np.float32))[None]
+    y = np.linspace(.45, 2.8, int(n*.8), dtype=np.float32)[:, None]
+    neck = .37+.04*f.male+.06*f.fat
+    g = np.clip((y-1.1)/.75, 0, 1)
+    w = neck+(1.5+.22*f.male+.15*f.fat-neck)*np.sin(np.pi/2*g)**1.35
+    p = np.stack([w*np.sin(lon), y+0*lon, (.36+.2*g)*np.cos(lon)-.22], -1)
+    x = p[..., 0]
+    c = np.empty((*x.shape, 3), np.float32)
+    c[:] = f.skin*.93
+    c *= (.62+.38*_smooth(y, .85, 1.25))[..., None]
+    _dress(f, e, c, x, y)
     return p.astype(np.float32), c, np.ones(x.shape, bool)
 
-# %% ../nbs/parts/synthetic.ipynb #c0080
+# %% ../nbs/parts/synthetic.ipynb #c0089
 def _hat(f, e, n, m):
     "Crown and brim of a hat, two sheets of points, colours and mask"
-    d, lon, keep = _sheet(m); D, LON, KEEP = _sheet(n); line = -.42-.08*np.cos(LON)
-    t = .10+max(f.volume*.3, .02)+.05*_smooth(-d[..., 1], .3, .9)*(e.hat != "cap"); rib = .5+.5*np.sin(LON*60) if e.hat == "beanie" else 0*LON
+    d, lon, keep = _sheet(m)
+    D, LON, KEEP = _sheet(n)
+    line = -.42-.08*np.cos(LON)
+    t = .10+max(f.volume*.3, .02)+.05*_smooth(-d[..., 1], .3, .9)*(e.hat != "cap")
+    rib = .5+.5*np.sin(LON*60) if e.hat == "beanie" else 0*LON
     c = e.hat_color*(.92+.12*rib*(D[..., 1] > line-.18))[..., None]
-    band = (D[..., 1] > line-.16) & (e.hat == "brim"); c[band] = e.hat_color*.45
+    band = (D[..., 1] > line-.16) & (e.hat == "brim")
+    c[band] = e.hat_color*.45
     crown = _skull(f, e, d)*(1+t)[..., None]*[1, 1.04, 1], c.astype(np.float32), KEEP & (D[..., 1] < line)
     if e.hat == "beanie": return [crown]
-    full = e.hat == "brim"; a = np.radians(np.linspace(-180 if full else -58, 180 if full else 58, m))[None]; r = np.linspace(0, 1, m)[:, None]
+    full = e.hat == "brim"
+    a = np.radians(np.linspace(-180 if full else -58, 180 if full else 58, m))[None]
+    r = np.linspace(0, 1, m)[:, None]
     out = .55 if full else .5*np.cos(a*1.5)**.6
     x, z = (f.width*.86*(1+t.max())+out*r*.8)*np.sin(a), (f.depth*.88*(1+t.max())+out*r)*np.cos(a)
     brim = np.stack([x, -.5-.09*np.cos(a)+.26*r*np.cos(a)*(not full)+.1*r*np.abs(np.sin(a))*full, z], -1)
-    return [crown, (brim.astype(np.float32), np.broadcast_to(e.hat_color*.85, (n, n, 3)).astype(np.float32), np.ones((n, n), bool))]
+    return [crown, (brim.astype(np.float32), np.broadcast_to(e.hat_color*.85, (n, n, 3)).astype(np.float32),
+                    np.ones((n, n), bool))]
 
-# %% ../nbs/parts/synthetic.ipynb #c0081
+# %% ../nbs/parts/synthetic.ipynb #c0090
 def _ball(centre, radius, color):
     "A ball as a sheet: a bun, an earring"
     n = color.shape[0]
     return _sheet(n)[0]*radius+centre, color.astype(np.float32), _sheet(n)[2]
 
-# %% ../nbs/parts/synthetic.ipynb #c0082
+# %% ../nbs/parts/synthetic.ipynb #c0091
 def _texture(f, e, n, edge, flow):
     "The colour of the skin for every direction of the sheet"
-    tex = np.empty((n, n, 3), np.float32); tex[:] = f.skin; rng = np.random.default_rng([f.identity, 5])
-    blot = cv2.resize(rng.standard_normal((24, 24), np.float32), (n, n), interpolation=cv2.INTER_CUBIC); tex *= (1+.012*blot)[..., None]
+    tex = np.empty((n, n, 3), np.float32)
+    tex[:] = f.skin
+    rng = np.random.default_rng([f.identity, 5])
+    blot = cv2.resize(rng.standard_normal((24, 24), np.float32), (n, n), interpolation=cv2.INTER_CUBIC)
+    tex *= (1+.012*blot)[..., None]
     _paint_skin(tex, f, e, rng)
     if f.beard != "none" or f.sideburns: _paint_beard(tex, f, rng)
-    for side in (-1, 1): _paint_eye(tex, f, e, side); _paint_brow(tex, f, e, side, rng)
+    for side in (-1, 1):
+        _paint_eye(tex, f, e, side)
+        _paint_brow(tex, f, e, side, rng)
     _paint_mouth(tex, f, e)
-    if f.style != "bald": tex *= (1-.28*_smooth(edge, -.16, .02))[..., None]; tex += (.55*_smooth(edge+.012*flow, -.05, .03))[..., None]*(f.hair.astype(np.float32)*.7-tex)
+    if f.style != "bald":
+        tex *= (1-.28*_smooth(edge, -.16, .02))[..., None]
+        tex += (.55*_smooth(edge+.012*flow, -.05, .03))[..., None]*(f.hair.astype(np.float32)*.7-tex)
     return tex
 
-# %% ../nbs/parts/synthetic.ipynb #c0084
+# %% ../nbs/parts/synthetic.ipynb #c0093
 def _normals(p):
     "Unit normals of a sheet of points `(h, w, 3)`, outwards"
     a, b = np.gradient(p, axis=1), np.gradient(p, axis=0)
-    n = np.stack([a[..., 1]*b[..., 2]-a[..., 2]*b[..., 1], a[..., 2]*b[..., 0]-a[..., 0]*b[..., 2], a[..., 0]*b[..., 1]-a[..., 1]*b[..., 0]], -1)
+    n = np.stack([a[..., 1]*b[..., 2]-a[..., 2]*b[..., 1], a[..., 2]*b[..., 0]-a[..., 0]*b[..., 2],
+                  a[..., 0]*b[..., 1]-a[..., 1]*b[..., 0]], -1)
     return n/(np.sqrt(n[..., 0]**2+n[..., 1]**2+n[..., 2]**2)+1e-9)[..., None]
 
-# %% ../nbs/parts/synthetic.ipynb #c0086
+# %% ../nbs/parts/synthetic.ipynb #c0095
 _WRAP = np.float32([.5, .36, .32])
 
 def _shade(albedo, N, e, gloss):
     "Lambert's light, wrapped round the edge as skin does (red most), under a sky, with a soft highlight"
     lit = np.maximum(((N@e.light)[:, None]+_WRAP)/(1+_WRAP), 0)
-    half = e.light+np.float32([0, 0, 1]); half /= np.linalg.norm(half)
+    half = e.light+np.float32([0, 0, 1])
+    half /= np.linalg.norm(half)
     spec = np.float32(gloss)*np.maximum(N@half, 0)**16
     return albedo*(np.float32(e.ambient)*(1-.12*N[:, 1:2])+np.float32(e.diffuse)*lit*e.tint)+spec[:, None]
 
-# %% ../nbs/parts/synthetic.ipynb #c0089
+# %% ../nbs/parts/synthetic.ipynb #c0098
 def _layer(p, albedo, mask, R, e, view, gloss=.02, two_sided=False):
     "Turn, place, shade one sheet: what can be seen of it as points `(k, 3)` in pixels and colours `(k, 3)`"
-    scale, (cx, cy), (W, H) = view; h, w = mask.shape; p = p.astype(np.float32); N = _normals(p)@R.T
-    p = p@(R.T*scale)+np.float32([cx, cy, 0]); x, y, z, nx, ny, nz = (cv2.resize(np.ascontiguousarray(a), (w, h)).ravel() for a in (*p.transpose(2, 0, 1), *N.transpose(2, 0, 1)))
+    scale, (cx, cy), (W, H) = view
+    h, w = mask.shape
+    p = p.astype(np.float32)
+    N = _normals(p)@R.T
+    p = p@(R.T*scale)+np.float32([cx, cy, 0])
+    x, y, z, nx, ny, nz = (cv2.resize(np.ascontiguousarray(a), (w, h)).ravel()
+                           for a in (*p.transpose(2, 0, 1), *N.transpose(2, 0, 1)))
     seen = mask.ravel() & (x > -1) & (x < W) & (y > -1) & (y < H)
     if not two_sided: seen &= nz > -.02
-    k = np.flatnonzero(seen); N, c = np.stack([nx[k], ny[k], nz[k]], -1), albedo.reshape(-1, 3)[k]
-    if two_sided: back = N[:, 2:] < 0; N, c = np.where(back, -N, N), np.where(back, c*.5, c)
+    k = np.flatnonzero(seen)
+    N, c = np.stack([nx[k], ny[k], nz[k]], -1), albedo.reshape(-1, 3)[k]
+    if two_sided:
+        back = N[:, 2:] < 0
+        N, c = np.where(back, -N, N), np.where(back, c*.5, c)
     return np.stack([x[k], y[k], z[k]], -1), _shade(c, N, e, gloss)
 
-# %% ../nbs/parts/synthetic.ipynb #c0090
+# %% ../nbs/parts/synthetic.ipynb #c0099
 def _splat(p, c, size, ss=2):
-    "Draw points (pixels and depth) from far to near, `ss` times as fine, then average: uint8 `(h, w, 4)`, colours times cover and cover"
-    w, h = size; W = w*ss; xy = np.floor((p[:, :2]+.5)*ss-.5).astype(np.int32)
+    "Draw points (pixels and depth) from far to near, `ss` times as fine, then average: uint8 `(h, w, 4)`"
+    w, h = size
+    W = w*ss
+    xy = np.floor((p[:, :2]+.5)*ss-.5).astype(np.int32)
     ok = np.flatnonzero((xy[:, 0] >= 0) & (xy[:, 0] < W-1) & (xy[:, 1] >= 0) & (xy[:, 1] < h*ss-1))
-    order = ok[np.argsort(p[ok, 2])]; idx = xy[order, 1]*W+xy[order, 0]
-    rgba = np.full((len(order), 4), 255, np.uint8); rgba[:, :3] = np.clip(c[order], 0, 1)*255
-    buf = np.zeros(W*h*ss, np.uint32); buf[idx[:, None]+np.int32([0, 1, W, W+1])] = rgba.view(np.uint32)
+    order = ok[np.argsort(p[ok, 2])]
+    idx = xy[order, 1]*W+xy[order, 0]
+    rgba = np.full((len(order), 4), 255, np.uint8)
+    rgba[:, :3] = np.clip(c[order], 0, 1)*255
+    buf = np.zeros(W*h*ss, np.uint32)
+    buf[idx[:, None]+np.int32([0, 1, W, W+1])] = rgba.view(np.uint32)
     return cv2.resize(cv2.medianBlur(buf.view(np.uint8).reshape(h*ss, W, 4), 3), (w, h), interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/parts/synthetic.ipynb #c0092
+# %% ../nbs/parts/synthetic.ipynb #c0101
 def _sheets(f, e, n, m):
     "Everything of a person that is a sheet: (points, colours, mask), rotation, gloss, seen from both sides or not"
-    R, S = rotation(e.yaw, e.pitch, e.roll), rotation(e.yaw*.4, 0, e.roll*.25); edge, flow = _hair_edge(f, n), _flow(f, n)
+    R, S = rotation(e.yaw, e.pitch, e.roll), rotation(e.yaw*.4, 0, e.roll*.25)
+    edge, flow = _hair_edge(f, n), _flow(f, n)
     yield (head_surface(f, e, _sheet(m)[0]), _texture(f, e, n, edge, flow), _sheet(n)[2]), R, .07, False
     yield _torso(f, e, n), S, .01, False
     if f.style != "bald": yield _hair_shell(f, e, n, m, edge, flow), R, .12-.1*(f.wave == 1), False
     if f.hair_len: yield _curtain(f, n), R, .07, True
-    if f.style == "bun" and not e.hat: yield _ball([0, -1.02, -.42], .3, f.hair*(1+.2*flow[::2, ::2, None])), R, .1, False
+    if f.style == "bun" and not e.hat:
+        yield _ball([0, -1.02, -.42], .3, f.hair*(1+.2*flow[::2, ::2, None])), R, .1, False
     if e.hat: yield from ((s, R, .02, True) for s in _hat(f, e, n, m))
-    if e.earrings: yield from ((_ball([k*(f.width*1.04+f.ear*.45), .33, -.12], .04, np.full((24, 24, 3), [.9, .75, .4])), R, .8, False) for k in (-1, 1))
+    if e.earrings:
+        yield from ((_ball([k*(f.width*1.04+f.ear*.45), .33, -.12], .04, np.full((24, 24, 3), [.9, .75, .4])), R, .8,
+                     False) for k in (-1, 1))
 
-# %% ../nbs/parts/synthetic.ipynb #c0093
+# %% ../nbs/parts/synthetic.ipynb #c0102
 def _draw_glasses(img, f, e, R, scale, centre):
     "Two rims, a bridge and the near arm, in front of the eyes; dark lenses for sunglasses"
     px = lambda q: np.round(((q@R.T)[:, :2]*scale+centre)*16).astype(np.int32)
-    z = head_surface(f, e, _front(f, f.eye_x, f.eye_y))[2]+.1; y = f.eye_y+.035; color = tuple(map(float, f.frame)); w = max(1, round(scale*.03))
-    rims = [np.column_stack([o := _ellipse(k*f.eye_x*1.02, y, .225, .18, 40), z-.3*np.maximum(np.abs(o[:, 0])-.2, 0)]) for k in (-1, 1)]
-    lens = img.copy(); cv2.fillPoly(lens, [px(r) for r in rims], (.05, .05, .06) if e.sunglasses else (.9, .95, 1.), cv2.LINE_AA, 4)
+    z = head_surface(f, e, _front(f, f.eye_x, f.eye_y))[2]+.1
+    y = f.eye_y+.035
+    color = tuple(map(float, f.frame))
+    w = max(1, round(scale*.03))
+    rims = [np.column_stack([o := _ellipse(k*f.eye_x*1.02, y, .225, .18, 40), z-.3*np.maximum(np.abs(o[:, 0])-.2, 0)])
+            for k in (-1, 1)]
+    lens = img.copy()
+    cv2.fillPoly(lens, [px(r) for r in rims], (.05, .05, .06) if e.sunglasses else (.9, .95, 1.), cv2.LINE_AA, 4)
     cv2.addWeighted(lens, .85 if e.sunglasses else .1, img, .15 if e.sunglasses else .9, 0, dst=img)
     bridge = np.array([[-f.eye_x+.2, y-.05, z], [0, y-.075, z+.04], [f.eye_x-.2, y-.05, z]])
     lines = [(r, True) for r in rims]+[(bridge, False)]
-    if abs(e.yaw) > 3: k = -np.sign(e.yaw); lines.append((np.array([[k*(f.eye_x+.22), y-.05, z-.1], [k*f.width*1.05, y-.07, -.05]]), False))
+    if abs(e.yaw) > 3:
+        k = -np.sign(e.yaw)
+        lines.append((np.array([[k*(f.eye_x+.22), y-.05, z-.1], [k*f.width*1.05, y-.07, -.05]]), False))
     for q, closed in lines: cv2.polylines(img, [px(q)], closed, color, w, cv2.LINE_AA, 4)
 
-# %% ../nbs/parts/synthetic.ipynb #c0094
+# %% ../nbs/parts/synthetic.ipynb #c0103
 def _draw_mic(img, f, e, scale, centre):
     "A microphone held below the mouth"
     px = lambda x, y: tuple(int(v) for v in np.round((np.array([x, y])*scale+centre)*16))
     cv2.line(img, px(.25, 1.1), px(.6, 2.4), (.1, .1, .11), max(1, round(scale*.17)), cv2.LINE_AA, 4)
-    for r, c in ((.24, .13), (.2, .2), (.12, .3)): cv2.circle(img, px(.2-.05*(.24-r), 1.0-.3*(.24-r)), int(r*scale*16), (c, c, c*1.05), -1, cv2.LINE_AA, 4)
+    for r, c in ((.24, .13), (.2, .2), (.12, .3)):
+        cv2.circle(img, px(.2-.05*(.24-r), 1.0-.3*(.24-r)), int(r*scale*16), (c, c, c*1.05), -1, cv2.LINE_AA, 4)
 
-# %% ../nbs/parts/synthetic.ipynb #c0095
+# %% ../nbs/parts/synthetic.ipynb #c0104
 def _span(v, size):
     "The whole pixels that values `v` cover, at least one, inside `0..size`"
     a = int(np.clip(v.min()-2, 0, size-1))
     return a, int(np.clip(v.max()+3, a+1, size))
 
-# %% ../nbs/parts/synthetic.ipynb #c0096
+# %% ../nbs/parts/synthetic.ipynb #c0105
 def _render(img, f, e, scale, centre):
     "Draw one person into a float picture, in place; `scale` is pixels a half head, `centre` the middle of the head"
-    m = 128; n = int(np.clip(32*np.ceil(3.7*scale/32), 128, 480))
-    H, W = img.shape[:2]; layers = [_layer(*s, r, e, (scale, centre, (W, H)), g, b) for s, r, g, b in _sheets(f, e, n, m)]
-    p, c = (np.concatenate(a) for a in zip(*layers)); x0, x1 = _span(p[:, 0], W); y0 = _span(p[:, 1], H)[0]
+    m = 128
+    n = int(np.clip(32*np.ceil(3.7*scale/32), 128, 480))
+    H, W = img.shape[:2]
+    layers = [_layer(*s, r, e, (scale, centre, (W, H)), g, b) for s, r, g, b in _sheets(f, e, n, m)]
+    p, c = (np.concatenate(a) for a in zip(*layers))
+    x0, x1 = _span(p[:, 0], W)
+    y0 = _span(p[:, 1], H)[0]
     rgba = _splat(p-np.float32([x0, y0, 0]), c, (x1-x0, H-y0)).astype(np.float32)/255
     waist = int(centre[1]+2.4*scale)-y0
     if waist < len(rgba): rgba[waist:] = rgba[waist]
-    w = img[y0:, x0:x1]; w *= 1-rgba[..., 3:]; w += rgba[..., :3]
+    w = img[y0:, x0:x1]
+    w *= 1-rgba[..., 3:]
+    w += rgba[..., :3]
     if e.glasses: _draw_glasses(img, f, e, rotation(e.yaw, e.pitch, e.roll), scale, centre)
     if e.mic: _draw_mic(img, f, e, scale, centre)
     return img
 
-# %% ../nbs/parts/synthetic.ipynb #c0098
+# %% ../nbs/parts/synthetic.ipynb #c0107
 def calm_moment(
-    f, # a person
-    **changes, # any field of `photo_params`
+    f:SimpleNamespace, # a person
+    **changes, # any field of photo_params
 ) -> SimpleNamespace: # a moment
     "Straight ahead, friendly, well lit, nothing worn: the moment from which one thing at a time can be changed"
-    e = photo_params(f, np.random.default_rng(f.identity)); plain = dict(yaw=0, pitch=0, roll=0, smile=.45, open=0, blink=0, gaze=(0, 0), hat="", collar="crew",
-        diffuse=.55, ambient=.45, light=np.float32([-.35, -.3, .89]), tint=np.ones(3, np.float32), noise=0)
+    e = photo_params(f, np.random.default_rng(f.identity))
+    plain = dict(yaw=0, pitch=0, roll=0, smile=.45, open=0, blink=0, gaze=(0, 0), hat="", collar="crew", diffuse=.55,
+                 ambient=.45, light=np.float32([-.35, -.3, .89]), tint=np.ones(3, np.float32), noise=0)
     off = dict.fromkeys("glasses sunglasses lipstick makeup earrings necklace tie blurry mic".split(), False)
     return SimpleNamespace(**{**vars(e), **plain, **off, **changes})
 
-# %% ../nbs/parts/synthetic.ipynb #c0099
+# %% ../nbs/parts/synthetic.ipynb #c0108
 def portrait(
-    f, # a person, from `face_params`
-    e=None, # a moment; `None` is `calm_moment(f)`
+    f:SimpleNamespace, # a person, from face_params
+    e:SimpleNamespace|None=None, # a moment; `None` is a calm one
     size:int=160, # side of the picture in pixels
 ) -> tuple: # RGB uint8 `(size, size, 3)` and points `(5, 2)`
     "One person in front of a plain wall, in the middle"
-    e = e or calm_moment(f); big = max(size, 160); scale, centre = big/3.3, np.array([.5, .47])*big
-    img = np.empty((big, big, 3), np.float32); img[:] = np.linspace(.86, .72, big)[:, None, None]
-    img = np.clip(_render(img, f, e, scale, centre), 0, 1); pts = project(f, e)[0]*scale+centre
+    e = e or calm_moment(f)
+    big = max(size, 160)
+    scale, centre = big/3.3, np.array([.5, .47])*big
+    img = np.empty((big, big, 3), np.float32)
+    img[:] = np.linspace(.86, .72, big)[:, None, None]
+    img = np.clip(_render(img, f, e, scale, centre), 0, 1)
+    pts = project(f, e)[0]*scale+centre
     if e.blurry: img = cv2.GaussianBlur(img, (0, 0), scale*.035)
     img = cv2.resize(img, (size, size), interpolation=cv2.INTER_AREA)
     return (img*255+.5).astype(np.uint8), (pts+.5)*size/big-.5
 
-# %% ../nbs/parts/synthetic.ipynb #c0111
+# %% ../nbs/parts/synthetic.ipynb #c0120
+def _thing(img, s, rng):
+    "One thing on a wall: a box, a disc, something crumpled, or stripes"
+    h, w = img.shape[:2]
+    c, (x, y), r = tuple(map(float, _cloth_colour(rng))), rng.integers(0, [w, h]), rng.uniform(.03, .25)*s
+    kind = rng.integers(4)
+    if kind == 0: cv2.rectangle(img, (int(x), int(y)), (int(x+r), int(y+r*rng.uniform(.5, 4))), c, -1)
+    elif kind == 1: cv2.circle(img, (int(x), int(y)), int(r/2), c, -1, cv2.LINE_AA)
+    elif kind == 2: cv2.fillPoly(img, [(np.array([x, y])+rng.normal(0, r, (6, 2))).astype(np.int32)], c, cv2.LINE_AA)
+    else:
+        for k in range(int(rng.integers(3, 9))):
+            ends = (int(x+k*r*.3), 0), (int(x+k*r*.3+r*rng.normal(0, .2)), h)
+            cv2.line(img, *ends, c, max(1, int(r*.06)), cv2.LINE_AA)
+
+# %% ../nbs/parts/synthetic.ipynb #c0121
+def _lights(img, s, rng):
+    "Soft round lights, to be added to a picture"
+    (h, w), glow = img.shape[:2], np.zeros_like(img)
+    for _ in range(rng.integers(0, 12)):
+        centre, r = tuple(int(v) for v in rng.integers(0, [w, h])), int(rng.uniform(.01, .04)*s)
+        colour = tuple(float(v) for v in rng.uniform(.1, .4)*np.array([1, .9, .7]))
+        cv2.circle(glow, centre, r, colour, -1, cv2.LINE_AA)
+    return glow
+
+# %% ../nbs/parts/synthetic.ipynb #c0122
 def _background(w, h, rng):
     "A blurred room, street or garden: a wall, things on it, lights"
-    a, b = _cloth_colour(rng), _cloth_colour(rng); t = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
-    img = np.ascontiguousarray(np.broadcast_to(a*(1-t)+b*t, (h, w, 3)), np.float32); s = max(w, h)
-    for _ in range(rng.integers(5, 22)):
-        c, (x, y), r = tuple(map(float, _cloth_colour(rng))), rng.integers(0, [w, h]), rng.uniform(.03, .25)*s; kind = rng.integers(4)
-        if kind == 0: cv2.rectangle(img, (int(x), int(y)), (int(x+r), int(y+r*rng.uniform(.5, 4))), c, -1)
-        elif kind == 1: cv2.circle(img, (int(x), int(y)), int(r/2), c, -1, cv2.LINE_AA)
-        elif kind == 2: cv2.fillPoly(img, [(np.array([x, y])+rng.normal(0, r, (6, 2))).astype(np.int32)], c, cv2.LINE_AA)
-        else:
-            for k in range(int(rng.integers(3, 9))): cv2.line(img, (int(x+k*r*.3), 0), (int(x+k*r*.3+r*rng.normal(0, .2)), h), c, max(1, int(r*.06)), cv2.LINE_AA)
+    a, b = _cloth_colour(rng), _cloth_colour(rng)
+    t = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
+    img = np.ascontiguousarray(np.broadcast_to(a*(1-t)+b*t, (h, w, 3)), np.float32)
+    s = max(w, h)
+    for _ in range(rng.integers(5, 22)): _thing(img, s, rng)
     img = cv2.GaussianBlur(img, (0, 0), rng.uniform(.004, .02)*s)
-    glow = np.zeros_like(img)
-    for _ in range(rng.integers(0, 12)): cv2.circle(glow, tuple(int(v) for v in rng.integers(0, [w, h])), int(rng.uniform(.01, .04)*s), tuple(float(v) for v in rng.uniform(.1, .4)*np.array([1, .9, .7])), -1, cv2.LINE_AA)
+    glow = _lights(img, s, rng)
     return img*rng.uniform(.55, 1)+cv2.GaussianBlur(glow, (0, 0), .004*s)
 
-# %% ../nbs/parts/synthetic.ipynb #c0112
+# %% ../nbs/parts/synthetic.ipynb #c0123
 def _frame(f, rng):
     "Photo size, drawing size, pixels a half head, and where the head is"
-    bw = np.exp(rng.uniform(np.log(78), np.log(250))); H = int(np.clip(1.385*bw/rng.uniform(.3, .62), 160, 900)); W = int(np.clip(H*rng.uniform(.65, 1.4), 160, 900))
-    bw = min(bw, .62*W, .45*H); scale = bw/(2.02*f.width); shrink = max(1., scale/84)
-    w, h = int(np.ceil(W/shrink)), int(np.ceil(H/shrink)); scale *= w/W; bw *= w/W; bh = 1.385*bw
+    bw = np.exp(rng.uniform(np.log(78), np.log(250)))
+    H = int(np.clip(1.385*bw/rng.uniform(.3, .62), 160, 900))
+    W = int(np.clip(H*rng.uniform(.65, 1.4), 160, 900))
+    bw = min(bw, .62*W, .45*H)
+    scale = bw/(2.02*f.width)
+    shrink = max(1., scale/84)
+    w, h = int(np.ceil(W/shrink)), int(np.ceil(H/shrink))
+    scale *= w/W
+    bw *= w/W
+    bh = 1.385*bw
     cx, cy = (rng.uniform(.56*b, max(s-.56*b, .57*b)) for b, s in ((bw, w), (bh, h)))
     return (W, H), (w, h), scale, np.array([cx, max(cy-.15*bh, .5*bh)])
 
-# %% ../nbs/parts/synthetic.ipynb #c0114
+# %% ../nbs/parts/synthetic.ipynb #c0125
 def _box(skin, size):
     "CelebA's kind of box round a face: a bit wider, 1.385 times as high as wide, whole pixels, inside the photo"
-    lo, hi = skin.min(0), skin.max(0); half = np.array([1, 1.385])*.52*(hi[0]-lo[0]); mid = (lo+hi)/2+[0, .06*half[1]]
+    lo, hi = skin.min(0), skin.max(0)
+    half = np.array([1, 1.385])*.52*(hi[0]-lo[0])
+    mid = (lo+hi)/2+[0, .06*half[1]]
     a, b = np.maximum(np.round(mid-half), 0).astype(int), np.minimum(np.round(mid+half), size).astype(int)
     return np.concatenate([a, b-a])
 
-# %% ../nbs/parts/synthetic.ipynb #c0116
+# %% ../nbs/parts/synthetic.ipynb #c0127
+def _behind(img, stranger, scale, rng):
+    "Draw another person at the side, smaller"
+    h, w = img.shape[:2]
+    size = scale*rng.uniform(.35, .6)
+    _render(img, *stranger, size, np.array([rng.choice([.12, .88])*w, rng.uniform(.2, .5)*h]))
+
+# %% ../nbs/parts/synthetic.ipynb #c0128
 def draw_photo(
-    f, # a person, from `face_params`
-    e, # a moment, from `photo_params`
-    rng, # a numpy Generator: framing, background, grain
-    stranger=None, # another (person, moment), drawn smaller and behind, not annotated
+    f:SimpleNamespace, # a person, from face_params
+    e:SimpleNamespace, # a moment, from photo_params
+    rng:np.random.Generator, # chance: framing, background, grain
+    stranger:tuple|None=None, # another (person, moment), drawn smaller and behind, not annotated
 ) -> tuple: # RGB uint8 `(H, W, 3)`, box `x_1, y_1, width, height`, points `(5, 2)`
     "One photograph and its truth"
-    (W, H), (w, h), scale, centre = _frame(f, rng); img = _background(w, h, rng); k = np.array([W/w, H/h])
-    if stranger: _render(img, *stranger, scale*rng.uniform(.35, .6), np.array([rng.choice([.12, .88])*w, rng.uniform(.2, .5)*h]))
+    (W, H), (w, h), scale, centre = _frame(f, rng)
+    img = _background(w, h, rng)
+    k = np.array([W/w, H/h])
+    if stranger: _behind(img, stranger, scale, rng)
     img = np.clip(_render(img, f, e, scale, centre), 0, 1)
     if (W, H) != (w, h): img = cv2.resize(img, (W, H), interpolation=cv2.INTER_CUBIC)
-    pts, skin = ((q*scale+centre+.5)*k-.5 for q in project(f, e)); box = _box(skin, (W, H))
+    pts, skin = ((q*scale+centre+.5)*k-.5 for q in project(f, e))
+    box = _box(skin, (W, H))
     if e.blurry: img = cv2.GaussianBlur(img, (0, 0), max(box[2]*.022, 1.5))
     img = img+np.resize(rng.standard_normal(65537, np.float32), (H, W))[..., None]*np.float32(e.noise)
     return (np.clip(img, 0, 1)*255+.5).astype(np.uint8), box, pts
 
-# %% ../nbs/parts/synthetic.ipynb #c0118
+# %% ../nbs/parts/synthetic.ipynb #c0130
+def _true_hair(f, e):
+    "Attributes of hair and beard"
+    hair, b = f.style not in ("bald",) and not (e.hat and f.hair_len == 0), f.beard
+    color = {f.hair_kind} if hair else set()
+    return {"5_o_Clock_Shadow": b == "shadow", "Bald": f.style in ("bald", "fringe"), "Bangs": f.bangs and not e.hat,
+            "Black_Hair": "black" in color, "Blond_Hair": "blond" in color, "Gray_Hair": "gray" in color,
+            "Brown_Hair": bool(color & {"brown", "light_brown"}), "Goatee": b == "goatee", "Sideburns": f.sideburns,
+            "Mustache": b in ("mustache", "goatee", "full"), "No_Beard": b in ("none", "mustache"),
+            "Receding_Hairline": hair and f.recede > .2 and not f.bangs,
+            "Straight_Hair": hair and f.wave == 0, "Wavy_Hair": hair and f.wave >= .6}
+
+# %% ../nbs/parts/synthetic.ipynb #c0131
+def _true_face(f, e):
+    "Attributes of the face and its expression"
+    eye = f.eye_h*(1-.22*max(e.smile, 0))*(1-e.blink)
+    return {"Arched_Eyebrows": f.brow_arch > .055, "Bags_Under_Eyes": f.age > .55, "Big_Lips": f.lip_h > .062,
+            "Attractive": f.age < .45 and f.fat < .4 and abs(f.eye_y-.02) < .05, "Big_Nose": f.nose_w > .128,
+            "Bushy_Eyebrows": f.brow_thick > .05, "Chubby": f.fat > .5, "Double_Chin": f.double_chin > 0,
+            "High_Cheekbones": f.cheek_out+.05*e.smile > .085, "Male": f.male, "Mouth_Slightly_Open": e.open > .12,
+            "Narrow_Eyes": eye < .055, "Oval_Face": f.jaw < .02 and f.taper > .12, "Pale_Skin": f.melanin < .05,
+            "Pointy_Nose": f.nose_h > .2 and f.nose_w < .12, "Rosy_Cheeks": f.rosy+.3*e.makeup > .6,
+            "Smiling": e.smile > .35, "Young": f.age < .5}
+
+# %% ../nbs/parts/synthetic.ipynb #c0132
+def _true_worn(f, e):
+    "Attributes of what is worn, and of the photograph"
+    return {"Blurry": e.blurry, "Eyeglasses": e.glasses, "Heavy_Makeup": e.makeup, "Wearing_Earrings": e.earrings,
+            "Wearing_Hat": bool(e.hat), "Wearing_Lipstick": e.lipstick, "Wearing_Necklace": e.necklace,
+            "Wearing_Necktie": e.tie}
+
+# %% ../nbs/parts/synthetic.ipynb #c0133
 def _truth(f, e):
     "The 40 attributes of one photograph, read off what was drawn"
-    hair = f.style not in ("bald",) and not (e.hat and f.hair_len == 0); color = {f.hair_kind} if hair else set(); b = f.beard
-    true = {"5_o_Clock_Shadow": b == "shadow", "Arched_Eyebrows": f.brow_arch > .055, "Attractive": f.age < .45 and f.fat < .4 and abs(f.eye_y-.02) < .05,
-        "Bags_Under_Eyes": f.age > .55, "Bald": f.style in ("bald", "fringe"), "Bangs": f.bangs and not e.hat, "Big_Lips": f.lip_h > .062, "Big_Nose": f.nose_w > .128,
-        "Black_Hair": "black" in color, "Blond_Hair": "blond" in color, "Blurry": e.blurry, "Brown_Hair": bool(color & {"brown", "light_brown"}),
-        "Bushy_Eyebrows": f.brow_thick > .05, "Chubby": f.fat > .5, "Double_Chin": f.double_chin > 0, "Eyeglasses": e.glasses, "Goatee": b == "goatee",
-        "Gray_Hair": "gray" in color, "Heavy_Makeup": e.makeup, "High_Cheekbones": f.cheek_out+.05*e.smile > .085, "Male": f.male,
-        "Mouth_Slightly_Open": e.open > .12, "Mustache": b in ("mustache", "goatee", "full"), "Narrow_Eyes": f.eye_h*(1-.22*max(e.smile, 0))*(1-e.blink) < .055,
-        "No_Beard": b in ("none", "mustache"), "Oval_Face": f.jaw < .02 and f.taper > .12, "Pale_Skin": f.melanin < .05, "Pointy_Nose": f.nose_h > .2 and f.nose_w < .12,
-        "Receding_Hairline": hair and f.recede > .2 and not f.bangs, "Rosy_Cheeks": f.rosy+.3*e.makeup > .6, "Sideburns": f.sideburns, "Smiling": e.smile > .35,
-        "Straight_Hair": hair and f.wave == 0, "Wavy_Hair": hair and f.wave >= .6, "Wearing_Earrings": e.earrings, "Wearing_Hat": bool(e.hat),
-        "Wearing_Lipstick": e.lipstick, "Wearing_Necklace": e.necklace, "Wearing_Necktie": e.tie, "Young": f.age < .5}
-    return {k: bool(true.get(k)) for k in ATTRIBUTES}
+    true = {**_true_hair(f, e), **_true_face(f, e), **_true_worn(f, e)}
+    return {k: bool(true[k]) for k in ATTRIBUTES}
 
-# %% ../nbs/parts/synthetic.ipynb #c0119
+# %% ../nbs/parts/synthetic.ipynb #c0134
 def _photo(identity, k, seed):
-    "Photograph `k` of a person: picture, box, points, attributes, JPEG quality; depends on nothing but its three numbers"
-    rng = np.random.default_rng([seed, identity, 2, k]); f = face_params(identity, seed); e = photo_params(f, rng); s = None
-    if rng.random() < .12: g = face_params(10**6+int(rng.integers(10**6)), seed); s = g, photo_params(g, rng)
+    "Photograph `k` of a person: picture, box, points, attributes, JPEG quality; depends on its three numbers only"
+    rng = np.random.default_rng([seed, identity, 2, k])
+    f = face_params(identity, seed)
+    e = photo_params(f, rng)
+    s = None
+    if rng.random() < .12:
+        g = face_params(10**6+int(rng.integers(10**6)), seed)
+        s = g, photo_params(g, rng)
     return *draw_photo(f, e, rng, s), _truth(f, e), e.quality
 
-# %% ../nbs/parts/synthetic.ipynb #c0124
+# %% ../nbs/parts/synthetic.ipynb #c0139
 def _write_table(path, names, columns, values, fmt):
     "One annotation file as Kaggle (`csv`) or the original release (`txt`) has it"
     with atomic_path(path) as temp, open(temp, "w", newline="\n") as o:
         if fmt == "csv": o.write(",".join(["image_id", *columns])+"\n")
-        elif columns != ["identity"]: o.write(f"{len(names)}\n"+" ".join(columns if columns != BOX_COLUMNS else ["image_id", *columns])+"\n")
-        row = "{}"+(",{}" if fmt == "csv" else " {:>2}" if columns == ATTRIBUTES else " {}" if columns == ["identity"] else " {:>5}")*len(columns)+"\n"
+        elif columns != ["identity"]:
+            o.write(f"{len(names)}\n"+" ".join(columns if columns != BOX_COLUMNS else ["image_id", *columns])+"\n")
+        row = ("{}"+(",{}" if fmt == "csv" else " {:>2}" if columns == ATTRIBUTES else " {}" if columns == ["identity"]
+                     else " {:>5}")*len(columns)+"\n")
         o.writelines(row.format(n, *v) for n, v in zip(names, values.tolist()))
 
-# %% ../nbs/parts/synthetic.ipynb #c0125
+# %% ../nbs/parts/synthetic.ipynb #c0140
 def _write_tables(out, names, identity, box, points, attrs, fmt):
     "The four annotation files; points are rounded to whole pixels as in CelebA"
     points = np.round(np.asarray(points)).astype(int).reshape(len(names), 10)
-    for name, cols, v in (("list_attr_celeba", ATTRIBUTES, np.where(attrs, 1, -1)), ("list_bbox_celeba", BOX_COLUMNS, np.asarray(box)),
-                          ("list_landmarks_celeba", POINT_COLUMNS, points), ("identity_CelebA", ["identity"], np.asarray(identity)[:, None])):
+    for name, cols, v in (("list_attr_celeba", ATTRIBUTES, np.where(attrs, 1, -1)),
+                          ("list_bbox_celeba", BOX_COLUMNS, np.asarray(box)),
+                          ("list_landmarks_celeba", POINT_COLUMNS, points),
+                          ("identity_CelebA", ["identity"], np.asarray(identity)[:, None])):
         _write_table(Path(out)/f"{name}.{fmt}", names, cols, v, fmt)
 
-# %% ../nbs/parts/synthetic.ipynb #c0126
+# %% ../nbs/parts/synthetic.ipynb #c0141
 def _roll(ids, per_id, seed):
     "File name, person and photo number, people mixed as in CelebA"
-    who = np.random.default_rng([seed, 3]).permutation(np.repeat(np.arange(1, ids+1), per_id)); seen = dict.fromkeys(range(1, ids+1), -1); jobs = []
-    for i, p in enumerate(who.tolist()): seen[p] += 1; jobs.append((f"{i+1:06d}.jpg", p, seen[p]))
+    who = np.random.default_rng([seed, 3]).permutation(np.repeat(np.arange(1, ids+1), per_id))
+    seen = dict.fromkeys(range(1, ids+1), -1)
+    jobs = []
+    for i, p in enumerate(who.tolist()):
+        seen[p] += 1
+        jobs.append((f"{i+1:06d}.jpg", p, seen[p]))
     return jobs
 
-# %% ../nbs/parts/synthetic.ipynb #c0127
+# %% ../nbs/parts/synthetic.ipynb #c0142
 def _write_photo(out, name, identity, k, seed):
     "Draw and write one photograph; returns its box, points and attributes"
     img, box, pts, attrs, quality = _photo(identity, k, seed)
     write_image(out/"img_celeba"/name, img, quality)
     return box, pts, list(attrs.values())
 
-# %% ../nbs/parts/synthetic.ipynb #c0129
+# %% ../nbs/parts/synthetic.ipynb #c0144
 def _image_counts(rng):
-    "10,177 people with 202,599 images between them: at most 35 a person, 2,360 with 30 or more, 3,661 with 25 or more, as in CelebA"
-    n = np.concatenate([rng.choice([30, 31, 32, 33, 34, 35], 2360, p=[.72, .14, .07, .04, .02, .01]), rng.integers(25, 30, 1301), rng.integers(5, 25, 6516)])
-    short = 202_599-n.sum(); low = np.arange(3661, len(n))
-    while short: k = low[(n[low] < 24) if short > 0 else (n[low] > 1)]; k = rng.choice(k, min(abs(short), len(k)), replace=False); n[k] += np.sign(short); short = 202_599-n.sum()
+    "Images of each of 10,177 people, 202,599 in all: at most 35, 2,360 people with 30 or more, 3,661 with 25 or more"
+    n = np.concatenate([rng.choice([30, 31, 32, 33, 34, 35], 2360, p=[.72, .14, .07, .04, .02, .01]),
+                        rng.integers(25, 30, 1301), rng.integers(5, 25, 6516)])
+    short = 202_599-n.sum()
+    low = np.arange(3661, len(n))
+    while short:
+        k = low[(n[low] < 24) if short > 0 else (n[low] > 1)]
+        k = rng.choice(k, min(abs(short), len(k)), replace=False)
+        n[k] += np.sign(short)
+        short = 202_599-n.sum()
     return n
 
-# %% ../nbs/parts/synthetic.ipynb #c0130
+# %% ../nbs/parts/synthetic.ipynb #c0145
+def _pool(rng, seed):
+    "512 moments of 64 people: points `(512, 5, 2)`, corners of the skin `(512, 4)`, attributes `(512, 40)`"
+    people = [face_params(i, seed) for i in range(64)]
+    moments = [(f, photo_params(f, rng)) for f in people for _ in range(8)]
+    points, skin = zip(*(project(f, e) for f, e in moments))
+    corners = [np.concatenate([q.min(0), q.max(0)]) for q in skin]
+    return np.array(points), np.array(corners), np.array([list(_truth(f, e).values()) for f, e in moments])
+
+# %% ../nbs/parts/synthetic.ipynb #c0146
+def _placed(points, corners, rng):
+    "Boxes `(n, 4)` and points `(n, 5, 2)` in pixels, each face of its own size at its own place"
+    n = len(points)
+    scale = np.exp(rng.uniform(np.log(50), np.log(170), (n, 1))) # pixels per half head
+    middle, half = (corners[:, :2]+corners[:, 2:])/2, .52*(corners[:, 2:3]-corners[:, :1])*[1, 1.385]
+    place = np.ceil(half*scale)+rng.integers(0, 300, (n, 2))
+    box = np.concatenate([np.round(place-half*scale), np.round(2*half*scale)], 1).astype(int)
+    return box, (points-(middle+[0, .06]*half)[:, None])*scale[..., None]+place[:, None]
+
+# %% ../nbs/parts/synthetic.ipynb #c0147
 def _annotations(out, seed, fmt):
     "As many rows as CelebA: 64 people in 8 moments each, placed at random in frames of random size"
-    rng = np.random.default_rng([seed, 4]); pool = [(f, e) for f in (face_params(i, seed) for i in range(64)) for e in (photo_params(f, rng) for _ in range(8))]
-    pts, box = zip(*((q[0], np.concatenate([q[1].min(0), q[1].max(0)])) for q in (project(*fe) for fe in pool))); truth = np.array([list(_truth(*fe).values()) for fe in pool])
-    who = rng.permutation(np.repeat(np.arange(1, 10178), _image_counts(rng))); k = who % 64*8+rng.integers(0, 8, len(who)); pts, box = np.array(pts)[k], np.array(box)[k]
-    scale = np.exp(rng.uniform(np.log(50), np.log(170), (len(who), 1))); mid = (box[:, :2]+box[:, 2:])/2; half = .52*(box[:, 2:3]-box[:, :1])*[1, 1.385]
-    place = np.ceil(half*scale)+rng.integers(0, 300, (len(who), 2)); x1 = np.round(place-half*scale).astype(int); wh = np.round(2*half*scale).astype(int)
-    _write_tables(out, [f"{i+1:06d}.jpg" for i in range(len(who))], who, np.concatenate([x1, wh], 1), (pts-(mid+[0, .06]*half)[:, None])*scale[..., None]+place[:, None], truth[k], fmt)
+    rng = np.random.default_rng([seed, 4])
+    points, corners, truth = _pool(rng, seed)
+    who = rng.permutation(np.repeat(np.arange(1, 10178), _image_counts(rng)))
+    k = who % 64*8+rng.integers(0, 8, len(who))
+    box, points = _placed(points[k], corners[k], rng)
+    _write_tables(out, [f"{i+1:06d}.jpg" for i in range(len(who))], who, box, points, truth[k], fmt)
 
-# %% ../nbs/parts/synthetic.ipynb #c0132
+# %% ../nbs/parts/synthetic.ipynb #c0149
 def synthesise(
-    out, # the folder to write, made when missing
+    out:str|Path, # the folder to write, made when missing
     ids:int=60, # people
     per_id:int=20, # photographs of each
     seed:int=0, # another seed is another population; the same seed writes the same bytes
     fmt:str="csv", # annotation files as `csv` (Kaggle's) or `txt` (the original release's)
     annotations_only:bool=False, # 202,599 rows of 10,177 people and no photographs; `ids` and `per_id` are ignored
-    n_workers:int=None, # threads; `None` means one a core
+    n_workers:int|None=None, # threads; `None` means one per core
     progress:bool=False, # show a progress bar
 ) -> Path: # the folder
-    "Draw a data set in CelebA's layout: `img_celeba/` and four annotation files; raises `InputError`"
+    "Draw a data set in CelebA's layout: `img_celeba/` and four annotation files; raises InputError"
     out = Path(out)
     if fmt not in ("csv", "txt"): raise InputError(f"fmt is {fmt!r}: use 'csv' or 'txt'")
     if ids < 1 or per_id < 1: raise InputError(f"ids={ids} and per_id={per_id}: both must be at least 1")
     out.mkdir(parents=True, exist_ok=True)
-    if annotations_only: _annotations(out, seed, fmt); return out
+    if annotations_only:
+        _annotations(out, seed, fmt)
+        return out
     jobs = _roll(ids, per_id, seed)
     done = thread_map(lambda j: _write_photo(out, *j, seed), jobs, n_workers, desc="photographs", progress=progress)
-    box, pts, attrs = zip(*done); names, who, _ = zip(*jobs)
+    box, pts, attrs = zip(*done)
+    names, who, _ = zip(*jobs)
     _write_tables(out, names, who, box, pts, attrs, fmt)
     return out
 
-# %% ../nbs/parts/synthetic.ipynb #c0133
+# %% ../nbs/parts/synthetic.ipynb #c0150
 def tiny_celeba(
-    out, # the folder to write
+    out:str|Path, # the folder to write
     ids:int=6, # people
     per_id:int=6, # photographs of each
     seed:int=0, # another seed is another population
@@ -691,14 +983,15 @@ def tiny_celeba(
     "A small folder in CelebA's layout, for tests and examples"
     return synthesise(out, ids, per_id, seed)
 
-# %% ../nbs/parts/synthetic.ipynb #c0134
+# %% ../nbs/parts/synthetic.ipynb #c0151
 def sample_faces(
     n_ids:int=6, # people
     per_id:int=4, # photographs of each, person after person
     seed:int=0, # another seed is another population
-) -> dict: # `images` (list), `boxes` (N, 4) as x_1, y_1, width, height, `points` (N, 5, 2), `identity` (N,), `attrs` (DataFrame of bool)
+) -> dict: # images (list), boxes `(N, 4)`, points `(N, 5, 2)`, identity `(N,)`, attrs (DataFrame of bool)
     "Photographs and their truth in memory: what `synthesise` would write, before JPEG and rounding"
     import pandas as pd
     jobs = [(i, k) for i in range(1, n_ids+1) for k in range(per_id)]
     img, box, pts, attrs, _ = zip(*thread_map(lambda j: _photo(*j, seed), jobs))
-    return dict(images=list(img), boxes=np.array(box), points=np.array(pts), identity=np.array([i for i, _ in jobs]), attrs=pd.DataFrame(attrs))
+    return dict(images=list(img), boxes=np.array(box), points=np.array(pts), identity=np.array([i for i, _ in jobs]),
+                attrs=pd.DataFrame(attrs))

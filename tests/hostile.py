@@ -690,8 +690,8 @@ def try_galleries(scene, cases):
 def prepared(scene, folder, photos):
     "A folder as `facerec_prepare` writes it, of copies of some photographs: name -> path"
     import pandas as pd
-    from facerec_nb.celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
-    from facerec_nb.preparation import SELECTED_COLUMNS
+    from facerec_nb.datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
+    from facerec_nb.datasets.selected import SELECTED_COLUMNS
     (folder/"images").mkdir(parents=True)
     for name, path in photos.items():
         if path.is_symlink() or not path.is_file(): (folder/"images"/name).symlink_to(path)

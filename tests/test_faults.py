@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from facerec_nb import alignment, crops
-from facerec_nb.celeba import load_celeba
+from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.checkpoint import load_checkpoint
 from facerec_nb.crops import CropCfg, read_crops
 from facerec_nb.faces import aligned
 from facerec_nb.files import InputError
-from facerec_nb.preparation import BalancedIdentities, prepare
+from facerec_nb.datasets.recipes import BalancedIdentities
+from facerec_nb.datasets.selected import prepare
 from facerec_nb.synthetic import tiny_celeba
 from facerec_nb.training import ArrayData, FitCfg, fit, read_log, seed_everything
 

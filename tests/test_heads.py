@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facerec_nb import cli, recognition
-from facerec_nb.celeba import POINT_COLUMNS
+from facerec_nb.datasets.celeba_files import POINT_COLUMNS
 from facerec_nb.checkpoint import load_checkpoint
 from facerec_nb.files import write_image
 from facerec_nb.heads import HEADS

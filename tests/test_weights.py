@@ -8,13 +8,14 @@ import pytest
 import facerec_nb
 from facerec_nb.alignment import LandmarkModel, align, landmark_errors, read_aligned
 from facerec_nb.checkpoint import load_checkpoint, packaged
-from facerec_nb.celeba import BOX_COLUMNS, load_celeba
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
 from facerec_nb.crops import read_crops
 from facerec_nb.files import InputError, read_json
 from facerec_nb.geometry import xywh_to_xyxy
 from facerec_nb.gallery import Gallery
 from facerec_nb.pipeline import FacePipeline
-from facerec_nb.preparation import Usable, prepare, read_selected
+from facerec_nb.datasets.recipes import Usable
+from facerec_nb.datasets.selected import prepare, read_selected
 from facerec_nb.synthetic import sample_faces, synthesise
 
 FOLDER = Path(facerec_nb.__file__).parent / "weights"

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from facerec_nb.celeba import load_celeba
+from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.files import read_json, write_json
 from facerec_nb.records import metric, record, write_record
 from facerec_nb.synthetic import synthesise
