@@ -148,7 +148,7 @@ def name_people(
     "Enrol the seen people, then name them and strangers in photographs; writes `people/`, `gallery.db`, `identified.csv`"
     import pandas as pd
     from facerec_nb.gallery import Gallery
-    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
     from facerec_nb.preparation import read_selected
     run, images = Path(run), Path(prepared)/"images"
     pipe, (enrol, known, strangers) = FacePipeline.load(run), _probes(read_selected(prepared), references, strangers_per_id)
@@ -191,7 +191,7 @@ def group_trials(
     "Look for a person in group pictures, as the course's pipeline does; writes `figures/group.png`"
     import numpy as np
     from facerec_nb.celeba import wilson
-    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
     from facerec_nb.preparation import read_selected
     from facerec_nb.records import metric
     rows, images, rng = read_selected(prepared), Path(prepared)/"images", np.random.default_rng(seed)
@@ -234,7 +234,7 @@ def _tile_at(images, names, x, y, height=320, columns=3):
 # %% ../nbs/parts/demo.ipynb #c0038
 _CODE = dict(data="synthetic", analyse="celeba", prepare="preparation", landmarks="alignment crops hourglass geometry training", align="alignment crops geometry",
              ce="recognition heads loss_contract loss_softmax backbones training", arcface="recognition heads loss_contract loss_normface loss_arcface backbones training", evaluate="recognition metrics",
-             names="demo pipeline gallery nearest detection", groups="demo pipeline detection", report="demo recognition")
+             names="demo pipeline/face_pipeline pipeline/answers pipeline/enrolment gallery nearest detection", groups="demo pipeline/face_pipeline pipeline/answers detection", report="demo recognition")
 
 def _code(stage):
     "Fingerprint of the modules that do a stage"
@@ -269,7 +269,7 @@ def _names_figure(run, prepared, path, n=4):
     import pandas as pd
     from facerec_nb.files import inside
     from facerec_nb.gallery import Gallery
-    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
     pipe, table = FacePipeline.load(run), pd.read_csv(Path(run)/"identified.csv")
     gallery = Gallery.load(Path(run)/"gallery.db", model=pipe.model)
     fig, ax = plt.subplots(2, n, figsize=(2.4*n, 5.6), squeeze=False)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from .files import InputError, find_images
 from .metrics import auc, bootstrap_ids, tenfold, threshold_at_far
-from .pipeline import people_below
+from .datasets.photos import people_below
 from .records import metric
 
 # %% ../nbs/parts/evaluation.ipynb #c0007

@@ -36,7 +36,8 @@ class AdaFaceHead(NormFaceHead):
         momentum:float=0.99, # what the running averages keep at every batch, 0..1
     ):
         super().__init__(emb_dim, n_classes, scale, margin, smoothing)
-        if h <= 0 or not 0 <= momentum < 1: raise InputError(f"h must be positive and momentum in 0..1, not {h} and {momentum}")
+        if h <= 0 or not 0 <= momentum < 1:
+            raise InputError(f"h must be positive and momentum in 0..1, not {h} and {momentum}")
         self.h, self.momentum = h, momentum
         for name in ("norm_mean", "norm_std", "batches"): self.register_buffer(name, torch.zeros(()))
 
@@ -70,6 +71,7 @@ def with_margin(self:AdaFaceHead,
     "`ada_margin` of the own cosine, by the quality of each face"
     return ada_margin(cos, self.quality(emb), self.margin)
 
+# %% ../nbs/parts/loss_adaface.ipynb #6351038d
 @patch
 def loss(self:AdaFaceHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings

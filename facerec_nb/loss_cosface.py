@@ -22,6 +22,7 @@ class CosFaceHead(NormFaceHead):
         smoothing:float=0.0, # label smoothing, 0..1
     ): super().__init__(emb_dim, n_classes, scale, margin, smoothing)
 
+# %% ../nbs/parts/loss_cosface.ipynb #f74d0621
 @patch
 def with_margin(self:CosFaceHead,
     cos:torch.Tensor, # `(N, 1)` cosines with the own centre

@@ -34,7 +34,8 @@ class NormFaceHead(Head):
         smoothing:float=0.0, # label smoothing, 0..1
     ):
         super().__init__(emb_dim, n_classes, smoothing)
-        if scale <= 0 or not 0 <= margin < math.pi/2: raise InputError(f"scale must be positive and margin in 0..pi/2, not {scale} and {margin}")
+        if scale <= 0 or not 0 <= margin < math.pi/2:
+            raise InputError(f"scale must be positive and margin in 0..pi/2, not {scale} and {margin}")
         self.scale, self.margin, self.weight = scale, margin, nn.Parameter(torch.empty(n_classes, emb_dim))
         nn.init.xavier_normal_(self.weight)
 
@@ -56,6 +57,7 @@ def with_margin(self:NormFaceHead,
     "The own cosine made harder to win with; unchanged here"
     return cos
 
+# %% ../nbs/parts/loss_normface.ipynb #731f8ae7
 @patch
 def forward(self:NormFaceHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings

@@ -12,7 +12,7 @@ from facerec_nb.crops import read_crops
 from facerec_nb.files import InputError, read_json
 from facerec_nb.geometry import xywh_to_xyxy
 from facerec_nb.gallery import Gallery
-from facerec_nb.pipeline import FacePipeline
+from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.preparation import Usable, prepare, read_selected
 from facerec_nb.synthetic import sample_faces, synthesise
 
