@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.evaluation import embed_people, measure_people
+from facerec_nb.evaluation.folders import embed_people, measure_people
 from facerec_nb.files import fingerprint
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.records import record, show_metric, write_record

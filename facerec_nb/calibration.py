@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .metrics import pair_scores
-from .recognition import PairCurve, choose_threshold, people_weights
+from .evaluation.verification import PairCurve, people_weights
+from .metrics import choose_threshold, pair_scores
 
 # %% ../nbs/parts/calibration.ipynb #c0006
 def calibrated_threshold(

@@ -1,0 +1,264 @@
+"""The recognition study, from the raw folders to its records; goes on where it stopped.
+
+    python -m studies.recognition                        # everything that is missing, then the records
+    python -m studies.recognition --state                # what is finished, begun, missing
+    python -m studies.recognition --train ce:0,arcface:1 # only these, and measure nothing
+    python -m studies.recognition --speed                # time the trained networks
+"""
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from facerec_nb.alignment import LandmarkModel
+from facerec_nb.files import InputError, read_json
+from facerec_nb.recognition import FaceEmbedder, pixel_embeddings, short_name
+from facerec_nb.records import metric, record, write_record
+from facerec_nb.training import read_log
+from studies.recognition_faces import align_all, read_faces, sources
+from studies.recognition_measures import Measures, attribute_errors, paired_difference
+from studies.recognition_recipes import ARC, RUNS, Recipe, list_jobs, parse_job
+
+__all__ = ["COMMAND", "MAIN", "Study", "summarise", "ms_per_face", "open_study", "main", "align_all", "read_faces",
+           "sources", "attribute_errors", "paired_difference", "ARC", "RUNS", "Recipe", "list_jobs", "parse_job"]
+
+COMMAND = "python -m studies.recognition"
+MAIN = ("ce", "arcface", "course", "best")  # full bootstrap and errors by attribute
+LADDER = ("arcface_half", "small", "base", "arcface", "course", "best_64", "best")
+VERSUS = (("arcface", "ce"), ("best", "course"), ("arcface", "triplet"))
+
+# headline name -> record and number
+HEADLINE = dict(
+    top1_ce=("ce", "top1"), top1_arcface=("arcface", "top1"),
+    auc_unseen_ce=("ce", "auc_unseen"), auc_unseen_arcface=("arcface", "auc_unseen"),
+    auc_unseen_best=("best", "auc_unseen"), auc_unseen_baseline=("course", "auc_unseen"),
+    tpr_at_fpr05_unseen=("best", "tpr_at_fpr05_unseen"), rank1_unseen=("best", "rank1_unseen"),
+    dir_at_fpir01_unseen=("best", "dir_at_fpir01_unseen"),
+    lfw_view1_accuracy=("best", "lfw_view1_accuracy"), lfw_view1_baseline=("course", "lfw_view1_accuracy"),
+    train_seconds_best=("best", "train_seconds"), train_seconds_baseline=("course", "train_seconds"))
+
+
+class Study(Measures):
+    "Faces, trainings, measurements, and the records made of them"
+    def about(self) -> dict: # name, fingerprint, n_images, n_people, and the counts of every role
+        "What the study is made of, for its records"
+        t = self.table
+        def by_source(k): return t.groupby("source")[k].value_counts().unstack(fill_value=0).to_dict("index")
+        return dict(name="celeba-aligned-3000x5, celeba-wild-60x30, lfw-view1-devtest", fingerprint=self.key,
+                    n_images=len(t), n_people=int(t.identity.nunique()), images=t.role.value_counts().to_dict(),
+                    people=t.groupby("role").identity.nunique().to_dict(), box=by_source("box"),
+                    alignment=by_source("align"))
+
+    def over(self,
+        name:str, # a key of `recipes`
+        n_boot:int, # bootstrap draws over people
+    ) -> tuple: # see `over_seeds`
+        "A recipe measured as thoroughly as it deserves: the main ones fully, the others with a fifth of the draws"
+        return self.over_seeds(name, n_boot if name in MAIN else n_boot//5, name in MAIN)
+
+    def write_run(self,
+        name:str, # a key of `recipes`, or 'pixels'
+        out:str|Path, # folder of the records
+        n_boot:int=1000, # bootstrap draws over people; a fifth of it for recipes outside `MAIN`
+    ) -> dict: # the record written to `out/NAME.json`
+        "Measure a recipe and write its record"
+        if name == "pixels":
+            metrics, _, curves = self.numbers(pixel_embeddings, n_boot//5)[:3]
+            seeds, what = [], "the bare pixels, nothing learned"
+        else:
+            metrics, _, curves, seeds = self.over(name, n_boot)
+            curves, what = curves | dict(recipe=asdict(self.recipes[name])), f"recipe {name}"
+        rec = record(f"Faces of people never seen: {what}", COMMAND, self.about(), metrics, curves, seeds)
+        write_record(Path(out)/f"{name}.json", rec)
+        return rec
+
+    def compare(self,
+        a:str, # a key of `recipes`
+        b:str, # another
+        out:str|Path, # folder of the records
+        n_boot:int=1000, # bootstrap draws
+    ) -> dict: # the record written to `out/A_against_B.json`
+        "Is A better than B? Differences with paired intervals, p-values in the curves"
+        (ma, da, ca, sa), (_, db, cb, sb) = self.over(a, n_boot), self.over(b, n_boot)
+        n = min(len(d) for d in [*da, *db])
+        diff = paired_difference([d[:n] for d in da], [d[:n] for d in db], ca["seeds"], cb["seeds"])
+        metrics = {k: metric(d["value"], d["low"], d["high"], ma[k]["n"], "difference") for k, d in diff.items()}
+        curves = dict(p={k: d["p"] for k, d in diff.items()}, seeds={a: sa, b: sb})
+        what = f"{a} minus {b}, people and seeds drawn together"
+        rec = record(what, COMMAND, self.about(), metrics, curves, sorted({*sa, *sb}))
+        write_record(Path(out)/f"{a}_against_{b}.json", rec)
+        return rec
+
+    def training_cost(self,
+        name:str, # a key of `recipes`
+        steps:int=32, # of an epoch
+    ) -> dict: # `metric`s train_images_per_s_NAME and train_core_seconds_NAME, of one thread
+        "What a training costs on a quiet machine, measured on a few steps of it"
+        self = self.sized(name)
+        recipe = self.recipes[name]
+        rows, faces = self.training(recipe)
+        n, few = len(rows), min(len(rows), steps*recipe.batch_size)
+        with one_thread(), tempfile.TemporaryDirectory() as tmp:
+            self.run_recipe(recipe, (rows[:few], faces[:few]), tmp, 3, held=self.watched(2))
+            rate = read_log(tmp, short_name(recipe.head)).images_per_s.iloc[1:]
+        speed = metric(float(rate.mean()), float(rate.min()), float(rate.max()), n=few*2,
+                       unit="faces/s, 1 thread; range over two epochs")
+        cost = metric(float(n*recipe.epochs/rate.mean()), n=n*recipe.epochs,
+                      unit="s on one quiet core, the rate times the length")
+        return {f"train_images_per_s_{name}": speed, f"train_core_seconds_{name}": cost}
+
+    def speed(self,
+        out:str|Path, # folder of the records
+        names:tuple=LADDER, # the ladder and the others; those not trained are left out
+        repeats:int=20, # measurements of each
+    ) -> dict: # the record written to `out/speed.json`
+        "Milliseconds per face of the trained networks, one at a time and 32 at once, and what their trainings cost"
+        metrics = {}
+        for n in names:
+            seeds = self.trained(n) if n in self.recipes else []
+            if not seeds: continue
+            metrics |= self.training_cost(n)
+            path = self.runs/f"{n}-{seeds[0]}"/f"best_{short_name(self.recipes[n].head)}.pth"
+            model = FaceEmbedder.load(path, "cpu")
+            metrics |= {f"ms_{n}_{b}": ms_per_face(model, b, repeats) for b in (1, 32)}
+        rec = record("Milliseconds per face, one CPU thread", COMMAND + " --speed", self.about(), metrics)
+        write_record(Path(out)/"speed.json", rec)
+        return rec
+
+    def write_records(self,
+        out:str|Path="results/recognition", # folder of the records
+        n_boot:int=1000, # bootstrap draws
+    ) -> dict: # the summary
+        "Measure everything that is trained and write all records"
+        done = [n for n in self.recipes if self.trained(n)]
+        for n in ["pixels", *done]: self.write_run(n, out, n_boot)
+        for a, b in VERSUS:
+            if a in done and b in done: self.compare(a, b, out, n_boot)
+        return summarise(out, self.about())
+
+
+def error_cut(best, base):
+    "The share of the baseline's error that is gone; null where one was not measured"
+    known = None not in (best, base) and base < 1
+    return metric(1 - (1 - best)/(1 - base) if known else None, unit="share of the baseline's error")
+
+
+def summarise(
+    out:str|Path, # folder of the records
+    about:dict, # from `Study.about`
+) -> dict: # the record written to `out/summary.json`
+    "The headline numbers out of the records that there are; what was not measured is null"
+    def numbers(name):
+        path = Path(out)/f"{name}.json"
+        return read_json(path)["metrics"] if path.exists() else {}
+    got = {n: numbers(n) for n in ("ce", "arcface", "best", "course", "speed")}
+    metrics = {k: got[n].get(m) or metric(None) for k, (n, m) in HEADLINE.items()}
+    value = {k: m["value"] for k, m in metrics.items()}
+    metrics["auc_error_cut"] = error_cut(value["auc_unseen_best"], value["auc_unseen_baseline"])
+    metrics["lfw_error_cut"] = error_cut(value["lfw_view1_accuracy"], value["lfw_view1_baseline"])
+    cost = [got["speed"].get(f"train_core_seconds_{n}", metric(None))["value"] for n in ("best", "course")]
+    metrics["train_time_ratio"] = metric(cost[0]/cost[1] if all(cost) else None,
+                                         unit="ratio of the seconds on one quiet core")
+    rec = record("Recognition: the headline numbers", COMMAND, about, metrics)
+    write_record(Path(out)/"summary.json", rec)
+    return rec
+
+
+class one_thread:
+    "Within it, torch computes on one thread"
+    def __enter__(self):
+        import torch
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_):
+        import torch
+        torch.set_num_threads(self.before)
+
+
+def ms_per_face(
+    model:FaceEmbedder, # on the CPU
+    batch:int=1, # faces at once
+    repeats:int=20, # measurements; the median counts
+) -> dict: # `metric` in ms of processor time, one thread, without the mirror image
+    "What an embedding costs"
+    faces = np.random.default_rng(0).integers(0, 256, (batch, model.size, model.size, 3), np.uint8)
+    took = []
+    with one_thread():
+        for _ in range(repeats + 3):
+            start = time.process_time()
+            model.embed(faces, flip=False, check_colour=False)
+            took.append((time.process_time() - start)*1000/batch)
+    low, high = np.quantile(took[3:], [0.025, 0.975]).tolist()
+    return metric(float(np.median(took[3:])), low, high, n=repeats, unit="ms of processor time, 1 thread")
+
+
+def open_study(
+    data:str|Path="../shared/data", # the folder that holds the three folders of pictures and the annotations
+    runs:str|Path="runs/recognition", # folder of faces and trainings
+    model:str="big", # 'big' or 'small' landmark network of the package, or a run folder or `.pth`
+    size:int=112, # side of the aligned faces in pixels
+    progress:bool=False, # show progress bars
+) -> Study: # ready to train and to measure
+    "Align what is not aligned yet, and open the study; raises `InputError`"
+    rows = sources(data)
+    table, faces = align_all(rows, LandmarkModel.load(model), Path(runs)/f"faces-{size}", size, progress=progress)
+    return Study(table, faces, runs, raw=data)
+
+
+# The command
+
+def arguments():
+    "What can be asked"
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    say, number = parser.add_argument, dict(type=int, metavar="N")
+    say("--data", default="../shared/data", help="folder with the three folders of pictures and celeba-annotations")
+    say("--runs", default="runs/recognition", help="folder of the aligned faces and of the trainings")
+    say("--out", default="results/recognition", help="folder of the records")
+    say("--train", help="train only these, NAME:SEED separated by commas (see --state), and measure nothing")
+    say("--faces", action="store_true", help="only align the faces")
+    say("--state", action="store_true", help="only say which trainings are finished, begun, missing")
+    say("--measure", action="store_true", help="only measure what is trained")
+    say("--speed", action="store_true", help="only time the trained networks, with nothing else running")
+    say("--model", default="big", help="landmark network: big or small, a run folder or a .pth")
+    say("--boot", default=1000, help="bootstrap draws of the intervals (default: 1000)", **number)
+    say("--threads", help="processor threads; without it one a core", **number)
+    return parser
+
+
+def run(args):
+    "Do what the arguments say"
+    wanted = [parse_job(j.strip()) for j in (args.train or "").split(",") if j.strip()]
+    if args.state: return print(list_jobs(args.runs).to_string(index=False))
+    if args.threads:
+        import torch
+        torch.set_num_threads(args.threads)
+    show = sys.stderr.isatty()
+    study = open_study(args.data, args.runs, args.model, progress=show)
+    if args.faces: return print(json.dumps(study.about(), indent=1))
+    if args.speed: return print(json.dumps(study.speed(args.out)["metrics"], indent=1))
+    every = [] if args.measure else list_jobs(args.runs)[["name", "seed"]].values.tolist()
+    for name, seed in wanted or every:
+        done = study.train(name, seed, progress=show)
+        print(name, seed, json.dumps(done["metrics"]), file=sys.stderr)
+    if not wanted: print(json.dumps(study.write_records(args.out, args.boot)["metrics"], indent=1))
+
+
+def main(
+    argv:list=None, # arguments; `None`: those of the command line
+) -> int: # 0, or 1 after one line that says what to do
+    "The command"
+    try: run(arguments().parse_args(argv))
+    except InputError as e:
+        print(f"studies.recognition: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__": sys.exit(main())

@@ -1,0 +1,215 @@
+"""The faces of the recognition study: which pictures, who plays what, and how each is aligned, once and resumable."""
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from facerec_nb.alignment import sharpness
+from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.photos import find_images
+from facerec_nb.detection import create_detector
+from facerec_nb.evaluation.folders import central_box
+from facerec_nb.files import InputError, atomic_path, fingerprint, read_image, read_json, thread_map, write_json
+from facerec_nb.geometry import align_matrix, apply_matrix, invert, similarity, template, warp, xywh_to_xyxy
+from facerec_nb.preparation import Usable, add_splits
+
+ALIGNED_BOX = (12., 10., 116., 150.)  # pixels of a 128x160 window: a box like CelebA's
+EYES = np.array([[44., 69], [83, 69]])  # pixels of that window: where CelebA put the eyes
+EYE_LIMIT = 8.  # pixels of that window: a found eye further away than this has failed
+FOLDERS = ("celeba-aligned-3000x5", "celeba-wild-60x30", "lfw-view1-devtest", "celeba-annotations")
+BOX = ["x1", "y1", "x2", "y2"]
+
+
+# Which pictures
+
+def aligned_rows(folder):
+    "Pictures of `celeba-aligned-3000x5` that identity.csv names"
+    rows = pd.read_csv(Path(folder)/"identity.csv", dtype=dict(image_id=str))
+    found = find_images(Path(folder)/"img")
+    lost = rows.image_id[~rows.image_id.isin(found)]
+    if len(lost):
+        raise InputError(f"{folder}/identity.csv names {lost.iloc[0]}, which {folder}/img does not hold "
+                         f"({len(lost)} such): get the folder again")
+    paths = [str(found[i]) for i in rows.image_id]
+    return rows.assign(source="aligned", path=paths, **dict(zip(BOX, ALIGNED_BOX)))
+
+
+def wild_rows(folder):
+    "Photographs of `celeba-wild-60x30` with their official boxes, chosen as for the landmark training"
+    rows = Usable(min_box=0, drop_blurry=False).select(load_celeba(folder, check="none").table)
+    boxes = xywh_to_xyxy(rows[BOX_COLUMNS].to_numpy(float))
+    paths = [str(Path(folder)/p) for p in rows.path]
+    return rows[["image_id", "identity"]].assign(source="wild", path=paths, **dict(zip(BOX, boxes.T)))
+
+
+def lfw_rows(folder):
+    "Photographs of `lfw-view1-devtest`; no boxes; a number from 1,000,001 for each name"
+    found = find_images(folder)
+    names = [p.parent.name for p in found.values()]
+    rows = dict(image_id=list(found), identity=1_000_001 + np.unique(names, return_inverse=True)[1], source="lfw",
+                path=[str(p) for p in found.values()])
+    return pd.DataFrame(rows).assign(**dict.fromkeys(BOX, np.nan))
+
+
+# Who plays what
+
+def one_place(
+    table:pd.DataFrame, # with identity and role
+) -> pd.DataFrame: # the same
+    "Raise `InputError` when somebody has two roles; train and test are photographs of the same people, one role"
+    roles = table.role.replace("test", "train").groupby(table.identity.to_numpy()).nunique()
+    if (roles > 1).any():
+        raise InputError(f"person {roles.idxmax()} has {roles.max()} roles: everyone must be in one place; "
+                         "make the faces again")
+    return table
+
+
+def sources(
+    data:str|Path, # the folder that holds the three
+    unseen:tuple=(0.1, 0.2), # shares of the people held out, of the aligned and of the wild ones
+    seed:int=21, # of the people held out and the test photographs
+) -> pd.DataFrame: # source, image_id, path, identity, role (train, test, unseen, calibration, wild_unseen, lfw), box
+    "All photographs of the study and what each is for; raises `InputError`"
+    data = Path(data)
+    lost = [f for f in FOLDERS if not (data/f).is_dir()]
+    if lost:
+        raise InputError(f"{data} has no folder {', '.join(lost)}: give the folder that holds the study's raw data")
+    aligned = add_splits(aligned_rows(data/FOLDERS[0]), split=(4, 0, 1), unseen=unseen[0], seed=seed)
+    wild = add_splits(wild_rows(data/FOLDERS[1]), unseen=unseen[1], seed=seed)
+    aligned["role"] = np.where(aligned.people == "unseen", "unseen", aligned.split)
+    wild["role"] = np.where(wild.people == "unseen", "wild_unseen", "calibration")
+    rows = pd.concat([aligned, wild, lfw_rows(data/FOLDERS[2]).assign(role="lfw")], ignore_index=True)
+    return one_place(rows[["source", "image_id", "path", "identity", "role", *BOX]])
+
+
+# From photograph to face
+
+def face_matrix(
+    points:np.ndarray, # `(5, 2)` found, in pixels
+    size:int=112, # side of the aligned face in pixels
+    known:np.ndarray=None, # `(2, 2)` where the eyes are known to be, in pixels
+    limit:float=EYE_LIMIT, # largest distance of a found eye from the known one, in pixels
+) -> tuple: # `(2, 3)` photograph -> face, and 'points' or 'eyes'
+    "Align by the five points, or by the known eyes where the points disagree with them"
+    off = 0 if known is None else np.linalg.norm(np.asarray(points)[:2] - known, axis=1).max()
+    if off <= limit: return align_matrix(points, size), "points"
+    return similarity(known, template(size)[:2]), "eyes"
+
+
+def attempt(f, *args):
+    "What `f` returns, or `None` where it raises `InputError`"
+    try: return f(*args)
+    except InputError: return None
+
+
+def found_boxes(rows, photos, detector):
+    "Boxes `(N, 4)` and where each comes from: given, detected, whole"
+    given = rows[BOX].to_numpy(float, copy=True)
+    how = np.where(np.isnan(given[:, 0]), "detected", "given").astype(object)
+    for i in np.flatnonzero(how == "detected"):
+        box = central_box(detector(photos[i])[0], photos[i].shape)
+        if box is None: how[i] = "whole"
+        given[i] = [0, 0, photos[i].shape[1], photos[i].shape[0]] if box is None else box
+    return given, how
+
+
+def found_points(photos, boxes, model):
+    "Points `(N, 5, 2)` in pixels of the photographs, and how sure the network is"
+    wide = model.crop.matrices(boxes, model.rim)
+    side = model.crop.size + 2*model.rim
+    found, sure = model.predict(np.stack([warp(p, m, side) for p, m in zip(photos, wide)]))
+    return apply_matrix(invert(model.crop.matrices(boxes)), found), sure
+
+
+def align_block(rows, model, detector, size):
+    "Faces of one block, black where there is none, and a dict for each that was made"
+    faces, out = np.zeros((len(rows), size, size, 3), np.uint8), []
+    photos = thread_map(lambda p: attempt(read_image, p), rows.path)
+    at = np.array([i for i, p in enumerate(photos) if p is not None], int)
+    if not len(at): return faces, out
+    rows, photos = rows.iloc[at], [photos[i] for i in at]
+    boxes, box_how = found_boxes(rows, photos, detector)
+    found, sure = found_points(photos, boxes, model)
+    for i, row, photo, points, c, how in zip(at, rows.itertuples(), photos, found, sure, box_how):
+        M, points_how = face_matrix(points, size, EYES if row.source == "aligned" else None)
+        face = attempt(warp, photo, M, size)
+        if face is None: continue
+        faces[i] = face
+        said = dict(row=row.Index, box=how, align=points_how, confidence=round(float(c), 5))
+        points = dict(zip(POINT_COLUMNS, points.ravel().round(3).tolist()))
+        out.append(said | dict(sharpness=round(sharpness(face), 2)) | points)
+    return faces, out
+
+
+def what_for(rows, model, size, detector):
+    "The name of the array: what the faces are made of"
+    said = dict(size=size, detector=str(detector), box=ALIGNED_BOX, limit=EYE_LIMIT)
+    bytes_ = [os.path.getsize(p) for p in rows.path]
+    return fingerprint(said, model.fingerprint, rows.drop(columns="path").to_csv(index=False), bytes_)
+
+
+def open_array(path, shape):
+    "The memory-mapped faces, as far as they got, or empty ones"
+    if path.exists(): return np.lib.format.open_memmap(path, "r+")
+    return np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+
+
+def align_all(
+    rows:pd.DataFrame, # from `sources`
+    model, # a `LandmarkModel`
+    out:str|Path, # the folder to write
+    size:int=112, # side of the aligned faces in pixels
+    detector="centerface", # name of a detector for photographs without a box, or the detector itself
+    block:int=128, # photographs in memory at once
+    progress:bool=False, # show a progress bar
+) -> tuple: # table, faces uint8 `(N, size, size, 3)` memory-mapped: face of a table row is `faces[row]`
+    "Align all faces of the study once, resumable; raises `InputError`"
+    out, rows = Path(out), rows.reset_index(drop=True)
+    key = what_for(rows, model, size, detector)
+    if (out/"faces.json").exists() and read_json(out/"faces.json")["key"] == key: return read_faces(out)
+    parts = out/"progress"/key
+    parts.mkdir(parents=True, exist_ok=True)
+    faces = open_array(out/f"{key}.npy", (len(rows), size, size, 3))
+    detect = create_detector(detector) if isinstance(detector, str) else detector
+    for i in tqdm(range(0, len(rows), block), desc="faces", unit="block", disable=not progress):
+        part = parts/f"{i:08d}.json"
+        if part.exists(): continue
+        faces[i:i + block], found = align_block(rows.iloc[i:i + block], model, detect, size)
+        faces.flush()
+        write_json(part, found)
+    found = pd.DataFrame([r for p in sorted(parts.glob("*.json")) for r in read_json(p)])
+    if not len(found):
+        raise InputError(f"none of the {len(rows)} photographs could be aligned: check that they are photographs")
+    about = rows.loc[found.row, ["source", "image_id", "identity", "role"]].reset_index(drop=True)
+    return finish_faces(out, about.join(found), rows, key, size)
+
+
+def finish_faces(out, table, rows, key, size):
+    "Write the table, then the counts; older arrays go"
+    with atomic_path(out/"faces.csv") as temp: table.to_csv(temp, index=False)
+    counts = {k: table.groupby("source")[k].value_counts().unstack(fill_value=0).to_dict("index")
+              for k in ("box", "align", "role")}
+    lost = rows.image_id[~rows.index.isin(table.row)].tolist()
+    write_json(out/"faces.json", dict(key=key, size=size, n=len(rows), unreadable=lost, **counts))
+    for p in out.glob("*.npy"):
+        if p.name != f"{key}.npy": p.unlink()
+    shutil.rmtree(out/"progress")
+    return read_faces(out)
+
+
+def read_faces(
+    out:str|Path, # what `align_all` wrote
+) -> tuple: # table and memory-mapped faces, see `align_all`
+    "Open the aligned faces; raises `InputError` when they are missing or do not belong together"
+    about = read_json(Path(out)/"faces.json")
+    path = Path(out)/f"{about['key']}.npy"
+    if not path.is_file(): raise InputError(f"{path} does not exist: delete {out}/faces.json and run the study again")
+    table = one_place(pd.read_csv(Path(out)/"faces.csv", dtype=dict(image_id=str)))
+    faces = np.load(path, mmap_mode="r")
+    if faces.shape != (about["n"], about["size"], about["size"], 3):
+        raise InputError(f"{path} holds {faces.shape}, faces.json says {about['n']} faces of {about['size']} px: "
+                         "delete faces.json and run the study again")
+    return table, faces
