@@ -15,6 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .datasets.photos import clean_name
+from .evaluation.report import html_table
 from .files import InputError, atomic_path
 from .nearest import EXACT, Nearest
 
@@ -362,10 +363,8 @@ def __repr__(self:Gallery):
 def _repr_html_(self:Gallery):
     "The line above, and the first twenty people"
     rows = self._rows(f"SELECT name, count(refs.id), min(added), max(added) {_COUNTED} LIMIT 20")
-    def line(r): return "<tr>" + "".join(f"<td>{html.escape(str(v or ''))}</td>" for v in r) + "</tr>"
-    head = "<tr><th>person</th><th>references</th><th>first</th><th>last</th></tr>"
     more = f"<p>and {len(self) - len(rows):,} more</p>" if len(self) > len(rows) else ""
-    return f"<p>{html.escape(repr(self))}</p><table>{head}{''.join(map(line, rows))}</table>{more}"
+    return f"<p>{html.escape(repr(self))}</p>{html_table(rows, ['person', 'references', 'first', 'last'])}{more}"
 
 # %% ../nbs/parts/gallery.ipynb #c0057
 class _Memory(NamedTuple):

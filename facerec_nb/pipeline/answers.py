@@ -6,7 +6,6 @@
 __all__ = ['ANSWER_COLOURS', 'Face', 'Faces', 'Answer', 'Answers', 'draw_answers', 'show_ranking']
 
 # %% ../../nbs/pipeline/answers.ipynb #0d071605
-import base64, html, io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,30 +14,10 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 
+from ..evaluation.report import html_table, png_bytes
 from ..gallery import Match
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
-
-# %% ../../nbs/pipeline/answers.ipynb #4576c5b3
-def _png(img):
-    "An image as PNG bytes"
-    file = io.BytesIO()
-    Image.fromarray(img).save(file, "PNG")
-    return file.getvalue()
-
-# %% ../../nbs/pipeline/answers.ipynb #d954602d
-def _cell(value):
-    "Text, or an image as an HTML element"
-    if not isinstance(value, np.ndarray): return html.escape(str(value))
-    data = base64.b64encode(_png(value)).decode()
-    return f'<img src="data:image/png;base64,{data}" height="56" alt="aligned face">'
-
-# %% ../../nbs/pipeline/answers.ipynb #133011da
-def _table(head, rows, empty):
-    "Rows of text, numbers and images as HTML; a sentence where there are none"
-    if not rows: return f"<em>{html.escape(empty)}</em>"
-    def line(tag, values): return "<tr>" + "".join(f"<{tag}>{_cell(v)}</{tag}>" for v in values) + "</tr>"
-    return "<table>" + line("th", head) + "".join(line("td", r) for r in rows) + "</table>"
 
 # %% ../../nbs/pipeline/answers.ipynb #c32d5c1f
 @dataclass(eq=False)
@@ -50,7 +29,7 @@ class Face:
     confidence:float # of the points, 0..1
     aligned:np.ndarray # RGB uint8 (112, 112, 3)
     embedding:np.ndarray|None = None # (D,) float32, L2-normalised
-    def _repr_png_(self): return _png(self.aligned)
+    def _repr_png_(self): return png_bytes(self.aligned)
     def __repr__(self):
         "Box, score and confidence in one line"
         return f"Face({_numbers(self.box)}, score {self.score:.2f}, points {self.confidence:.2f})"
@@ -72,7 +51,7 @@ class Faces(list):
     def _repr_html_(self):
         "A table with the aligned faces; the reason where there are none"
         rows = [(f.aligned, _numbers(f.box), f"{f.score:.2f}", f"{f.confidence:.2f}") for f in self]
-        return _table(["face", "box", "score", "points"], rows, self.problem or "no face")
+        return html_table(rows, ["face", "box", "score", "points"], self.problem or "no face")
 
 # %% ../../nbs/pipeline/answers.ipynb #76ec9967
 @dataclass(eq=False)
@@ -120,7 +99,7 @@ class Answers(list):
             numbers = map(number, (a.similarity, a.threshold, a.probability))
             return [a.face.aligned if a.face else "", a.status, a.name or "", *numbers]
         head = ["face", "status", "name", "similarity", "threshold", "probability"]
-        return _table(head, [row(a) for a in self], "nobody was asked about")
+        return html_table([row(a) for a in self], head, "nobody was asked about")
 
 # %% ../../nbs/pipeline/answers.ipynb #f8c5572b
 ANSWER_COLOURS = dict(known="#1b9e4b", unknown="#e67e22", found="#2a7fba") # of boxes, points and names
