@@ -106,8 +106,6 @@ def _files(run, landmarks, embedder):
     return _landmark_file(run, landmarks), _embedder_file(run, embedder)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #aa4907c8
-FAST = dict(sizes=(128, 320, 640, 1600), small=20) # of the detector when it is in a hurry
-
 class FacePipeline:
     "Photographs in, faces with embeddings out"
     def __init__(self,
@@ -121,12 +119,17 @@ class FacePipeline:
     ):
         self.detector, self.landmarks, self.embedder = detector, landmarks, embedder
         self.model, self.threshold, self.probability, self.mirror = model, threshold, probability, mirror
-    def __repr__(self):
-        "The parts in one line"
-        parts = f"{type(self.detector).__name__} -> {type(self.landmarks).__name__} -> {self.model}"
-        return f"FacePipeline({parts}, threshold {self.threshold})"
+
+# %% ../../nbs/pipeline/face_pipeline.ipynb #57b25ad1
+@patch
+def __repr__(self:FacePipeline):
+    "The parts in one line"
+    parts = f"{type(self.detector).__name__} -> {type(self.landmarks).__name__} -> {self.model}"
+    return f"FacePipeline({parts}, threshold {self.threshold})"
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #96120ac7
+FAST = dict(sizes=(128, 320, 640, 1600), small=20) # of the detector when it is in a hurry
+
 def _detector(detector, threads, fast):
     "A detector by name with the settings of a pipeline, or the one that was given"
     if not isinstance(detector, str): return detector
@@ -269,6 +272,10 @@ def enroll(self:FacePipeline,
     return enroll_people(self, folder, gallery, progress)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #d1a5f791
+def _faces_of(pipe, photo):
+    "The faces of a photograph, which may have been found already"
+    return photo if isinstance(photo, Faces) else pipe(photo)
+
 @patch
 def _answer(self:FacePipeline, face, matches, threshold):
     "What the ranked people of a gallery say about one face"
@@ -285,10 +292,10 @@ def identify(self:FacePipeline,
     threshold:float|None=None, # cosine from which a face is known; None: the gallery's, else the model's
     k:int=5, # people in the ranked answer
 ) -> Answers: # one per face, largest face first; a single no_face when there is none
-    "Who is on a photograph; raises InputError for an unreadable photograph, an empty gallery, or one of another model"
+    "Who is on a photograph; raises InputError for an unreadable photograph, an empty or a foreign gallery"
     gallery.check_model(self.model)
     threshold = self.need_threshold(threshold, gallery)
-    faces = photo if isinstance(photo, Faces) else self(photo)
+    faces = _faces_of(self, photo)
     if not faces: return Answers([Answer("no_face", threshold=threshold)])
     ranked = gallery.search(np.stack([f.embedding for f in faces]), k)
     return Answers(self._answer(face, matches, threshold) for face, matches in zip(faces, ranked))
@@ -302,7 +309,7 @@ def verify(self:FacePipeline,
 ) -> dict: # status (same, different, no_face), similarity (None without two faces), threshold, probability, faces
     "Do two photographs show one person? Of several faces the largest is taken"
     threshold = self.need_threshold(threshold)
-    pair = [x if isinstance(x, Faces) else self(x) for x in (a, b)]
+    pair = [_faces_of(self, x) for x in (a, b)]
     found, status, similarity = [len(p) for p in pair], "no_face", None
     if all(found):
         similarity = float(pair[0][0].embedding @ pair[1][0].embedding)
@@ -327,7 +334,7 @@ def rank(self:FacePipeline,
     photo:Photo|Faces, # photograph with any number of faces, or its faces
 ) -> list[tuple[Face, float]]: # faces and their cosines with the reference, most similar first
     "The faces of a photograph by similarity to a reference; raises InputError when the reference shows no face"
-    ref, faces = (x if isinstance(x, Faces) else self(x) for x in (reference, photo))
+    ref, faces = (_faces_of(self, x) for x in (reference, photo))
     if not ref: raise InputError(f"no face was found in the reference {ref.source or 'photograph'}: give a clearer one")
     return sorted(((f, float(f.embedding @ ref[0].embedding)) for f in faces), key=lambda x: -x[1])
 
