@@ -18,7 +18,7 @@ from facerec_nb.detection import CELEBA_BOX, CenterFaceDetector, map_boxes, matc
 from facerec_nb.files import fingerprint, read_image
 from facerec_nb.geometry import xywh_to_xyxy
 from facerec_nb.metrics import bootstrap_ids, nme
-from facerec_nb.onnx_export import use_onnx
+from facerec_nb.engines.onnx_net import use_onnx
 from facerec_nb.preparation import Usable, add_splits
 from facerec_nb.records import metric, record, show_metric, write_record
 

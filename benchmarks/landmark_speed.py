@@ -12,7 +12,8 @@ import torch
 
 from facerec_nb.alignment import LandmarkModel
 from facerec_nb.files import read_json
-from facerec_nb.onnx_export import export_onnx, use_onnx
+from facerec_nb.engines.onnx_export import export_onnx
+from facerec_nb.engines.onnx_net import use_onnx
 from facerec_nb.records import metric, record, write_record
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from facerec_nb.checkpoint import load_checkpoint, save_checkpoint
 from facerec_nb.files import atomic_path, read_json
-from facerec_nb.onnx_export import export_onnx
+from facerec_nb.engines.onnx_export import export_onnx
 from facerec_nb.records import show_metric
 
 WEIGHTS, LICENCE = Path("facerec_nb/weights"), "Research only: trained on CelebA, whose pictures may be used for non-commercial research; the code around the weights is Apache-2.0"

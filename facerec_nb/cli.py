@@ -250,7 +250,8 @@ def facerec_export_onnx(
 ):
     "Write trained networks as ONNX, each once its answers equal torch's to 1e-4"
     from facerec_nb.alignment import read_aligned
-    from facerec_nb.onnx_export import export_run, quantise_onnx
+    from facerec_nb.engines.onnx_export import export_run
+    from facerec_nb.engines.quantise import quantise_onnx
     faces = int8 and read_aligned(int8)[1][:512]
     rows = export_run(source, out)
     for r in [r for r in rows if int8 and r["kind"] == "embedder"]: r["int8"] = quantise_onnx(r["path"], faces, r["path"][:-5] + "_int8.onnx")

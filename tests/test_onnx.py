@@ -9,14 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from facerec_nb import cli, onnx_export
+from facerec_nb import cli
 from facerec_nb.alignment import LandmarkModel
 from facerec_nb.backbones import Embedder
 from facerec_nb.checkpoint import save_checkpoint
 from facerec_nb.files import InputError
 from facerec_nb.heads import create_head
 from facerec_nb.hourglass import StackedHourglass
-from facerec_nb.onnx_export import OPSET, OnnxNet, export_onnx, use_onnx
+from facerec_nb.engines import onnx_export
+from facerec_nb.engines.onnx_export import OPSET, export_onnx
+from facerec_nb.engines.onnx_files import seal, set_about
+from facerec_nb.engines.onnx_net import OnnxNet, use_onnx
 from facerec_nb.recognition import FaceEmbedder
 
 
@@ -126,8 +129,8 @@ def test_no_damage_goes_unnoticed(run, tmp_path):
 
 
 def graph(model, **props):
-    model = copy.deepcopy(model); onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in props.items()})
-    return onnx_export._seal(model.SerializeToString())
+    model = copy.deepcopy(model); set_about(model, props)
+    return seal(model.SerializeToString())
 
 
 def test_foreign_and_forged_files_are_refused(run, tmp_path):

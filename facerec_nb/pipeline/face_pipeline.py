@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from facerec_nb.alignment import LandmarkModel
-    from facerec_nb.onnx_export import OnnxEmbedder
+    from facerec_nb.engines.onnx_embedder import OnnxEmbedder
     from facerec_nb.recognition import FaceEmbedder
 
 Photo = str|Path|bytes|np.ndarray|Image.Image # whatever read_image takes
@@ -60,13 +60,12 @@ def _calibration(embedder):
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1be0fe29
 def _load_network(kind, path, engine, threads):
-    "A checkpoint, with the ONNX file beside it as its network where the engine wants that; or any ONNX embedder"
-    from facerec_nb.onnx_export import OnnxEmbedder, use_onnx
+    "A checkpoint with the engine that gives the recorded answers; or any ONNX embedder"
+    from facerec_nb.engines.onnx_embedder import open_embedder
+    from facerec_nb.engines.onnx_net import right_engine
     from facerec_nb.recognition import FaceEmbedder
-    if kind is FaceEmbedder and path.suffix == ".onnx": return OnnxEmbedder(path, threads)
-    model, beside = kind.load(path), path.with_suffix(".onnx")
-    wanted = engine == "onnx" or engine == "auto" and beside.is_file() and model.device.type == "cpu"
-    return use_onnx(model, beside, threads) if wanted else model
+    if kind is FaceEmbedder and path.suffix == ".onnx": return open_embedder(path, threads)
+    return right_engine(kind.load(path), path.with_suffix(".onnx"), threads, engine)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #8dd1f21f
 def _models(points, emb, engine, threads):
