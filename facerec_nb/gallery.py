@@ -185,7 +185,9 @@ def _change(self:Gallery):
     with self._writing:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            try: yield self._db; self._db.execute("COMMIT")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction: self._db.execute("ROLLBACK")
         except sqlite3.Error as e: raise _wrong(self.path, e) from None

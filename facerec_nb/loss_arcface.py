@@ -53,7 +53,7 @@ def cosine(self:ArcFaceHead,
 @patch
 def with_margin(self:ArcFaceHead,
     cos:torch.Tensor, # `(N, 1)` cosines with the own centre
-    emb:torch.Tensor=None, # not used
+    emb:torch.Tensor|None=None, # not used
 ) -> torch.Tensor: # `(N, 1)`
     "`arc_margin` of the own cosine"
     return arc_margin(cos, self.margin)

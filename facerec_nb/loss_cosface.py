@@ -26,7 +26,7 @@ class CosFaceHead(NormFaceHead):
 @patch
 def with_margin(self:CosFaceHead,
     cos:torch.Tensor, # `(N, 1)` cosines with the own centre
-    emb:torch.Tensor=None, # not used
+    emb:torch.Tensor|None=None, # not used
 ) -> torch.Tensor: # `(N, 1)`
     "cos - m"
     return cos - self.margin

@@ -83,9 +83,13 @@ class _SharedCrossEntropy(torch.autograd.Function):
     "Mean cross-entropy over logits of which every process has some columns; the same number in every process"
     @staticmethod
     def forward(ctx, logits, at, mine):
-        top = logits.amax(1); dist.all_reduce(top, dist.ReduceOp.MAX)
-        p = (logits - top[:, None]).exp(); total = p.sum(1); dist.all_reduce(total)
-        right = torch.where(mine, logits.gather(1, at)[:, 0] - top, 0.); dist.all_reduce(right)
+        top = logits.amax(1)
+        dist.all_reduce(top, dist.ReduceOp.MAX)
+        p = (logits - top[:, None]).exp()
+        total = p.sum(1)
+        dist.all_reduce(total)
+        right = torch.where(mine, logits.gather(1, at)[:, 0] - top, 0.)
+        dist.all_reduce(right)
         ctx.save_for_backward(p.div_(total[:, None]), at, mine)
         return (total.log() - right).mean()
 
@@ -104,7 +108,8 @@ class _Everyone(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        g = g.contiguous(); dist.all_reduce(g)
+        g = g.contiguous()
+        dist.all_reduce(g)
         return g[dist.get_rank()*ctx.n:][:ctx.n]*dist.get_world_size()
 
 # %% ../nbs/parts/partial_fc.ipynb #1664385c

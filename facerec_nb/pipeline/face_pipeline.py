@@ -136,6 +136,12 @@ def _detector(detector, threads, fast):
     return create_detector(detector, threads=threads, **(FAST if fast else {}))
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1be736dd
+def _use_threads(threads):
+    "Let torch use so many threads, where a number is given"
+    if not threads: return
+    import torch
+    torch.set_num_threads(threads)
+
 def _must_be_engine(engine):
     "Refuse a word that is no engine"
     if engine in ("auto", "onnx", "torch"): return
@@ -162,7 +168,7 @@ def load(cls:FacePipeline,
     _must_be_engine(engine)
     points, emb = _files(run, landmarks or ("small" if fast else None), embedder)
     found, embed, threshold, probability = _models(points, emb, engine, threads)
-    if threads: import torch; torch.set_num_threads(threads)
+    _use_threads(threads)
     if fast: found.flip, found.upright = False, None
     name = _model_name(points, emb, embed, fast)
     return cls(_detector(detector, threads, fast), found, embed, name, threshold, probability, mirror=not fast)
