@@ -1,26 +1,62 @@
-"""The headline numbers of the pipeline out of its records; what was not measured is null. Writes results/pipeline/summary.json.
+"""The headline numbers of the pipeline out of its records; what was not measured is null.
+
+Writes results/pipeline/summary.json.
 
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
-Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), pipeline_speed.py, gallery.py, hostile.py and kills.py. Of the photographs, the exam with three references a person counts.
+Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), pipeline_speed.py, gallery.py,
+hostile.py and kills.py. Of the photographs, the exam with three references a person counts.
 """
+
 import argparse
 from pathlib import Path
 
 from facerec_nb.files import fingerprint, read_json
 from facerec_nb.records import metric, record, show_metric, write_record
 
-HEADLINE = dict(found_share=("detection", "found"), rank1_photos=("photos", "rank1_3"), dir_at_fpir01_photos=("photos", "dir_at_fpir01_3"), rank1_photos_fast=("photos_fast", "rank1_3"), dir_at_fpir01_photos_fast=("photos_fast", "dir_at_fpir01_3"),
-                ms_per_photo=("speed", "onnx_ms_1"), ms_per_photo_fast=("speed", "fast_ms_1"), ms_per_photo_facenet_pytorch=("speed", "facenet_ms_1"), times_faster=("speed", "ratio_onnx_facenet_1"), times_faster_fast=("speed", "ratio_fast_facenet_1"), gallery_1m_ms=("gallery", "gallery_1m_ms"), gallery_1m_recall=("gallery", "gallery_1m_recall"),
-                hostile_inputs=("hostile", "hostile_inputs"), hostile_failures=("hostile", "hostile_failures"), kills=("kills", "kills"), kills_lost=("kills", "kills_lost"))
+HEADLINE = dict(
+    found_share=("detection", "found"),
+    rank1_photos=("photos", "rank1_3"),
+    dir_at_fpir01_photos=("photos", "dir_at_fpir01_3"),
+    rank1_photos_fast=("photos_fast", "rank1_3"),
+    dir_at_fpir01_photos_fast=("photos_fast", "dir_at_fpir01_3"),
+    ms_per_photo=("speed", "onnx_ms_1"),
+    ms_per_photo_fast=("speed", "fast_ms_1"),
+    ms_per_photo_facenet_pytorch=("speed", "facenet_ms_1"),
+    times_faster=("speed", "ratio_onnx_facenet_1"),
+    times_faster_fast=("speed", "ratio_fast_facenet_1"),
+    gallery_1m_ms=("gallery", "gallery_1m_ms"),
+    gallery_1m_recall=("gallery", "gallery_1m_recall"),
+    hostile_inputs=("hostile", "hostile_inputs"),
+    hostile_failures=("hostile", "hostile_failures"),
+    kills=("kills", "kills"),
+    kills_lost=("kills", "kills_lost"),
+)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default="results/pipeline", type=Path); args = parser.parse_args()
-    got = {n: read_json(p) for n in {n for n, _ in HEADLINE.values()} if (p := args.results/f"{n}.json").exists()}
+    parser.add_argument("--results", default="results/pipeline", type=Path)
+    args = parser.parse_args()
+    got = {n: read_json(p) for n in {n for n, _ in HEADLINE.values()} if (p := args.results / f"{n}.json").exists()}
     missing = [f"{n}.json has no {k}" for n, k in HEADLINE.values() if n in got and k not in got[n]["metrics"]]
-    if missing: raise SystemExit("; ".join(missing))
+    if missing:
+        raise SystemExit("; ".join(missing))
     metrics = {name: got[n]["metrics"][k] if n in got else metric(None) for name, (n, k) in HEADLINE.items()}
-    data = dict(name=", ".join(sorted(got)), fingerprint=fingerprint({n: r["data"]["fingerprint"] for n, r in got.items()}), n_images=sum(r["data"]["n_images"] for r in got.values()), n_people=None)
-    write_record(args.results/"summary.json", record("The headline numbers of the pipeline", "python benchmarks/pipeline_summary.py", data, metrics, curves=dict(records={n: dict(version=r["version"], date=r["date"]) for n, r in sorted(got.items())})))
-    for k, m in metrics.items(): print(f"{k:30s} {show_metric(m)}  {m['unit']}")
+    data = dict(
+        name=", ".join(sorted(got)),
+        fingerprint=fingerprint({n: r["data"]["fingerprint"] for n, r in got.items()}),
+        n_images=sum(r["data"]["n_images"] for r in got.values()),
+        n_people=None,
+    )
+    write_record(
+        args.results / "summary.json",
+        record(
+            "The headline numbers of the pipeline",
+            "python benchmarks/pipeline_summary.py",
+            data,
+            metrics,
+            curves=dict(records={n: dict(version=r["version"], date=r["date"]) for n, r in sorted(got.items())}),
+        ),
+    )
+    for k, m in metrics.items():
+        print(f"{k:30s} {show_metric(m)}  {m['unit']}")

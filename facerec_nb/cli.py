@@ -287,7 +287,7 @@ def facerec_study(
 # %% ../nbs/parts/cli.ipynb #c0029
 def _load(run, detector, embedder, fast):
     "The pipeline of a run or of the package"
-    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
     return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast)
 
 @command
@@ -303,7 +303,7 @@ def facerec_enroll(
 ):
     "Put people into a gallery, the largest face of each photograph; photographs that are in it already are passed over"
     from facerec_nb.gallery import Gallery
-    from facerec_nb.pipeline import people_below
+    from facerec_nb.datasets.photos import people_below
     people_below(people)
     pipe = _load(run, detector, embedder, fast)
     g = Gallery(gallery, pipe.model)
@@ -337,7 +337,7 @@ def facerec_identify(
     "Say who is on photographs: known, unknown or no_face, with similarity, threshold and probability"
     from facerec_nb.files import write_image
     from facerec_nb.gallery import Gallery
-    from facerec_nb.pipeline import photos_below
+    from facerec_nb.datasets.photos import photos_below
     paths = photos_below(photos) if os.path.isdir(photos) else [Path(photos)]
     targets = [draw and _drawing(draw, photos, p) for p in paths]
     if draw and {*map(os.path.realpath, targets)} & {*map(os.path.realpath, paths)}: raise InputError(f"--draw {draw} would overwrite photographs: give another folder")

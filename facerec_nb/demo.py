@@ -148,8 +148,8 @@ def name_people(
     "Enrol the seen people, then name them and strangers in photographs; writes `people/`, `gallery.db`, `identified.csv`"
     import pandas as pd
     from facerec_nb.gallery import Gallery
-    from facerec_nb.pipeline import FacePipeline
-    from facerec_nb.datasets.selected import read_selected
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
+    from facerec_nb.preparation import read_selected
     run, images = Path(run), Path(prepared)/"images"
     pipe, (enrol, known, strangers) = FacePipeline.load(run), _probes(read_selected(prepared), references, strangers_per_id)
     _place(enrol, images, run/"people")
@@ -191,8 +191,8 @@ def group_trials(
     "Look for a person in group pictures, as the course's pipeline does; writes `figures/group.png`"
     import numpy as np
     from facerec_nb.celeba import wilson
-    from facerec_nb.pipeline import FacePipeline
-    from facerec_nb.datasets.selected import read_selected
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
+    from facerec_nb.preparation import read_selected
     from facerec_nb.records import metric
     rows, images, rng = read_selected(prepared), Path(prepared)/"images", np.random.default_rng(seed)
     first = rows[rows.people == "seen"].groupby(["split", "identity"]).image_id.first()
@@ -234,7 +234,7 @@ def _tile_at(images, names, x, y, height=320, columns=3):
 # %% ../nbs/parts/demo.ipynb #c0038
 _CODE = dict(data="synthetic", analyse="celeba", prepare="preparation", landmarks="alignment crops hourglass geometry training", align="alignment crops geometry",
              ce="recognition heads loss_contract loss_softmax backbones training", arcface="recognition heads loss_contract loss_normface loss_arcface backbones training", evaluate="recognition metrics",
-             names="demo pipeline gallery nearest detection", groups="demo pipeline detection", report="demo recognition")
+             names="demo pipeline/face_pipeline pipeline/answers pipeline/enrolment gallery nearest detection", groups="demo pipeline/face_pipeline pipeline/answers detection", report="demo recognition")
 
 def _code(stage):
     "Fingerprint of the modules that do a stage"
@@ -246,11 +246,11 @@ def _faces_figure(prepared, aligned, path, n=8):
     "Photographs of unseen people with boxes and predicted points, and below them the aligned faces"
     import matplotlib.pyplot as plt
     from facerec_nb.alignment import read_aligned
-    from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS
+    from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS
     from facerec_nb.files import inside, read_image
     from facerec_nb.geometry import xywh_to_xyxy
     from facerec_nb.plots import draw_face
-    from facerec_nb.datasets.selected import read_selected
+    from facerec_nb.preparation import read_selected
     table, faces = read_aligned(aligned)
     rows = table[table.people == "unseen"].groupby("identity").head(1)[:n]
     boxes = read_selected(prepared).set_index("image_id").loc[rows.image_id, BOX_COLUMNS].to_numpy()
@@ -269,7 +269,7 @@ def _names_figure(run, prepared, path, n=4):
     import pandas as pd
     from facerec_nb.files import inside
     from facerec_nb.gallery import Gallery
-    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
     pipe, table = FacePipeline.load(run), pd.read_csv(Path(run)/"identified.csv")
     gallery = Gallery.load(Path(run)/"gallery.db", model=pipe.model)
     fig, ax = plt.subplots(2, n, figsize=(2.4*n, 5.6), squeeze=False)
@@ -322,9 +322,8 @@ EPOCHS = {True: 30, False: 30}
 def _learn(stage, say, data, run, drawn, cfg):
     "From a CelebA folder to trained networks and their evaluation; returns the results by stage"
     from facerec_nb.alignment import align, train_landmarks
-    from facerec_nb.datasets.celeba_files import load_celeba
-    from facerec_nb.datasets.recipes import Chain, Usable
-    from facerec_nb.datasets.selected import prepare
+    from facerec_nb.celeba import load_celeba
+    from facerec_nb.preparation import Chain, Usable, prepare
     from facerec_nb.recognition import evaluate, train_embedder
     prepared, aligned, (lm, em) = run/"data-for-alignment", run/"data-for-recognition", cfg.passes(drawn)
     recipe = Chain((Usable(min_box=cfg.min_box), AtLeast(cfg.min_images)))

@@ -21,21 +21,30 @@ from .partial_fc import PartialArcFace, PartialCosFace
 _all_ = ["Head", "SoftmaxHead", "NormFaceHead", "CosFaceHead", "ArcFaceHead", "AdaFaceHead", "TripletHead"]
 
 # %% ../nbs/parts/heads.ipynb #c0008
-HEADS = dict(ce=SoftmaxHead, normface=NormFaceHead, cosface=CosFaceHead, arcface=ArcFaceHead, adaface=AdaFaceHead, triplet=TripletHead)
+HEADS = dict(ce=SoftmaxHead, normface=NormFaceHead, cosface=CosFaceHead,
+             arcface=ArcFaceHead, adaface=AdaFaceHead, triplet=TripletHead)
 PARTIAL = dict(arcface=PartialArcFace, cosface=PartialCosFace) # instead, when `sample` or `split` is given
 
 # %% ../nbs/parts/heads.ipynb #c0009
+def _head_class(name, kwargs):
+    "The class of a head by name and keywords; raises InputError"
+    if name not in HEADS: raise InputError(f"there is no head {name!r}: choose one of {', '.join(HEADS)}")
+    make = PARTIAL[name] if name in PARTIAL and kwargs.keys() & {"sample", "split"} else HEADS[name]
+    code = make.__init__.__code__
+    takes = code.co_varnames[3:code.co_argcount]
+    wrong = sorted(set(kwargs) - set(takes))
+    if not wrong: return make
+    raise InputError(f"the head {name!r} does not take {', '.join(wrong)}: it takes {', '.join(takes)}")
+
+# %% ../nbs/parts/heads.ipynb #c2917334
 def create_head(
-    name:str, # one of `HEADS`
+    name:str, # one of HEADS: ce, normface, cosface, arcface, adaface, triplet
     emb_dim:int, # numbers in an embedding
     n_classes:int, # people in the class map
     **kwargs # scale, margin, smoothing, centres, h, momentum, mining, sample, split: what the head takes
-) -> Head: # with `arch`, the keywords that make it again
+) -> Head: # its arch holds the keywords that make it again
     "Make a head by name; raises `InputError` that lists the names or the keywords there are"
-    if name not in HEADS: raise InputError(f"there is no head {name!r}: choose one of {', '.join(HEADS)}")
-    make = PARTIAL[name] if name in PARTIAL and kwargs.keys() & {"sample", "split"} else HEADS[name]
-    takes = make.__init__.__code__.co_varnames[3:make.__init__.__code__.co_argcount]
-    if wrong := set(kwargs) - set(takes): raise InputError(f"the head {name!r} does not take {', '.join(sorted(wrong))}: it takes {', '.join(takes)}")
+    make = _head_class(name, kwargs)
     head = make(emb_dim, n_classes, **kwargs)
     head.arch = dict(name=name, emb_dim=emb_dim, n_classes=n_classes, **kwargs)
     return head

@@ -17,7 +17,7 @@ from .loss_normface import NormFaceHead
 # %% ../nbs/parts/loss_adaface.ipynb #c0007
 def ada_margin(
     cos:torch.Tensor, # cosines of faces with their own class centre, -1..1
-    quality, # q, -1 (bad) to 1 (good): a number, or a tensor that broadcasts with `cos`
+    quality:float|torch.Tensor, # q, -1 (bad) to 1 (good): a number, or a tensor that broadcasts with cos
     margin:float, # m, in radians and in units of cosine
 ) -> torch.Tensor: # cos(theta - m q) - m (1 + q), same shape as `cos`
     "The AdaFace target (Kim et al. 2022, arXiv:2204.00964, section 3.3)"
@@ -36,7 +36,8 @@ class AdaFaceHead(NormFaceHead):
         momentum:float=0.99, # what the running averages keep at every batch, 0..1
     ):
         super().__init__(emb_dim, n_classes, scale, margin, smoothing)
-        if h <= 0 or not 0 <= momentum < 1: raise InputError(f"h must be positive and momentum in 0..1, not {h} and {momentum}")
+        if h <= 0 or not 0 <= momentum < 1:
+            raise InputError(f"h must be positive and momentum in 0..1, not {h} and {momentum}")
         self.h, self.momentum = h, momentum
         for name in ("norm_mean", "norm_std", "batches"): self.register_buffer(name, torch.zeros(()))
 
@@ -45,11 +46,13 @@ class AdaFaceHead(NormFaceHead):
 @torch.no_grad()
 def watch(self:AdaFaceHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings of a batch
-):
+) -> None:
     "Move the running averages of the lengths by one batch"
     norm = wide(emb).norm(dim=1).to(self.norm_mean)
     step = torch.where(self.batches == 0, torch.ones_like(self.norm_mean), 1 - self.momentum)
-    self.norm_mean.lerp_(norm.mean(), step); self.norm_std.lerp_(norm.std(correction=0), step); self.batches += 1
+    self.norm_mean.lerp_(norm.mean(), step)
+    self.norm_std.lerp_(norm.std(correction=0), step)
+    self.batches += 1
 
 # %% ../nbs/parts/loss_adaface.ipynb #c0018
 @patch
@@ -70,6 +73,7 @@ def with_margin(self:AdaFaceHead,
     "`ada_margin` of the own cosine, by the quality of each face"
     return ada_margin(cos, self.quality(emb), self.margin)
 
+# %% ../nbs/parts/loss_adaface.ipynb #6351038d
 @patch
 def loss(self:AdaFaceHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings

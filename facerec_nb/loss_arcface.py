@@ -16,10 +16,10 @@ from .loss_normface import NormFaceHead
 # %% ../nbs/parts/loss_arcface.ipynb #c0013
 def arc_margin(
     cos:torch.Tensor, # cosines of faces with their own class centre, any shape, -1..1
-    margin, # m in radians, -pi/2..pi/2: a number, or a tensor that broadcasts with `cos`
+    margin:float|torch.Tensor, # m in radians, -pi/2..pi/2: a number, or a tensor that broadcasts with cos
     eps:float=1e-6, # floor under 1 - cos^2, bounds the derivative by 1/sqrt(eps)
 ) -> torch.Tensor: # cos(theta + m) while theta + m is in 0..pi; 1 before, cos(theta) - m sin(m) beyond; same shape
-    "The ArcFace target (Deng et al. 2019, arXiv:1801.07698, equation 3) without an arc cosine, never rising with the angle"
+    "The ArcFace target (Deng et al. 2019, arXiv:1801.07698, eq. 3) without an arc cosine, never rising with the angle"
     m = torch.as_tensor(margin, dtype=cos.dtype, device=cos.device)
     added = cos*m.cos() - (1 - cos*cos).clamp_min(eps).sqrt()*m.sin()
     beyond, before = (m > 0) & (cos <= -m.cos()), (m < 0) & (cos >= m.cos())
@@ -27,14 +27,14 @@ def arc_margin(
 
 # %% ../nbs/parts/loss_arcface.ipynb #c0023
 class ArcFaceHead(NormFaceHead):
-    "NormFace with cos(theta + m) for the own class (Deng et al. 2019, arXiv:1801.07698, equation 3), guarded by `arc_margin`; with sub-centres as Deng et al. 2020"
+    "NormFace with `arc_margin` for the own class (Deng et al. 2019, arXiv:1801.07698, eq. 3); sub-centres as in 2020"
     def __init__(self,
         emb_dim:int, # numbers in an embedding
         n_classes:int, # people in the class map
         scale:float=30.0, # s; 64 in the paper, for 85,000 people
         margin:float=0.5, # m in radians
         smoothing:float=0.0, # label smoothing, 0..1
-        centres:int=1, # K, centres a person; the papers' choice for noisy labels is 3
+        centres:int=1, # K, centres per person; the papers' choice for noisy labels is 3
     ):
         super().__init__(emb_dim, n_classes, scale, margin, smoothing)
         if centres < 1: raise InputError(f"a person needs at least 1 centre, not {centres}")
@@ -46,13 +46,14 @@ class ArcFaceHead(NormFaceHead):
 def cosine(self:ArcFaceHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings
 ) -> torch.Tensor: # `(N, n_classes)`, -1..1, at least float32
-    "Cosine of every face with the nearest centre of every person; row `j*centres + k` of `weight` is centre k of person j"
+    "Cosine of every face with the nearest centre of every person; row j*centres + k of weight is centre k of person j"
     return NormFaceHead.cosine(self, emb).unflatten(1, (self.n_classes, self.centres)).amax(2)
 
+# %% ../nbs/parts/loss_arcface.ipynb #2977c5a4
 @patch
 def with_margin(self:ArcFaceHead,
     cos:torch.Tensor, # `(N, 1)` cosines with the own centre
-    emb:torch.Tensor=None, # not used
+    emb:torch.Tensor|None=None, # not used
 ) -> torch.Tensor: # `(N, 1)`
     "`arc_margin` of the own cosine"
     return arc_margin(cos, self.margin)

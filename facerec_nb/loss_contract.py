@@ -8,6 +8,7 @@ __all__ = ['wide', 'Head', 'slow_cosine', 'slow_cross_entropy', 'check_loop', 'a
 
 # %% ../nbs/parts/loss_contract.ipynb #c0003
 import copy, math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -34,22 +35,26 @@ class Head(nn.Module):
         smoothing:float=0.0, # label smoothing, 0..1 (Szegedy et al. 2016, arXiv:1512.00567, section 7)
     ):
         super().__init__()
-        if emb_dim < 1 or n_classes < 1: raise InputError(f"a head needs emb_dim and n_classes of at least 1, not {emb_dim} and {n_classes}")
+        if emb_dim < 1 or n_classes < 1:
+            raise InputError(f"a head needs emb_dim and n_classes of at least 1, not {emb_dim} and {n_classes}")
         if not 0 <= smoothing < 1: raise InputError(f"smoothing must lie in 0..1, not {smoothing}")
         self.emb_dim, self.n_classes, self.smoothing = emb_dim, n_classes, smoothing
 
 # %% ../nbs/parts/loss_contract.ipynb #c0014
 @patch
 def check(self:Head,
-    emb:torch.Tensor, # `(N, emb_dim)` raw embeddings
-    labels:torch.Tensor=None, # `(N,)` class ids, 0..n_classes-1
-):
+    emb:torch.Tensor, # (N, emb_dim) raw embeddings
+    labels:torch.Tensor|None=None, # (N,) class ids, 0..n_classes-1
+) -> None:
     "Raise `InputError` unless the batch fits this head"
-    if emb.ndim != 2 or emb.shape[1] != self.emb_dim: raise InputError(f"this head takes embeddings (N, {self.emb_dim}), these are {tuple(emb.shape)}")
+    if emb.ndim != 2 or emb.shape[1] != self.emb_dim:
+        raise InputError(f"this head takes embeddings (N, {self.emb_dim}), these are {tuple(emb.shape)}")
     if labels is None: return
-    if labels.shape != emb.shape[:1]: raise InputError(f"{len(emb)} embeddings need as many labels, these are {tuple(labels.shape)}")
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.n_classes:
-        raise InputError(f"labels must lie in 0..{self.n_classes-1}, these go from {int(labels.min())} to {int(labels.max())}")
+    if labels.shape != emb.shape[:1]:
+        raise InputError(f"{len(emb)} embeddings need as many labels, these are {tuple(labels.shape)}")
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    if not 0 <= low <= high < self.n_classes:
+        raise InputError(f"labels must lie in 0..{self.n_classes-1}, these go from {low} to {high}")
 
 # %% ../nbs/parts/loss_contract.ipynb #c0016
 @patch
@@ -77,20 +82,31 @@ def slow_cross_entropy(
     return top + math.log(sum(math.exp(v - top) for v in logits)) - logits[label]
 
 # %% ../nbs/parts/loss_contract.ipynb #c0024
+def _both_ways(head, slow, x, labels, half):
+    "The loss of a head and the mean of its slow loop, from the same random numbers"
+    with torch.random.fork_rng([]), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        torch.manual_seed(0)
+        got = head.loss(x, labels)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        each = slow(head, x.tolist(), labels.tolist())
+    return got, sum(each)/len(each)
+
+# %% ../nbs/parts/loss_contract.ipynb #fe7d64a6
 def check_loop(
     head:Head, # stays as it is
-    slow, # `slow(head, emb, labels)`: lists in, one loss a face (or triplet) out
-    emb:torch.Tensor, # `(N, emb_dim)`
-    labels:torch.Tensor, # `(N,)`
+    slow:Callable, # takes head, embeddings and labels as lists, returns one loss per face (or triplet)
+    emb:torch.Tensor, # (N, emb_dim)
+    labels:torch.Tensor, # (N,)
     bf16:float=1e-5, # tolerance under bfloat16 autocast, relative above 1
-):
+) -> None:
     "Assert that the loss is the mean of a slow loop, in float64, float32 and under bfloat16 autocast"
     for dtype, eps in {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: bf16}.items():
         h, x = copy.deepcopy(head).to(torch.promote_types(dtype, torch.float32)), emb.detach().to(dtype)
-        with torch.random.fork_rng([]), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16): torch.manual_seed(0); got = h.loss(x, labels)
-        with torch.random.fork_rng([]): torch.manual_seed(0); each = slow(h, x.tolist(), labels.tolist())
-        want = sum(each)/len(each)
-        assert got.dtype == wide(x).dtype and abs(got.item() - want) <= eps*max(1, abs(want)), f"{dtype}: the loss is {got.item()}, the loop says {want}"
+        got, want = _both_ways(h, slow, x, labels, half=dtype == torch.bfloat16)
+        assert got.dtype == wide(x).dtype, f"{dtype}: the loss is a {got.dtype}"
+        near = abs(got.item() - want) <= eps*max(1, abs(want))
+        assert near, f"{dtype}: the loss is {got.item()}, the loop says {want}"
 
 # %% ../nbs/parts/loss_contract.ipynb #c0028
 def at_angle(
@@ -105,13 +121,14 @@ def at_angle(
 # %% ../nbs/parts/loss_contract.ipynb #c0031
 def check_gradient(
     head:Head, # stays as it is
-    emb:torch.Tensor, # `(N, emb_dim)`
-    labels:torch.Tensor, # `(N,)`
-    through=lambda x: x, # what happens to the embeddings first, such as keeping their length
-):
+    emb:torch.Tensor, # (N, emb_dim)
+    labels:torch.Tensor, # (N,)
+    through:Callable=lambda x: x, # what happens to the embeddings first, such as keeping their length
+) -> None:
     "Assert that autograd agrees with numerical differentiation, for embeddings and weights"
-    head = copy.deepcopy(head).double().eval(); x = emb.detach().double().requires_grad_()
-    names = [k for k, _ in head.named_parameters()]; weights = [p.detach().clone().requires_grad_() for p in head.parameters()]
+    head, x = copy.deepcopy(head).double().eval(), emb.detach().double().requires_grad_()
+    names = [k for k, _ in head.named_parameters()]
+    weights = [p.detach().clone().requires_grad_() for p in head.parameters()]
     def logits(x, *w): return torch.func.functional_call(head, dict(zip(names, w)), (through(x), labels))
     assert torch.autograd.gradcheck(logits, (x, *weights))
     assert torch.autograd.gradcheck(lambda x: head.loss(through(x), labels), x)
@@ -130,13 +147,17 @@ def check_safe(
     head:Head, # is trained
     steps:int=1000, # of plain gradient descent
     lr:float=0.1, # learning rate
-) -> list: # the losses
+) -> list[float]: # the losses
     "Assert that loss, gradients and weights stay numbers on the hardest faces, under bfloat16 autocast"
-    x = nn.Parameter(hard_faces(head)); params = [x, *head.parameters()]; opt = torch.optim.SGD(params, lr=lr); losses = []
+    x, losses = nn.Parameter(hard_faces(head)), []
+    params = [x, *head.parameters()]
+    opt = torch.optim.SGD(params, lr=lr)
     for step in range(steps):
         y = torch.randint(head.n_classes, (2*len(x),))
         with torch.autocast("cpu", torch.bfloat16): loss = head.loss(torch.cat([x, hard_faces(head)]).bfloat16(), y)
-        opt.zero_grad(); loss.backward(); losses.append(loss.item())
+        opt.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
         assert loss.dtype == torch.float32 and math.isfinite(losses[-1]), f"step {step}: the loss is {losses[-1]}"
         assert all(p.grad.isfinite().all() for p in params), f"step {step}: a gradient is not a number"
         opt.step()

@@ -22,10 +22,11 @@ class CosFaceHead(NormFaceHead):
         smoothing:float=0.0, # label smoothing, 0..1
     ): super().__init__(emb_dim, n_classes, scale, margin, smoothing)
 
+# %% ../nbs/parts/loss_cosface.ipynb #f74d0621
 @patch
 def with_margin(self:CosFaceHead,
     cos:torch.Tensor, # `(N, 1)` cosines with the own centre
-    emb:torch.Tensor=None, # not used
+    emb:torch.Tensor|None=None, # not used
 ) -> torch.Tensor: # `(N, 1)`
     "cos - m"
     return cos - self.margin

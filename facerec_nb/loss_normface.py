@@ -34,7 +34,8 @@ class NormFaceHead(Head):
         smoothing:float=0.0, # label smoothing, 0..1
     ):
         super().__init__(emb_dim, n_classes, smoothing)
-        if scale <= 0 or not 0 <= margin < math.pi/2: raise InputError(f"scale must be positive and margin in 0..pi/2, not {scale} and {margin}")
+        if scale <= 0 or not 0 <= margin < math.pi/2:
+            raise InputError(f"scale must be positive and margin in 0..pi/2, not {scale} and {margin}")
         self.scale, self.margin, self.weight = scale, margin, nn.Parameter(torch.empty(n_classes, emb_dim))
         nn.init.xavier_normal_(self.weight)
 
@@ -51,18 +52,20 @@ def cosine(self:NormFaceHead,
 @patch
 def with_margin(self:NormFaceHead,
     cos:torch.Tensor, # `(N, 1)` cosines with the own centre
-    emb:torch.Tensor=None, # `(N, emb_dim)` raw embeddings, for margins that depend on the face
+    emb:torch.Tensor|None=None, # `(N, emb_dim)` raw embeddings, for margins that depend on the face
 ) -> torch.Tensor: # `(N, 1)`
     "The own cosine made harder to win with; unchanged here"
     return cos
 
+# %% ../nbs/parts/loss_normface.ipynb #731f8ae7
 @patch
 def forward(self:NormFaceHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings
-    labels:torch.Tensor=None, # `(N,)` class ids; without them no margin
+    labels:torch.Tensor|None=None, # `(N,)` class ids; without them no margin
 ) -> torch.Tensor: # `(N, n_classes)` logits, at least float32
     "Scaled cosines, with the margin on the own class when labels are given"
-    self.check(emb, labels); cos = self.cosine(emb)
+    self.check(emb, labels)
+    cos = self.cosine(emb)
     if labels is None: return self.scale*cos
     own = labels[:, None]
     return self.scale*cos.scatter(1, own, self.with_margin(cos.gather(1, own), emb))

@@ -24,7 +24,7 @@ class SoftmaxHead(Head):
 
     def forward(self,
         emb:torch.Tensor, # `(N, emb_dim)` raw embeddings
-        labels:torch.Tensor=None, # `(N,)` class ids, checked and otherwise not used
+        labels:torch.Tensor|None=None, # `(N,)` class ids, checked and otherwise not used
     ) -> torch.Tensor: # `(N, n_classes)` logits
         "Logits of the linear layer"
         self.check(emb, labels)

@@ -37,17 +37,19 @@ def _candidates(labels):
 def random_triplets(
     dist:torch.Tensor, # `(N, N)` distances; only their number is used
     labels:torch.Tensor, # `(N,)` person ids
-) -> tuple: # anchors, positives, negatives: three index tensors, one triplet for every anchor that has both
-    "For each photograph a random other one of the same person and a random one of somebody else, by torch's global generator"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: # indices of anchors, positives, negatives; of anchors with both
+    "For each photograph a random other one of the same person and one of somebody else, by torch's global generator"
     a, pos, neg = _candidates(labels)
     return a, *(torch.multinomial(mask.float(), 1)[:, 0] if len(a) else a for mask in (pos, neg))
 
+# %% ../nbs/parts/loss_triplet.ipynb #b9cbe7d4
 def hard_triplets(
-    dist:torch.Tensor, # `(N, N)` distances
-    labels:torch.Tensor, # `(N,)` person ids
-) -> tuple: # anchors, positives, negatives: three index tensors, one triplet for every anchor that has both
-    "For each photograph the farthest one of the same person and the nearest one of somebody else (Hermans et al. 2017, arXiv:1703.07737, equation 5)"
-    a, pos, neg = _candidates(labels); d = dist.detach()[a]
+    dist:torch.Tensor, # (N, N) distances
+    labels:torch.Tensor, # (N,) person ids
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: # indices of anchors, positives, negatives; of anchors with both
+    "For each photograph the farthest one of the same person and the nearest one of somebody else (Hermans et al. 2017)"
+    a, pos, neg = _candidates(labels)
+    d = dist.detach()[a]
     return a, d.masked_fill(~pos, -math.inf).argmax(1), d.masked_fill(~neg, math.inf).argmin(1)
 
 # %% ../nbs/parts/loss_triplet.ipynb #c0017
@@ -62,7 +64,8 @@ class TripletHead(Head):
         mining:str="hard", # 'hard' (batch-hard) or 'random' (as in the course)
     ):
         super().__init__(emb_dim, n_classes)
-        if mining not in self.mining_rules: raise InputError(f"mining is one of {', '.join(self.mining_rules)}, not {mining!r}")
+        if mining not in self.mining_rules:
+            raise InputError(f"mining is one of {', '.join(self.mining_rules)}, not {mining!r}")
         if not 0 <= margin < 2: raise InputError(f"margin must lie in 0..2, not {margin}")
         self.margin, self.mining = margin, mining
 
@@ -73,11 +76,18 @@ def forward(self:TripletHead,
     labels:torch.Tensor, # `(N,)` class ids
 ) -> torch.Tensor: # `(T,)` how far each triplet is from being satisfied; 0 when it is
     "The loss of every mined triplet; raises `InputError` when the batch has none"
-    self.check(emb, labels); d = pair_distances(emb)
+    self.check(emb, labels)
+    d = pair_distances(emb)
     a, p, n = self.mining_rules[self.mining](d, labels)
-    if not len(a): raise InputError(f"a batch of {len(labels)} photographs holds no two of one person and a third of another: use larger batches or fewer people")
+    if not len(a): raise _no_triplet(len(labels))
     return F.relu(d[a, p] - d[a, n] + self.margin)
 
+# %% ../nbs/parts/loss_triplet.ipynb #a6c782e2
+def _no_triplet(n):
+    what = f"a batch of {n} photographs holds no two of one person and a third of another"
+    return InputError(f"{what}: use larger batches or fewer people")
+
+# %% ../nbs/parts/loss_triplet.ipynb #d0023651
 @patch
 def loss(self:TripletHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings

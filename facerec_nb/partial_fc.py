@@ -30,23 +30,31 @@ class PartialHead(NormFaceHead):
         split:bool=False, # every process holds its share of the centres
     ):
         super().__init__(emb_dim, n_classes, scale, margin)
-        if not 0 < sample <= 1: raise InputError(f"sample is the share of the centres in each loss, above 0 and at most 1, not {sample}")
         world = join_processes().num_processes if split else 1
-        if n_classes < world: raise InputError(f"{n_classes} people cannot be split over {world} processes: use split=False")
+        _must_be_possible(n_classes, sample, world)
         self.sample, self.split_rows = sample, n_classes if world > 1 else None
         self.own = own_rows(n_classes) if world > 1 else slice(0, n_classes)
         if world > 1: self.weight = nn.Parameter(self.weight.detach()[self.own].clone())
 
-    @property
-    def classifies(self): # are there logits of all people?
-        "Not while learning by a share"
-        return not (self.training and (self.sample < 1 or self.split_rows))
+# %% ../nbs/parts/partial_fc.ipynb #f5be7afd
+def _must_be_possible(n_classes, sample, world):
+    "Refuse shares that cannot be"
+    if not 0 < sample <= 1:
+        raise InputError(f"sample is the share of the centres in each loss, above 0 and at most 1, not {sample}")
+    if n_classes < world:
+        raise InputError(f"{n_classes} people cannot be split over {world} processes: use split=False")
+
+@patch(as_prop=True)
+def classifies(self:PartialHead) -> bool: # are there logits of all people?
+    "Not while learning by a share"
+    return not (self.training and (self.sample < 1 or self.split_rows))
 
 # %% ../nbs/parts/partial_fc.ipynb #c0009
 class PartialArcFace(PartialHead):
     "ArcFace (Deng et al. 2019, arXiv:1801.07698) by a share of the centres"
     with_margin = ArcFaceHead.with_margin
 
+# %% ../nbs/parts/partial_fc.ipynb #15307fc1
 class PartialCosFace(PartialHead):
     "CosFace (Wang et al. 2018, arXiv:1801.09414) by a share of the centres"
     def __init__(self,
@@ -75,9 +83,13 @@ class _SharedCrossEntropy(torch.autograd.Function):
     "Mean cross-entropy over logits of which every process has some columns; the same number in every process"
     @staticmethod
     def forward(ctx, logits, at, mine):
-        top = logits.amax(1); dist.all_reduce(top, dist.ReduceOp.MAX)
-        p = (logits - top[:, None]).exp(); total = p.sum(1); dist.all_reduce(total)
-        right = torch.where(mine, logits.gather(1, at)[:, 0] - top, 0.); dist.all_reduce(right)
+        top = logits.amax(1)
+        dist.all_reduce(top, dist.ReduceOp.MAX)
+        p = (logits - top[:, None]).exp()
+        total = p.sum(1)
+        dist.all_reduce(total)
+        right = torch.where(mine, logits.gather(1, at)[:, 0] - top, 0.)
+        dist.all_reduce(right)
         ctx.save_for_backward(p.div_(total[:, None]), at, mine)
         return (total.log() - right).mean()
 
@@ -96,8 +108,15 @@ class _Everyone(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        g = g.contiguous(); dist.all_reduce(g)
+        g = g.contiguous()
+        dist.all_reduce(g)
         return g[dist.get_rank()*ctx.n:][:ctx.n]*dist.get_world_size()
+
+# %% ../nbs/parts/partial_fc.ipynb #1664385c
+@patch
+def _taking_part(self:PartialHead, rows):
+    "The centres of these rows"
+    return self.weight if len(rows) == len(self.weight) else F.embedding(rows, self.weight)
 
 # %% ../nbs/parts/partial_fc.ipynb #c0021
 @patch
@@ -105,13 +124,14 @@ def loss(self:PartialHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings; with `split` equally many in every process
     labels:torch.Tensor, # `(N,)` class ids
 ) -> torch.Tensor: # scalar, at least float32; with `split` the mean over the faces of all processes
-    "Cross-entropy over the centres that take part (An et al. 2022, arXiv:2203.15565, section 3.2); nothing is as large as faces times people"
+    "Cross-entropy over the centres that take part (An et al. 2022, arXiv:2203.15565, section 3.2)"
     self.check(emb, labels)
     if self.split_rows: emb, labels = _Everyone.apply(wide(emb)), gather_rows(labels, len(labels)*dist.get_world_size())
     rows, label = self.rows(labels), labels - self.own.start
-    mine, at = (label >= 0) & (label < len(self.weight)), torch.searchsorted(rows, label).clamp_(max=len(rows) - 1)[:, None]
+    mine = (label >= 0) & (label < len(self.weight))
+    at = torch.searchsorted(rows, label).clamp_(max=len(rows) - 1)[:, None]
     with torch.autocast(emb.device.type, enabled=False):
-        cos = F.linear(unit(emb), unit(self.weight if len(rows) == len(self.weight) else F.embedding(rows, self.weight)))
+        cos = F.linear(unit(emb), unit(self._taking_part(rows)))
         own = cos.gather(1, at)
         logits = self.scale*cos.scatter(1, at, torch.where(mine[:, None], self.with_margin(own, emb), own))
         return _SharedCrossEntropy.apply(logits, at, mine) if self.split_rows else F.cross_entropy(logits, at[:, 0])
@@ -120,14 +140,17 @@ def loss(self:PartialHead,
 @patch
 def _save_to_state_dict(self:PartialHead, destination, prefix, keep_vars):
     nn.Module._save_to_state_dict(self, destination, prefix, keep_vars)
-    w = self.weight.detach()
-    if self.split_rows: destination[prefix + "weight"] = w.new_empty(self.split_rows, self.emb_dim) if w.is_meta else gather_rows(w, self.split_rows)
+    if not self.split_rows: return
+    w, n = self.weight.detach(), self.split_rows
+    destination[prefix + "weight"] = w.new_empty(n, self.emb_dim) if w.is_meta else gather_rows(w, n)
 
+# %% ../nbs/parts/partial_fc.ipynb #fbdff95e
 @patch
 def _load_from_state_dict(self:PartialHead, state_dict, prefix, *args):
     if self.split_rows: state_dict = {**state_dict, prefix + "weight": state_dict[prefix + "weight"][self.own]}
     nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
+# %% ../nbs/parts/partial_fc.ipynb #e1e61605
 @patch
 def cosine(self:PartialHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings
@@ -135,4 +158,5 @@ def cosine(self:PartialHead,
     "Cosine of every face with every class centre"
     if not self.split_rows: return NormFaceHead.cosine(self, emb)
     self.check(emb)
-    with torch.autocast(emb.device.type, enabled=False): return F.linear(unit(emb), unit(gather_rows(self.weight.detach(), self.split_rows)))
+    everybody = gather_rows(self.weight.detach(), self.split_rows)
+    with torch.autocast(emb.device.type, enabled=False): return F.linear(unit(emb), unit(everybody))

@@ -13,7 +13,7 @@ from facerec_nb.app import build_app, launch_app
 from facerec_nb.detection import create_detector
 from facerec_nb.files import InputError, read_image, write_image
 from facerec_nb.gallery import Gallery
-from facerec_nb.pipeline import FacePipeline
+from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.synthetic import sample_faces
 
 gradio = pytest.importorskip("gradio", reason='gradio is not installed: pip install "facerec_nb[app]"')

@@ -111,7 +111,7 @@ def test_unusual_photographs_get_the_usual_answer(photo, run, gallery, tmp_path,
 
 
 def test_deep_and_tiny_images_do_not_crash(run, tmp_path):
-    from facerec_nb.pipeline import FacePipeline
+    from facerec_nb.pipeline.face_pipeline import FacePipeline
     pipe = FacePipeline.load(run, threads=1)
     Image.fromarray(np.full((50, 60), 40_000, np.uint16)).save(tmp_path/"deep.png")
     assert pipe(tmp_path/"deep.png") == []
