@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from facerec_nb.celeba import POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.celeba_files import POINT_COLUMNS, load_celeba
 from facerec_nb.faces.landmarks import LandmarkModel
-from facerec_nb.files import fingerprint, read_image
-from facerec_nb.geometry import apply_matrix, similarity
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.files import fingerprint, read_image
+from facerec_nb.core.geometry import apply_matrix, similarity
+from facerec_nb.core.records import metric, record, write_record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from studies.celeba_aligned import ALIGNED_TEMPLATE, aligned_matrix  # noqa: E402

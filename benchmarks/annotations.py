@@ -16,8 +16,8 @@ import pandas as pd
 
 from facerec_nb.datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, load_celeba
 from facerec_nb.datasets.recipes import BalancedIdentities
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.synthetic import synthesise
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.datasets.synthetic import synthesise
 
 RECIPE = BalancedIdentities(n_ids=1000, per_id=25, min_box=90) # the drawn faces are a little smaller than CelebA's
 NAMES = dict(list_attr_celeba=ATTRIBUTES, list_bbox_celeba=BOX_COLUMNS, list_landmarks_celeba=POINT_COLUMNS,

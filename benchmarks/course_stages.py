@@ -15,14 +15,16 @@ from pathlib import Path
 
 import torch
 
-from facerec_nb.alignment import align, train_landmarks
-from facerec_nb.celeba import load_celeba
+from facerec_nb.faces.aligned import align
+from facerec_nb.faces.alignment import train_landmarks
+from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.evaluation.embedder_exam import report
-from facerec_nb.files import fingerprint
-from facerec_nb.preparation import BalancedIdentities, prepare
-from facerec_nb.recognition import EmbedderCfg, train_embedder
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.synthetic import synthesise
+from facerec_nb.core.files import fingerprint
+from facerec_nb.datasets.recipes import BalancedIdentities
+from facerec_nb.datasets.selected import prepare
+from facerec_nb.faces.recognition import EmbedderCfg, train_embedder
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.datasets.synthetic import synthesise
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

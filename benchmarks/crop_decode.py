@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
-from facerec_nb.crops import CropCfg, read_warped
-from facerec_nb.files import fingerprint, read_image, thread_map, write_image
-from facerec_nb.geometry import warp, xywh_to_xyxy
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.synthetic import sample_faces
+from facerec_nb.faces.crops import CropCfg, read_warped
+from facerec_nb.core.files import fingerprint, read_image, thread_map, write_image
+from facerec_nb.core.geometry import warp, xywh_to_xyxy
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.datasets.synthetic import sample_faces
 
 RIM = 32  # crop pixels on every side while training
 CFG = CropCfg()

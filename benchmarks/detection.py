@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 
 from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
-from facerec_nb.detection import CELEBA_BOX, CenterFaceDetector, fit_box_map, iou, map_boxes, match_box
-from facerec_nb.files import fingerprint, read_image
-from facerec_nb.geometry import xywh_to_xyxy
-from facerec_nb.metrics import bootstrap_ids
+from facerec_nb.faces.detection import CELEBA_BOX, CenterFaceDetector, fit_box_map, iou, map_boxes, match_box
+from facerec_nb.core.files import fingerprint, read_image
+from facerec_nb.core.geometry import xywh_to_xyxy
+from facerec_nb.core.metrics import bootstrap_ids
 from facerec_nb.datasets.recipes import Usable
 from facerec_nb.datasets.selected import add_splits
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.records import metric, record, write_record
 
 
 def share(values, people, unit="share"):
@@ -107,5 +107,5 @@ if __name__ == "__main__":
         box_map,
         ""
         if box_map == CELEBA_BOX
-        else f"differs from the package's {CELEBA_BOX}: put it into nbs/parts/detection.ipynb",
+        else f"differs from the package's {CELEBA_BOX}: put it into nbs/faces/detection.ipynb",
     )

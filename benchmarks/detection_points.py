@@ -16,15 +16,16 @@ import cv2
 import numpy as np
 
 from facerec_nb.faces.landmarks import LandmarkModel
-from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS, load_celeba
-from facerec_nb.checkpoint import packaged
-from facerec_nb.detection import CELEBA_BOX, CenterFaceDetector, map_boxes, match_box
-from facerec_nb.files import fingerprint, read_image
-from facerec_nb.geometry import xywh_to_xyxy
-from facerec_nb.metrics import bootstrap_ids, nme
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.models.checkpoint import packaged
+from facerec_nb.faces.detection import CELEBA_BOX, CenterFaceDetector, map_boxes, match_box
+from facerec_nb.core.files import fingerprint, read_image
+from facerec_nb.core.geometry import xywh_to_xyxy
+from facerec_nb.core.metrics import bootstrap_ids, nme
 from facerec_nb.engines.onnx_net import use_onnx
-from facerec_nb.preparation import Usable, add_splits
-from facerec_nb.records import metric, record, show_metric, write_record
+from facerec_nb.datasets.recipes import Usable
+from facerec_nb.datasets.selected import add_splits
+from facerec_nb.core.records import metric, record, show_metric, write_record
 
 
 def interval(f, people, unit):

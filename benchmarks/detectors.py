@@ -19,13 +19,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facerec_nb.celeba import BOX_COLUMNS, load_celeba
-from facerec_nb.detection import CenterFaceDetector, center_face, fit_box_map, iou, map_boxes, match_box
-from facerec_nb.files import fingerprint, read_image
-from facerec_nb.geometry import xywh_to_xyxy
-from facerec_nb.metrics import bootstrap_ids
-from facerec_nb.preparation import Usable, add_splits
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
+from facerec_nb.faces.detection import CenterFaceDetector, center_face, fit_box_map, iou, map_boxes, match_box
+from facerec_nb.core.files import fingerprint, read_image
+from facerec_nb.core.geometry import xywh_to_xyxy
+from facerec_nb.core.metrics import bootstrap_ids
+from facerec_nb.datasets.recipes import Usable
+from facerec_nb.datasets.selected import add_splits
+from facerec_nb.core.records import metric, record, write_record
 
 
 def ours():

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from facerec_nb.faces.aligned import ALIGNED_COLUMNS, read_aligned
-from facerec_nb.face_store import FaceStore, face_store
-from facerec_nb.files import fingerprint, thread_map, write_image
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.synthetic import calm_moment, face_params, photo_params, portrait
+from facerec_nb.datasets.face_store import FaceStore, face_store
+from facerec_nb.core.files import fingerprint, thread_map, write_image
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.datasets.synthetic import calm_moment, face_params, photo_params, portrait
 
 BATCH, BATCHES = 512, 40
 

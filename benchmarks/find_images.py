@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from facerec_nb.datasets.photos import find_images
-from facerec_nb.files import fingerprint
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.files import fingerprint
+from facerec_nb.core.records import metric, record, write_record
 
 N, FOLDERS, SEARCHED, REPEATS = 20_000, 14, 30, 5
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from facerec_nb.files import fingerprint
-from facerec_nb.gallery import Gallery
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.files import fingerprint
+from facerec_nb.pipeline.gallery import Gallery
+from facerec_nb.core.records import metric, record, write_record
 
 DIM, COSINE, K, MODEL, METHODS = 512, 0.64, 10, "synthetic people", ["numpy", "flat", "sq8", "ivf", "hnsw"]
 

@@ -1,4 +1,4 @@
-"""Every hostile and odd input of tests/hostile.py at every door. Writes results/pipeline/hostile.json.
+"""Every hostile and odd input of tests/faults/hostile.py at every door. Writes results/pipeline/hostile.json.
 
     python benchmarks/hostile.py [--per_kind 4] [--out results/pipeline/hostile.json]
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import hostile
 
-from facerec_nb.files import fingerprint
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.files import fingerprint
+from facerec_nb.core.records import metric, record, write_record
 
 
 def main():
@@ -109,7 +109,7 @@ def main():
         "a failure crashes, hangs, says no sentence, or reads wrongly",
         f"python benchmarks/hostile.py --per_kind {args.per_kind}",
         dict(
-            name="made by tests/hostile.py from one drawn photograph",
+            name="made by tests/faults/hostile.py from one drawn photograph",
             fingerprint=fingerprint(sorted((c.kind, c.name) for c in cases)),
             n_images=len(photos),
             n_people=1,

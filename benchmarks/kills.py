@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.files import fingerprint
-from facerec_nb.gallery import Gallery
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.files import fingerprint
+from facerec_nb.pipeline.gallery import Gallery
+from facerec_nb.core.records import metric, record, write_record
 
 DIM, KEEP = 128, 3000  # numbers in an embedding; people after which a new gallery is begun
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from facerec_nb.faces.landmarks import LandmarkModel
-from facerec_nb.files import read_json
+from facerec_nb.core.files import read_json
 from facerec_nb.engines.onnx_export import export_onnx
 from facerec_nb.engines.onnx_net import use_onnx
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.records import metric, record, write_record
 
 
 def ms(model, crops, batch, repeat=7):

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from facerec_nb.alignment import LandmarkCfg
-from facerec_nb.crops import CropCfg, read_crops
-from facerec_nb.files import fingerprint, write_image
-from facerec_nb.hourglass import StackedHourglass, heatmap_loss, heatmaps
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.training import ArrayData, FitCfg, amp_dtype, batches
+from facerec_nb.faces.alignment import LandmarkCfg
+from facerec_nb.faces.crops import CropCfg, read_crops
+from facerec_nb.core.files import fingerprint, write_image
+from facerec_nb.models.hourglass import StackedHourglass, heatmap_loss, heatmaps
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.models.training import ArrayData, FitCfg, amp_dtype, batches
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from studies.landmarks import RECIPES

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from facerec_nb.files import fingerprint
-from facerec_nb.heads import create_head
-from facerec_nb.metrics import auc, bootstrap_ids, bootstrap_pairs, tar_at_far
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.training import ArrayData, FitCfg, fit, seed_everything
+from facerec_nb.core.files import fingerprint
+from facerec_nb.models.heads import create_head
+from facerec_nb.core.metrics import auc, bootstrap_ids, bootstrap_pairs, tar_at_far
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.models.training import ArrayData, FitCfg, fit, seed_everything
 
 SHARES, SIZES, DIM, BATCH = (1.0, 0.5, 0.1, 0.02), (1_000, 10_000, 100_000, 1_000_000), 128, 128
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.calibration import reliability
+from facerec_nb.evaluation.calibration import reliability
 from facerec_nb.evaluation.folders import embed_people, measure_people
-from facerec_nb.files import fingerprint
-from facerec_nb.metrics import pair_scores
-from facerec_nb.pipeline import FacePipeline
-from facerec_nb.records import metric, record, show_metric, write_record
+from facerec_nb.core.files import fingerprint
+from facerec_nb.core.metrics import pair_scores
+from facerec_nb.pipeline.face_pipeline import FacePipeline
+from facerec_nb.core.records import metric, record, show_metric, write_record
 
 
 def reliable(pipe, table, emb, bins=10):

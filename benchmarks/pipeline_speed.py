@@ -43,7 +43,7 @@ class Watch:
 
 def gallery(dim, model):
     "A gallery in memory of random references"
-    from facerec_nb.gallery import Gallery
+    from facerec_nb.pipeline.gallery import Gallery
 
     g, e = Gallery(model=model), np.random.default_rng(0).standard_normal((REFERENCES, dim)).astype(np.float32)
     e /= np.linalg.norm(e, axis=1, keepdims=True)
@@ -55,8 +55,8 @@ def gallery(dim, model):
 
 def ours(args, engine, fast):
     "Photograph -> stages, with the pipeline's own parts called one by one"
-    from facerec_nb.files import read_image
-    from facerec_nb.geometry import align_face
+    from facerec_nb.core.files import read_image
+    from facerec_nb.core.geometry import align_face
     from facerec_nb.pipeline.face_pipeline import FacePipeline
 
     pipe = FacePipeline.load(
@@ -171,7 +171,7 @@ def turn(args, name, threads):
 
 def summary(times, infos, programs, threads):
     "All metrics of one number of threads; times: program -> list of arrays, one a round"
-    from facerec_nb.records import metric
+    from facerec_nb.core.records import metric
 
     out, total = {}, {p: np.array([t.sum(1) for t in times[p]]) for p in programs}  # (rounds, photos, 2)
     for p in programs:
@@ -231,8 +231,8 @@ if __name__ == "__main__":
         args.one = args.one[0], int(args.one[1])
         child(args)
         sys.exit()
-    from facerec_nb.files import fingerprint
-    from facerec_nb.records import record, write_record
+    from facerec_nb.core.files import fingerprint
+    from facerec_nb.core.records import record, write_record
 
     programs, metrics = [p for p in args.programs if args.facenet or not p.startswith("facenet")], {}
     for threads in args.threads:

@@ -11,8 +11,8 @@ hostile.py and kills.py. Of the photographs, the exam with three references a pe
 import argparse
 from pathlib import Path
 
-from facerec_nb.files import fingerprint, read_json
-from facerec_nb.records import metric, record, show_metric, write_record
+from facerec_nb.core.files import fingerprint, read_json
+from facerec_nb.core.records import metric, record, show_metric, write_record
 
 HEADLINE = dict(
     found_share=("detection", "found"),

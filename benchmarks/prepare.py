@@ -15,7 +15,7 @@ from pathlib import Path
 from facerec_nb.datasets.celeba_files import CelebA, load_celeba
 from facerec_nb.datasets.recipes import BalancedIdentities
 from facerec_nb.datasets.selected import prepare
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.core.records import metric, record, write_record
 
 
 def seconds(f):

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from facerec_nb.checkpoint import packaged
+from facerec_nb.models.checkpoint import packaged
 from facerec_nb.engines.onnx_export import export_onnx
 from facerec_nb.engines.onnx_files import onnx_session
 from facerec_nb.engines.quantise import eight_bits
-from facerec_nb.recognition_study import read_faces
-from facerec_nb.records import metric, record, write_record
+from studies.recognition_faces import read_faces
+from facerec_nb.core.records import metric, record, write_record
 
 EMULATOR = ["qemu-x86_64", "-cpu", "Haswell"]
 CHILD = """

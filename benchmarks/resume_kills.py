@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from facerec_nb.checkpoint import load_checkpoint
-from facerec_nb.files import fingerprint
-from facerec_nb.heads import create_head
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.training import ArrayData, FitCfg, fit, read_log, seed_everything
+from facerec_nb.models.checkpoint import load_checkpoint
+from facerec_nb.core.files import fingerprint
+from facerec_nb.models.heads import create_head
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.models.training import ArrayData, FitCfg, fit, read_log, seed_everything
 
 CFG, CLASSES, ROWS = FitCfg(epochs=5, batch_size=32, lr=5e-3, precision="fp32", accumulate=2, grad_clip=0.5), 12, 330
 HEAD = dict(scale=8.0, margin=0.2, sample=0.4)

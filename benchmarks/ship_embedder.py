@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from facerec_nb.checkpoint import load_checkpoint, save_checkpoint
-from facerec_nb.files import atomic_path, read_json
-from facerec_nb.metrics import auc, pair_scores
+from facerec_nb.models.checkpoint import load_checkpoint, save_checkpoint
+from facerec_nb.core.files import atomic_path, read_json
+from facerec_nb.core.metrics import auc, pair_scores
 from facerec_nb.engines.onnx_export import export_onnx
 from facerec_nb.engines.onnx_net import use_onnx
 from facerec_nb.engines.quantise import largest_pair, quantise_onnx
 from facerec_nb.evaluation.verification import PairCurve, people_weights
 from facerec_nb.faces.embedder import FaceEmbedder
-from facerec_nb.records import metric, record, show_metric, write_record
+from facerec_nb.core.records import metric, record, show_metric, write_record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from studies.recognition import Study, read_faces  # noqa: E402

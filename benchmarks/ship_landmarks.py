@@ -10,10 +10,10 @@ benchmarks/landmark_speed.py.
 import argparse
 from pathlib import Path
 
-from facerec_nb.checkpoint import load_checkpoint, save_checkpoint
-from facerec_nb.files import atomic_path, read_json
+from facerec_nb.models.checkpoint import load_checkpoint, save_checkpoint
+from facerec_nb.core.files import atomic_path, read_json
 from facerec_nb.engines.onnx_export import export_onnx
-from facerec_nb.records import show_metric
+from facerec_nb.core.records import show_metric
 
 WEIGHTS, LICENCE = (
     Path("facerec_nb/weights"),
@@ -33,7 +33,7 @@ over people.
 
 ## Training data
 {photos:.0f} photographs of 48 people and {extra:.0f} of CelebA's aligned pictures of other people, whose original
-points are known (`parts/celeba_aligned`). People held out for
+points are known (`studies/celeba_aligned`). People held out for
 recognition are not among them. Made by `python benchmarks/landmarks.py --train NAME:0`; settings are in the
 checkpoints (`config`).
 
@@ -45,7 +45,7 @@ checkpoints (`config`).
   `results/landmarks/big.json`.
 - The true points are CelebA's, whole pixels of the original photograph, set by hand: part of the error is theirs.
 - Profiles beyond what CelebA's frontal photographs hold, drawings, masks and infrared pictures are untested.
-- The box must be like CelebA's (forehead to chin, loose by a tenth at most) or mapped to it, as `parts/detection` does.
+- The box must be like CelebA's (forehead to chin, loose by a tenth at most) or mapped to it, as `faces/detection` does.
 """
 
 TITLES = dict(big="big", small="small", course="the course's recipe, for comparison (not shipped)")

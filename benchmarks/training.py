@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from facerec_nb.backbones import Embedder
-from facerec_nb.alignment import LandmarkCfg
-from facerec_nb.files import fingerprint, read_image, write_image
-from facerec_nb.heads import create_head
-from facerec_nb.hourglass import StackedHourglass, heatmap_loss, heatmaps
+from facerec_nb.models.backbones import Embedder
+from facerec_nb.faces.alignment import LandmarkCfg
+from facerec_nb.core.files import fingerprint, read_image, write_image
+from facerec_nb.models.heads import create_head
+from facerec_nb.models.hourglass import StackedHourglass, heatmap_loss, heatmaps
 from facerec_nb.models.augment import Augment
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.training import ArrayData, FitCfg, amp_dtype, fit, seed_everything
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.models.training import ArrayData, FitCfg, amp_dtype, fit, seed_everything
 
 PEOPLE = 100
 NETS = dict(
@@ -50,7 +50,7 @@ def draw(folder, n, side):
     """Faces as JPEG files, and as the array that decoding them gives; photographs of the hourglass are as large as
     they were drawn"""
     import cv2
-    from facerec_nb.synthetic import sample_faces
+    from facerec_nb.datasets.synthetic import sample_faces
 
     got, rng = sample_faces(n_ids=6, per_id=4), np.random.default_rng(0)
     for i in range(n):

@@ -7,8 +7,8 @@ python benchmarks/training_summary.py [--results results/training]
 import argparse
 from pathlib import Path
 
-from facerec_nb.files import fingerprint, read_json
-from facerec_nb.records import metric, record, show_metric, write_record
+from facerec_nb.core.files import fingerprint, read_json
+from facerec_nb.core.records import metric, record, show_metric, write_record
 
 HEADLINE = (
     "annotations_ratio",

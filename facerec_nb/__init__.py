@@ -6,15 +6,15 @@ import importlib
 __version__ = "0.2.0"
 
 _HOMES = dict(
-    FacePipeline="pipeline",  # a photograph in, names out
-    Gallery="gallery",  # the people one knows
-    load_celeba="celeba",  # a CelebA folder as one table
-    Detector="detection",  # a photograph -> boxes of faces
-    LandmarkModel="alignment",  # a face -> five points
-    FaceEmbedder="recognition",  # an aligned face -> an embedding
-    read_image="files",  # a file as RGB
-    InputError="files",  # what is raised when a file or a folder is not what it should be
-    synthesise="synthetic",  # drawn people in CelebA's layout
+    FacePipeline="pipeline.face_pipeline",  # a photograph in, names out
+    Gallery="pipeline.gallery",  # the people one knows
+    load_celeba="datasets.celeba_files",  # a CelebA folder as one table
+    Detector="faces.detection",  # a photograph -> boxes of faces
+    LandmarkModel="faces.landmarks",  # a face -> five points
+    FaceEmbedder="faces.embedder",  # an aligned face -> an embedding
+    read_image="core.files",  # a file as RGB
+    InputError="core.files",  # what is raised when a file or a folder is not what it should be
+    synthesise="datasets.synthetic",  # drawn people in CelebA's layout
 )
 __all__ = [*_HOMES]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS
 from facerec_nb.datasets.photos import find_images
-from facerec_nb.files import InputError, inside, write_csv
-from facerec_nb.geometry import apply_matrix, similarity, xywh_to_xyxy
-from facerec_nb.preparation import SELECTED_COLUMNS, add_splits
+from facerec_nb.core.files import InputError, inside, write_csv
+from facerec_nb.core.geometry import apply_matrix, similarity, xywh_to_xyxy
+from facerec_nb.datasets.selected import SELECTED_COLUMNS, add_splits
 
 # left eye, right eye, middle of the mouth, in pixels of the 178x218 picture
 ALIGNED_TEMPLATE = np.array([[69.37, 111.18], [107.63, 111.44], [88.65, 152.30]])

@@ -13,19 +13,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from facerec_nb.alignment import train_landmarks
-from facerec_nb.celeba import BOX_COLUMNS, load_celeba
-from facerec_nb.crops import CropCfg, read_crops
+from facerec_nb.faces.alignment import train_landmarks
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
+from facerec_nb.faces.crops import CropCfg, read_crops
 from facerec_nb.faces.aligned import align, read_aligned, sharpness
 from facerec_nb.faces.landmarks import LandmarkModel, boxes_and_points, errors_by_attribute, landmark_errors
 from facerec_nb.faces.landmarks import mean_face, mean_face_errors, risk_coverage
-from facerec_nb.files import InputError, fingerprint, inside, read_json
-from facerec_nb.geometry import align_matrix, apply_matrix, template, xywh_to_xyxy
-from facerec_nb.hourglass import decode, decode_argmax
-from facerec_nb.metrics import bootstrap_ids
-from facerec_nb.preparation import Usable, prepare, read_selected
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.training import read_log
+from facerec_nb.core.files import InputError, fingerprint, inside, read_json
+from facerec_nb.core.geometry import align_matrix, apply_matrix, template, xywh_to_xyxy
+from facerec_nb.models.hourglass import decode, decode_argmax
+from facerec_nb.core.metrics import bootstrap_ids
+from facerec_nb.datasets.recipes import Usable
+from facerec_nb.datasets.selected import prepare, read_selected
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.models.training import read_log
 
 COMMAND = "python benchmarks/landmarks.py"  # what the committed records name; it calls this study
 POINTS = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]

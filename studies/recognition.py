@@ -17,9 +17,9 @@ import numpy as np
 
 from facerec_nb.faces.embedder import FaceEmbedder, pixel_embeddings, short_name
 from facerec_nb.faces.landmarks import LandmarkModel
-from facerec_nb.files import InputError, read_json
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.training import read_log
+from facerec_nb.core.files import InputError, read_json
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.models.training import read_log
 from studies.recognition_faces import align_all, read_faces, sources
 from studies.recognition_measures import Measures, attribute_errors, paired_difference
 from studies.recognition_recipes import ARC, RUNS, Recipe, list_jobs, parse_job

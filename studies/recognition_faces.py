@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from facerec_nb.celeba import BOX_COLUMNS, POINT_COLUMNS, load_celeba
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS, load_celeba
 from facerec_nb.datasets.photos import find_images
-from facerec_nb.detection import create_detector
+from facerec_nb.faces.detection import create_detector
 from facerec_nb.evaluation.folders import central_box
 from facerec_nb.faces.aligned import align_batch, resume_batches
-from facerec_nb.files import InputError, atomic_path, fingerprint, read_json, write_json
-from facerec_nb.geometry import align_matrix, similarity, template, xywh_to_xyxy
-from facerec_nb.preparation import Usable, add_splits
+from facerec_nb.core.files import InputError, atomic_path, fingerprint, read_json, write_json
+from facerec_nb.core.geometry import align_matrix, similarity, template, xywh_to_xyxy
+from facerec_nb.datasets.recipes import Usable
+from facerec_nb.datasets.selected import add_splits
 
 ALIGNED_BOX = (12., 10., 116., 150.)  # pixels of a 128x160 window: a box like CelebA's
 EYES = np.array([[44., 69], [83, 69]])  # pixels of that window: where CelebA put the eyes

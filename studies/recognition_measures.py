@@ -2,15 +2,15 @@
 import numpy as np
 import pandas as pd
 
-from facerec_nb.calibration import calibrated_threshold, fit_probability, reliability, store_calibration
-from facerec_nb.celeba import ATTRIBUTES
+from facerec_nb.evaluation.calibration import calibrated_threshold, fit_probability, reliability, store_calibration
+from facerec_nb.datasets.celeba_files import ATTRIBUTES
 from facerec_nb.evaluation.identification import unseen_metrics
 from facerec_nb.evaluation.verification import closed_set, people_weights, read_pairs
 from facerec_nb.faces.embedder import FaceEmbedder, own_angles, short_name
-from facerec_nb.files import InputError, atomic_path, fingerprint, read_json, write_json
-from facerec_nb.metrics import auc, overlap, pair_scores, tenfold
-from facerec_nb.records import metric
-from facerec_nb.training import read_log
+from facerec_nb.core.files import InputError, atomic_path, fingerprint, read_json, write_json
+from facerec_nb.core.metrics import auc, overlap, pair_scores, tenfold
+from facerec_nb.core.records import metric
+from facerec_nb.models.training import read_log
 from studies.recognition_trainings import Trainings
 
 FARS = (0.1, 0.01, 0.001)

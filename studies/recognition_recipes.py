@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from facerec_nb.files import InputError
+from facerec_nb.core.files import InputError
 from facerec_nb.models.augment import Augment
 
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from facerec_nb.celeba import ATTRIBUTES, load_celeba
-from facerec_nb.files import InputError, fingerprint, read_json, thread_map, write_json
-from facerec_nb.recognition import train_embedder
+from facerec_nb.datasets.celeba_files import ATTRIBUTES, load_celeba
+from facerec_nb.core.files import InputError, fingerprint, read_json, thread_map, write_json
+from facerec_nb.faces.recognition import train_embedder
 from studies.recognition_faces import one_place
 from studies.recognition_recipes import RUNS, Recipe
 

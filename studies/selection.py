@@ -11,8 +11,8 @@ from pathlib import Path
 
 from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.datasets.recipes import INFORMATIVE, AttributeRich, BalancedIdentities
-from facerec_nb.preparation import compare_attributes
-from facerec_nb.records import metric, record, write_record
+from facerec_nb.datasets.preparation import compare_attributes
+from facerec_nb.core.records import metric, record, write_record
 
 TARGETS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3) # shares
 

@@ -99,7 +99,7 @@ def test_commands_under_both_fastcores(typed):
 
 def test_a_command_called_from_a_module_reads_no_words(home, tmp_path):
     "Python gives the arguments; what stands on the command line is somebody else's"
-    (tmp_path/"caller.py").write_text("from facerec_nb.cli import facerec_verify\ncode = facerec_verify('a', 'b')\n")
+    (tmp_path/"caller.py").write_text("from facerec_nb.apps.commands import facerec_verify\ncode = facerec_verify('a', 'b')\n")
     said = run(sys.executable, "-c", "import caller; print('code', caller.code)", "--words", cwd=tmp_path,
                path=[home/"packages", ROOT, tmp_path])
     assert "code 1" in said and "a is not a file" in said

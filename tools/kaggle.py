@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from facerec_nb.datasets.celeba_files import load_celeba
-from facerec_nb.files import read_json, write_json
-from facerec_nb.records import metric, record, write_record
-from facerec_nb.synthetic import synthesise
+from facerec_nb.core.files import read_json, write_json
+from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.datasets.synthetic import synthesise
 
 STORY, SECTION = sorted(Path("nbs").glob("0*.ipynb")), "## Your CelebA"
 INSIDE = """set -e

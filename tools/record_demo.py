@@ -5,9 +5,9 @@
 import sys
 from pathlib import Path
 
-from facerec_nb.demo import SUMMARY
-from facerec_nb.files import read_json, write_json
-from facerec_nb.records import record, write_record
+from facerec_nb.apps.demo import SUMMARY
+from facerec_nb.core.files import read_json, write_json
+from facerec_nb.core.records import record, write_record
 
 OUT = Path(__file__).resolve().parent.parent/"results/demo"
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ..files import IMAGE_SUFFIXES, InputError
+from ..core.files import IMAGE_SUFFIXES, InputError
 if TYPE_CHECKING: import pandas as pd
 else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from .annotation_table import Findings, NotATable, clean_rows, read_annotation_table
 from .photos import is_photo, walk_folders
-from ..files import InputError, fingerprint, image_size, read_image, thread_map
+from ..core.files import InputError, fingerprint, image_size, read_image, thread_map
 if TYPE_CHECKING: import pandas as pd
 else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 

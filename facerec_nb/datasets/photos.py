@@ -10,7 +10,7 @@ import os, unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import IMAGE_SUFFIXES, InputError
+from ..core.files import IMAGE_SUFFIXES, InputError
 
 # %% ../../nbs/datasets/photos.ipynb #c0007
 def walk_folders(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from .celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, outside_box
-from ..files import InputError
+from ..core.files import InputError
 if TYPE_CHECKING: import pandas as pd
 else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from .celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA
 from .recipes import rank_within
-from ..files import (InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map,
+from ..core.files import (InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map,
                               write_csv, write_json)
 if TYPE_CHECKING: import pandas as pd
 else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there

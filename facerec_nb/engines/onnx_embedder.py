@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..files import InputError, fingerprint, read_json
+from ..core.files import InputError, fingerprint, read_json
 from .onnx_files import is_ours, onnx_session, read_onnx, read_sealed
 from .proof import WrongAnswers, check_proof, make_proof
 

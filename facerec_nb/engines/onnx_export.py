@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import load_checkpoint
-from ..files import InputError, atomic_path
+from ..models.checkpoint import load_checkpoint
+from ..core.files import InputError, atomic_path
 from .onnx_files import seal, set_about
 from .onnx_net import OUTPUTS, OnnxNet, TorchAnswers, network_of
 from .proof import make_proof
@@ -21,10 +21,10 @@ from .proof import make_proof
 def _model(checkpoint, kind):
     "The model in a checkpoint, and the scale that it does not tell itself"
     if kind == "landmarks":
-        from facerec_nb.alignment import LandmarkModel
+        from facerec_nb.faces.landmarks import LandmarkModel
         return LandmarkModel.load(checkpoint, "cpu"), dict(mean=[127.5]*3, std=[127.5]*3)
     if kind == "embedder":
-        from facerec_nb.recognition import FaceEmbedder
+        from facerec_nb.faces.embedder import FaceEmbedder
         return FaceEmbedder.load(checkpoint, "cpu"), {}
     raise InputError(f"{checkpoint} is a checkpoint of kind {kind!r}: only {' and '.join(OUTPUTS)} have an ONNX form")
 

@@ -10,7 +10,7 @@ import hashlib, json, os
 from pathlib import Path
 from typing import Any
 
-from ..files import InputError
+from ..core.files import InputError
 
 # %% ../../nbs/engines/onnx_files.ipynb #b43b3eab
 def set_about(

@@ -15,7 +15,7 @@ from torch import nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..files import InputError
+from ..core.files import InputError
 from .onnx_files import onnx_session, read_sealed
 from .proof import WrongAnswers, check_proof, make_proof
 

@@ -12,7 +12,7 @@ from typing import Callable
 
 import numpy as np
 
-from ..files import InputError
+from ..core.files import InputError
 
 # %% ../../nbs/engines/proof.ipynb #6ecd8d90
 N_FACES, SEED = 3, 14
@@ -22,9 +22,9 @@ def proof_pixels(
     n:int=N_FACES, # faces
 ) -> np.ndarray: # uint8 `(n, 3, size, size)` RGB
     "Drawn faces, prepared as a network wants them"
-    from facerec_nb.crops import CropCfg
-    from facerec_nb.geometry import align_face, warp, xywh_to_xyxy
-    from facerec_nb.synthetic import sample_faces
+    from facerec_nb.faces.crops import CropCfg
+    from facerec_nb.core.geometry import align_face, warp, xywh_to_xyxy
+    from facerec_nb.datasets.synthetic import sample_faces
     drawn, size = sample_faces(n, 1, seed=SEED), about["size"]
     photos, points = drawn["images"], drawn["points"]
     if about["kind"] == "embedder":
@@ -50,7 +50,7 @@ def unpack_pixels(
     size:int, # side of a face in pixels
 ) -> np.ndarray: # uint8 `(n, 3, size, size)`
     "Faces out of text; raises `InputError` when it holds anything else"
-    from facerec_nb.files import read_image
+    from facerec_nb.core.files import read_image
     try: strip = read_image(base64.b64decode(text, validate=True))
     except (InputError, ValueError, TypeError):
         raise InputError("its recorded faces cannot be read: export it again") from None
@@ -69,7 +69,7 @@ def as_answers(
     "What is recorded of an answer"
     if kind == "embedder": return np.asarray(answer, np.float32)
     import torch
-    from facerec_nb.hourglass import decode
+    from facerec_nb.models.hourglass import decode
     return decode(torch.as_tensor(answer), size)[0].numpy()
 
 # %% ../../nbs/engines/proof.ipynb #8d59ab8b

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import InputError, atomic_path
+from ..core.files import InputError, atomic_path
 from .onnx_files import get_about, read_onnx, read_sealed, seal, set_about
 from .onnx_net import OnnxNet
 from .proof import check_proof

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..checkpoint import load_checkpoint
+from ..models.checkpoint import load_checkpoint
 from .identification import unseen_metrics
 from .report import html_figures, html_notes, html_page, html_table
 from .verification import closed_set
 from ..faces.embedder import FACE_COLUMNS, FaceEmbedder, load_faces, pixel_embeddings, short_name, split_rows
-from ..files import InputError, atomic_path, fingerprint, write_json
-from ..metrics import overlap, pair_scores
-from ..records import metric, record
-from ..training import read_log
+from ..core.files import InputError, atomic_path, fingerprint, write_json
+from ..core.metrics import overlap, pair_scores
+from ..core.records import metric, record
+from ..models.training import read_log
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #6964afe3
 def _nearest(emb, ids, gallery, gallery_ids):
@@ -104,7 +104,7 @@ def _save(ax, run, name):
 # %% ../../nbs/evaluation/embedder_exam.ipynb #ec9cabe7
 def _draw_curves(run, curves, metrics):
     "ROC and CMC of all systems"
-    from facerec_nb.plots import plot_lines, plot_roc, style
+    from facerec_nb.core.plots import plot_lines, plot_roc, style
     style()
     pairs, probes = (metrics[f"{k}_unseen_baseline"]["n"] for k in ("auc", "rank1"))
     roc = {k: (c["roc"]["fpr"], c["roc"]["tpr"]) for k, c in curves.items()}
@@ -116,7 +116,7 @@ def _draw_curves(run, curves, metrics):
 # %% ../../nbs/evaluation/embedder_exam.ipynb #7197f047
 def _draw_embeddings(run, emb, ids, metrics):
     "Histogram of the cosines and t-SNE of each system"
-    from facerec_nb.plots import plot_hist, plot_tsne
+    from facerec_nb.core.plots import plot_hist, plot_tsne
     for k, e in emb.items():
         threshold = metrics.get(f"threshold_{k}", {}).get("value")
         _save(plot_hist(*pair_scores(e, ids), title=f"Pairs of unseen people, {k}", threshold=threshold),
@@ -126,7 +126,7 @@ def _draw_embeddings(run, emb, ids, metrics):
 # %% ../../nbs/evaluation/embedder_exam.ipynb #3dc5776c
 def _draw_log(run, heads):
     "The curves of the training"
-    from facerec_nb.plots import plot_log
+    from facerec_nb.core.plots import plot_log
     log = read_log(run)
     log = log[log.model.isin([short_name(k) for k in heads])]
     for column, title in _LOGGED.items(): _save(plot_log(log, column, title), run, column)

@@ -15,9 +15,9 @@ import pandas as pd
 
 from ..datasets.photos import find_images, people_below
 from .verification import read_pairs
-from ..files import InputError
-from ..metrics import auc, bootstrap_ids, tenfold, threshold_at_far
-from ..records import metric
+from ..core.files import InputError
+from ..core.metrics import auc, bootstrap_ids, tenfold, threshold_at_far
+from ..core.records import metric
 
 # %% ../../nbs/evaluation/folders.ipynb #c0007
 def central_box(

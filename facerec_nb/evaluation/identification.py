@@ -11,8 +11,8 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .verification import PairCurve, people_weights, rate_key
-from ..files import InputError
-from ..metrics import found_within, person_scores, rate_at_far, true_ranks
+from ..core.files import InputError
+from ..core.metrics import found_within, person_scores, rate_at_far, true_ranks
 
 # %% ../../nbs/evaluation/identification.ipynb #c0009
 def _halves(ids, rng):

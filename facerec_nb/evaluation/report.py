@@ -13,7 +13,7 @@ from string import Template
 
 import numpy as np
 
-from ..records import show_metric
+from ..core.records import show_metric
 
 # %% ../../nbs/evaluation/report.ipynb #c0006
 def png_bytes(

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..files import InputError
-from ..metrics import accepted_weights, area_under, equal_error, first_refused, last_of_each, tar_on_curve
-from ..records import metric
+from ..core.files import InputError
+from ..core.metrics import accepted_weights, area_under, equal_error, first_refused, last_of_each, tar_on_curve
+from ..core.records import metric
 
 # %% ../../nbs/evaluation/verification.ipynb #c0009
 def people_weights(

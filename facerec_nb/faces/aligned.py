@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..celeba import POINT_COLUMNS
-from ..face_store import face_store
+from ..datasets.celeba_files import POINT_COLUMNS
+from ..datasets.face_store import face_store
 from .landmarks import LandmarkModel, boxes_and_points
-from ..files import InputError, attempt, fingerprint, inside, read_image, read_json, thread_map
-from ..files import write_csv, write_image, write_json
-from ..geometry import align_matrix, apply_matrix, invert, warp
-from ..metrics import nme
-from ..preparation import read_selected
+from ..core.files import InputError, attempt, fingerprint, inside, read_image, read_json, thread_map
+from ..core.files import write_csv, write_image, write_json
+from ..core.geometry import align_matrix, apply_matrix, invert, warp
+from ..core.metrics import nme
+from ..datasets.selected import read_selected
 
 # %% ../../nbs/faces/aligned.ipynb #c0008
 @dataclass

@@ -17,10 +17,10 @@ from torch import nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..backbones import Embedder
-from ..checkpoint import load_checkpoint, load_weights
-from ..files import InputError, fingerprint
-from ..heads import create_head
+from ..models.backbones import Embedder
+from ..models.checkpoint import load_checkpoint, load_weights
+from ..core.files import InputError, fingerprint
+from ..models.heads import create_head
 
 # %% ../../nbs/faces/embedder.ipynb #b5c0aeb0
 FACE_COLUMNS = ["image_id", "identity", "split", "people"] # what a table must say of every face
@@ -47,7 +47,7 @@ def load_faces(
     "Aligned faces and who is on them, checked; raises `InputError`"
     if isinstance(data, tuple): where, (table, faces) = "the table", data
     else:
-        from facerec_nb.alignment import read_aligned
+        from facerec_nb.faces.aligned import read_aligned
         where, (table, faces) = str(data), read_aligned(data)
     _check_table(where, table)
     _check_faces(where, faces, len(table))

@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..celeba import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
-from ..checkpoint import load_checkpoint, load_weights, packaged
-from ..crops import CropCfg
-from ..files import InputError, fingerprint as _mark
-from ..geometry import FLIP_ORDER, apply_matrix, crop_matrix, invert, similarity
-from ..geometry import warp, warp_batch, xywh_to_xyxy
-from ..hourglass import StackedHourglass, decode, decode_argmax
-from ..metrics import bootstrap_ids, failure_rate, nme
+from ..datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
+from ..models.checkpoint import load_checkpoint, load_weights, packaged
+from .crops import CropCfg
+from ..core.files import InputError, fingerprint as _mark
+from ..core.geometry import FLIP_ORDER, apply_matrix, crop_matrix, invert, similarity
+from ..core.geometry import warp, warp_batch, xywh_to_xyxy
+from ..models.hourglass import StackedHourglass, decode, decode_argmax
+from ..core.metrics import bootstrap_ids, failure_rate, nme
 
 # %% ../../nbs/faces/landmarks.ipynb #c0007
 class LandmarkModel:

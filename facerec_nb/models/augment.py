@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..geometry import compose, jitter, jitter_points, warp_batch
+from ..core.geometry import compose, jitter, jitter_points, warp_batch
 
 # %% ../../nbs/models/augment.ipynb #c0007
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..evaluation.report import html_table, png_bytes
-from ..gallery import Match
+from .gallery import Match
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 

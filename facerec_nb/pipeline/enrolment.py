@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..datasets.photos import people_below
-from ..files import InputError
-from ..gallery import Gallery, printable
+from ..core.files import InputError
+from .gallery import Gallery, printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,10 +16,10 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..datasets.photos import photos_below
-from ..detection import Detector, create_detector
-from ..files import InputError, fingerprint, read_image
-from ..gallery import Gallery
-from ..geometry import align_face
+from ..faces.detection import Detector, create_detector
+from ..core.files import InputError, fingerprint, read_image
+from .gallery import Gallery
+from ..core.geometry import align_face
 from .answers import Answer, Answers, Face, Faces, draw_answers, show_ranking
 from .enrolment import enroll_people
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from facerec_nb.alignment import LandmarkModel
+    from facerec_nb.faces.landmarks import LandmarkModel
     from facerec_nb.engines.onnx_embedder import OnnxEmbedder
-    from facerec_nb.recognition import FaceEmbedder
+    from facerec_nb.faces.embedder import FaceEmbedder
 
 Photo = str|Path|bytes|np.ndarray|Image.Image # whatever read_image takes
 
@@ -52,7 +52,7 @@ def _network(path, load, probe):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #ca08ae2b
 def _calibration(embedder):
     "Threshold and fitted probability of an embedder, each a sensible one or None"
-    from facerec_nb.calibration import same_person
+    from facerec_nb.evaluation.calibration import same_person
     fitted = embedder.probability
     if fitted is not None and not np.isfinite(same_person([-1., 0., 1.], fitted)).all():
         raise InputError("its fitted probability is no probability: store it again")
@@ -63,15 +63,15 @@ def _load_network(kind, path, engine, threads):
     "A checkpoint with the engine that gives the recorded answers; or any ONNX embedder"
     from facerec_nb.engines.onnx_embedder import open_embedder
     from facerec_nb.engines.onnx_net import right_engine
-    from facerec_nb.recognition import FaceEmbedder
+    from facerec_nb.faces.embedder import FaceEmbedder
     if kind is FaceEmbedder and path.suffix == ".onnx": return open_embedder(path, threads)
     return right_engine(kind.load(path), path.with_suffix(".onnx"), threads, engine)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #8dd1f21f
 def _models(points, emb, engine, threads):
     "Both networks of a pipeline, each tried on a black picture, and what was calibrated with the embedder"
-    from facerec_nb.alignment import LandmarkModel
-    from facerec_nb.recognition import FaceEmbedder
+    from facerec_nb.faces.landmarks import LandmarkModel
+    from facerec_nb.faces.embedder import FaceEmbedder
     black, five = np.zeros((64, 64, 3), np.uint8), 16*np.array([[1, 1], [3, 1], [2, 2], [1, 3], [3, 3]])
     def find(m): m.points(black, [[0, 0, 64, 64]])
     def embed(m): m.embed(align_face(black, five, m.size, m.template)[None])
@@ -82,7 +82,7 @@ def _models(points, emb, engine, threads):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #db3f94d5
 def _landmark_file(run, landmarks):
     "Where the landmark network of a pipeline lies"
-    from facerec_nb.checkpoint import packaged
+    from facerec_nb.models.checkpoint import packaged
     own = Path(run or ".")/"best_stacked_hg.pth"
     absent = landmarks is None and not (run and os.path.lexists(own))
     if landmarks in ("big", "small") or absent: return packaged(f"landmarks_{landmarks or 'big'}")
@@ -91,7 +91,7 @@ def _landmark_file(run, landmarks):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #c2bb4fe8
 def _embedder_file(run, embedder):
     "Where the embedder of a pipeline lies"
-    from facerec_nb.checkpoint import packaged
+    from facerec_nb.models.checkpoint import packaged
     embedder = embedder or ("best_af.pth" if run else "small")
     if not Path(embedder).suffix: return packaged(f"embedder_{embedder}")
     inside = Path(run or ".")/embedder
@@ -262,7 +262,7 @@ def probability_of(self:FacePipeline,
     similarity:float|None, # cosine of two faces; None where there are not two
 ) -> float|None: # 0..1; None when the model holds no fit
     "How likely two faces are one person, when one in two such pairs is (the prior of the fit)"
-    from facerec_nb.calibration import same_person
+    from facerec_nb.evaluation.calibration import same_person
     if self.probability is None or similarity is None: return None
     return float(same_person(similarity, self.probability))
 

@@ -1,0 +1,115 @@
+"The same answer on every processor: an 8-bit file that a processor would add wrongly is seen and not used"
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from facerec_nb.models.checkpoint import packaged
+from facerec_nb.engines import onnx_embedder, onnx_net, proof
+from facerec_nb.engines.onnx_embedder import open_embedder
+from facerec_nb.engines.onnx_export import export_onnx
+from facerec_nb.engines.onnx_files import get_about, read_onnx, seal, set_about
+from facerec_nb.engines.onnx_net import OnnxNet, network_of, right_engine, use_onnx
+from facerec_nb.engines.proof import WrongAnswers
+from facerec_nb.engines.quantise import INT16, eight_bits, largest_pair, quantise_onnx
+from facerec_nb.core.geometry import align_face
+from facerec_nb.faces.embedder import FaceEmbedder
+from facerec_nb.datasets.synthetic import sample_faces
+from saturating import Saturating
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    "The packaged recogniser in 32 bits, in 8 bits with full-range weights (on purpose), and as the project writes it"
+    home, s = tmp_path_factory.mktemp("processors"), sample_faces(20, 4, seed=1)
+    faces = np.stack([align_face(p, q) for p, q in zip(s["images"], s["points"])])
+    x = faces.transpose(0, 3, 1, 2).astype(np.float32)
+    export_onnx(packaged("embedder_small"), home/"float.onnx")
+    wide = eight_bits(home/"float.onnx", x[::2], full_range=True)
+    about = read_onnx(home/"float.onnx")[2] | dict(int8=40, float="float.onnx")
+    set_about(wide, {k: v for k, v in about.items() if k != "sha256"})
+    (home/"wide.onnx").write_bytes(seal(wide.SerializeToString()))
+    quantise_onnx(home/"float.onnx", faces, home/"seven.onnx", least=0.9)
+    return home
+
+
+@pytest.fixture
+def old_processor(monkeypatch):
+    "Files with 8-bit convolutions are added up as without VNNI"
+    usual = onnx_net.onnx_session
+    def opened(data, threads=None):
+        session = usual(data, threads)
+        return Saturating(session, data) if b"_quantized" in data else session
+    for module in (onnx_net, onnx_embedder): monkeypatch.setattr(module, "onnx_session", opened)
+    monkeypatch.setattr(proof, "KNOWN", {})
+
+
+@pytest.fixture
+def model(): return FaceEmbedder.load(packaged("embedder_small"), "cpu")
+
+
+def test_only_full_range_weights_overflow(files):
+    shipped = packaged("embedder_small").with_suffix(".onnx")
+    wide, seven, ours = map(largest_pair, (files/"wide.onnx", files/"seven.onnx", shipped))
+    assert wide > INT16 >= seven > 0 and 0 < ours <= INT16
+
+
+def test_the_stub_adds_as_the_runtime_does_where_nothing_is_cut_off(files):
+    net = OnnxNet(files/"wide.onnx", threads=1)
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 112, 112)).astype(np.float32)
+    want, = net.session.run(["embedding"], dict(pixels=x))
+    got, = Saturating(net.session, (files/"wide.onnx").read_bytes(), most=2**30).run(["embedding"], dict(pixels=x))
+    assert (got*want).sum(1).min() > 0.999
+
+
+def test_a_saturating_file_is_not_used(files, model, old_processor):
+    with pytest.raises(WrongAnswers, match="wide.onnx does not answer on this processor as was recorded"):
+        use_onnx(model, files/"wide.onnx", 1)
+    with pytest.raises(WrongAnswers): right_engine(model, files/"wide.onnx", 1, engine="onnx")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert right_engine(model, files/"wide.onnx", 1) is model
+    said, = (str(w.message) for w in said)
+    assert "its checkpoint is used instead" in said and "\n" not in said
+
+
+def test_an_embedder_without_checkpoint_has_its_twin(files, old_processor):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        got = open_embedder(files/"wide.onnx", 1)
+    said, = (str(w.message) for w in said)
+    assert got.path.name == "float.onnx" and "float.onnx beside it is used instead" in said
+    wide = onnx_embedder.OnnxEmbedder(files/"wide.onnx", 1)
+    assert got.fingerprint == open_embedder(files/"float.onnx", 1).fingerprint != wide.fingerprint
+
+
+@pytest.mark.parametrize("name", ["seven", "shipped"])
+def test_seven_bits_are_right_there_too(files, model, old_processor, name):
+    path = packaged("embedder_small").with_suffix(".onnx") if name == "shipped" else files/f"{name}.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chosen = right_engine(model, path, 1)
+    assert isinstance(network_of(chosen)[0], OnnxNet) and isinstance(network_of(chosen)[0].session, Saturating)
+
+
+@pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small", "embedder_small"])
+def test_every_packaged_network_carries_its_proof(name):
+    about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
+    assert len(about["proof"]["answers"]) == 3
+
+
+def test_the_checkpoint_gives_the_recorded_answers():
+    from facerec_nb.faces.landmarks import LandmarkModel
+    models = {f"landmarks_{n}": LandmarkModel.load(n, "cpu") for n in ("big", "small")}
+    models["embedder_small"] = FaceEmbedder.load(packaged("embedder_small"), "cpu")
+    for name, model in models.items():
+        about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
+        answers = onnx_net.TorchAnswers(*network_of(model))
+        proof.check_proof(name, about, about["proof"], lambda x, a=answers: a(torch.from_numpy(x))[0])
+
+
+def test_a_gallery_of_the_saturating_file_is_told_apart():
+    "Revision 1 of the packaged recogniser had full-range weights; its galleries bear another name"
+    from facerec_nb.models.checkpoint import load_checkpoint
+    assert load_checkpoint(packaged("embedder_small"))["revision"] == 2
