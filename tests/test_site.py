@@ -1,4 +1,5 @@
 "The website builds, nothing on it is broken, and Quarto gets nothing that it would render wrongly."
+
 import configparser
 import importlib.util
 import shutil
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def site():
     "tools/site.py as a module (its name is one of Python's own)"
-    spec = importlib.util.spec_from_file_location("facerec_site", ROOT/"tools/site.py")
+    spec = importlib.util.spec_from_file_location("facerec_site", ROOT / "tools/site.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -34,13 +35,18 @@ def test_what_one_renderer_leaves_is_repaired(site):
     assert " open" not in site.fold('<details open class="code-fold">\n<summary>Exported source</summary>')
     assert 'alt="n &lt; 3"' in site.describe('<img src="a.png"></p>\n<figcaption>n &lt; 3</figcaption>')
     assert 'alt="own"' in site.describe('<img alt="own" src="a.png"></p>\n<figcaption>not this</figcaption>')
-    assert site.keep_together("<td>0.9 (-0.1 to 1.0, n = 14)</td>") == "<td>0.9 (-0.1\u00a0to\u00a01.0, n\u00a0=\u00a014)</td>"
+    assert (
+        site.keep_together("<td>0.9 (-0.1 to 1.0, n = 14)</td>")
+        == "<td>0.9 (-0.1\u00a0to\u00a01.0, n\u00a0=\u00a014)</td>"
+    )
     assert site.keep_together("<pre>n = 14</pre>from 3 to 4") == "<pre>n = 14</pre>from 3 to 4"
 
 
 def test_every_line_of_code_is_an_element(site):
     token = '<span class="st">"a\nb"</span>'
-    page = site.wrap_lines(f'<pre class="sourceCode python"><code class="sourceCode python">x = {token}\n\ny</code></pre>')
+    page = site.wrap_lines(
+        f'<pre class="sourceCode python"><code class="sourceCode python">x = {token}\n\ny</code></pre>'
+    )
     first, second, empty, last = page.split("\n")
     assert first.endswith('<span>x = <span class="st">"a</span></span>')
     assert second == '<span><span class="st">b"</span></span>'
@@ -58,17 +64,23 @@ def test_what_quarto_would_render_wrongly_is_found(site):
     assert "a link inside a link" in list(site._wrong_text(f"see [{LINK}](records.ipynb)"))[0]
     assert "without fig-alt" in list(site._wrong_code(code("plot()", {"image/png": ""})))[0]
     assert not list(site._wrong_code(code("#| fig-alt: a curve\nplot()", {"image/png": ""})))
-    assert "130 columns" in list(site._wrong_code(code("x"*130)))[0]
-    assert not list(site._wrong_code(code("#| echo: false\n" + "x"*130)))
+    assert "130 columns" in list(site._wrong_code(code("x" * 130)))[0]
+    assert not list(site._wrong_code(code("#| echo: false\n" + "x" * 130)))
     assert "not folded" in list(site._wrong_code(code("#| exports\ndef f(): pass")))[0]
 
 
 def test_the_filter_for_quarto_does_the_same(site, tmp_path):
     "With Pandoc at hand (it comes with Quarto) the filter is tried, otherwise this case is skipped"
     pandoc = shutil.which("pandoc") or pytest.skip("no pandoc here")
-    page = tmp_path/"page.md"
-    page.write_text(f'![A curve](a.png)\n\n0.9 (0.8 to 1.0, n = 14)\n\n``` {{.python .cell-code code-fold="show"}}\nm # {LINK}\n```\n', encoding="utf-8")
-    html = subprocess.run([pandoc, "-t", "html", "-L", str(ROOT/"nbs/site.lua"), str(page)], capture_output=True, text=True, check=True).stdout
+    page = tmp_path / "page.md"
+    page.write_text(
+        "![A curve](a.png)\n\n0.9 (0.8 to 1.0, n = 14)\n\n"
+        f'``` {{.python .cell-code code-fold="show"}}\nm # {LINK}\n```\n',
+        encoding="utf-8",
+    )
+    html = subprocess.run(
+        [pandoc, "-t", "html", "-L", str(ROOT / "nbs/site.lua"), str(page)], capture_output=True, text=True, check=True
+    ).stdout
     assert 'alt="A curve"' in html and 'code-fold="true"' in html and "`metric`" in html and "example.org" not in html
     assert "(0.8\u00a0to\u00a01.0, n\u00a0=\u00a014)" in html
 
@@ -76,5 +88,5 @@ def test_the_filter_for_quarto_does_the_same(site, tmp_path):
 def test_nbdev_leaves_the_readme_alone():
     "`nbdev_docs` would write README.md from the page that readme_nb names; there is none of that name"
     cfg = configparser.ConfigParser()
-    cfg.read(ROOT/"settings.ini")
-    assert not (ROOT/"nbs"/cfg["DEFAULT"]["readme_nb"]).exists()
+    cfg.read(ROOT / "settings.ini")
+    assert not (ROOT / "nbs" / cfg["DEFAULT"]["readme_nb"]).exists()

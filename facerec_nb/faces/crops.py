@@ -14,7 +14,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError, attempt, read_part, thread_map
-from ..core.geometry import check_view, compose, crop_matrix, seen_box, shrink_box, shrinks, square_box, turn, warp
+from ..core.geometry import (check_view, compose, crop_matrix, seen_box, shrink_box, shrinks, square_box,
+                                      turn, warp)
 
 # %% ../../nbs/faces/crops.ipynb #c0008
 @dataclass(frozen=True)

@@ -213,8 +213,9 @@ def _same_shapes(module, state):
                              "build it with the checkpoint's 'arch'")
 
 # %% ../../nbs/models/checkpoint.ipynb #681c1afd
-MAKERS = dict(landmarks=dict(model="facerec_nb.models.hourglass.StackedHourglass"), # kind -> part -> who builds it
-              embedder=dict(backbone="facerec_nb.models.backbones.Embedder", head="facerec_nb.models.heads.create_head"))
+MAKERS = dict( # kind -> part -> who builds it
+    landmarks=dict(model="facerec_nb.models.hourglass.StackedHourglass"),
+    embedder=dict(backbone="facerec_nb.models.backbones.Embedder", head="facerec_nb.models.heads.create_head"))
 
 def _check_numbers(path, where, d, most):
     "Raise `InputError` for a whole number above `most` in a dict"
