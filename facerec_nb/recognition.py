@@ -44,7 +44,7 @@ class EmbedderCfg:
     target_far:float=0.01 # false accept rate that the stored threshold is for, 0..1
     augment:Augment|None=Augment() # None changes nothing
     pretrained:bool=False # ImageNet weights, for resnet18 and resnet50
-    head_kw:dict|None=None # scale, margin, smoothing, centres, mining of the head; on top of `HEAD_KW`
+    head_kw:dict|None=None # scale, margin, smoothing, centres, mining of the head; on top of HEAD_KW
     template:str="arcface" # the template the faces were aligned to
     precision:str="auto" # fp32, bf16, fp16, or auto: what the device is made for
     together:bool=False # batches of four photographs a person, for losses that compare photographs

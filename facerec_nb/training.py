@@ -66,7 +66,7 @@ class RunCfg:
     checkpoint:dict|Callable|None=None # kind, arch ... for save_checkpoint, or a function that makes them
     resume:bool=False # go on from last_NAME.pth when there is one
     until:int|None=None # stop after this epoch, to be resumed later
-    groups:np.ndarray|None=None # (n,) group of each training row, see `batches`
+    groups:np.ndarray|None=None # (n,) group of each training row, see batches
     progress:bool=False # show a progress bar
 
 # %% ../nbs/parts/training.ipynb #69274e43
@@ -133,7 +133,7 @@ def _check_arrays(arrays):
 class ArrayData(torch.utils.data.Dataset):
     "Equally long arrays by name; a batch is a dict of tensors, uint8 pictures (N, H, W, 3) come out as (N, 3, H, W)"
     def __init__(self,
-        **arrays # name -> array (memory-mapped is fine) or list of numbers; raises `InputError` when lengths differ
+        **arrays # name -> array (memory-mapped is fine) or list of numbers; raises InputError when lengths differ
     ):
         self.arrays = {k: v if isinstance(v, np.ndarray) else np.asarray(v) for k, v in arrays.items()}
         _check_arrays(self.arrays)
@@ -581,7 +581,7 @@ def fit(
     run:str|Path|RunCfg|None=None, # folder for checkpoints and log, or all of the run's settings; None writes nothing
     validate:Callable=None, # validate(model) -> {name: number} after every epoch, in eval mode, without gradients
     augment:Callable=None, # augment(batch, generator) -> batch, on the device
-    **changes, # single settings of the run: name="ce", monitor="val_auc", mode="max", resume=True; see `RunCfg`
+    **changes, # single settings of the run: name="ce", monitor="val_auc", mode="max", resume=True; see RunCfg
 ) -> pd.DataFrame: # the log, one row an epoch: model, epoch, lr, loss, ..., seconds, images_per_s
     "Train with AdamW; raises `FloatingPointError`, `InputError`, and `KeyboardInterrupt` that says what was kept"
     loop = _Loop(model, train, cfg, _run_cfg(run, changes), validate, augment)
