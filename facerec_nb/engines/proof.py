@@ -8,7 +8,7 @@ __all__ = ['N_FACES', 'SEED', 'LIMITS', 'KNOWN', 'proof_pixels', 'pack_pixels', 
 
 # %% ../../nbs/engines/proof.ipynb #9fcc60a4
 import base64, io
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 
