@@ -1,0 +1,95 @@
+"""Threshold, probability and recorded answers for the public-domain face network, and what it is worth on photographs.
+
+    python benchmarks/ship_faces.py [--data ../shared/data] [--boot 1000]
+
+Writes facerec_nb/weights/embedder_faces.json and results/recognition/faces.json. Threshold and probability come from 48
+people of CelebA who are in no test here (the calibration people), through the whole pipeline: detector, points, chip of
+150 px, mirrored face. People of CelebA may be in the network's training; LFW's people were kept out by its author.
+"""
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from facerec_nb.core.files import fingerprint, write_json
+from facerec_nb.core.metrics import pair_scores
+from facerec_nb.core.records import metric, record, show_metric, write_record
+from facerec_nb.engines.dlib_onnx import SHIPPED, dlib_about, export_dlib
+from facerec_nb.engines.onnx_embedder import OnnxEmbedder
+from facerec_nb.engines.proof import make_proof
+from facerec_nb.evaluation.calibration import calibrated_threshold, fit_probability, reliability
+from facerec_nb.evaluation.folders import measure_pairs
+from facerec_nb.pipeline.face_pipeline import FacePipeline
+from studies.recognition_faces import sources
+
+WEIGHTS = Path("facerec_nb/weights")
+
+
+def overlap(a, b):
+    "Intersection over union of boxes x1, y1, x2, y2"
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    both = np.clip(high - low, 0, None).prod()
+    return both/(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both)
+
+
+def annotated_faces(pipe, rows):
+    "Embeddings of the faces that the annotations mean, and who they are; a photograph without such a face is left out"
+    boxes, emb, ids = rows[["x1", "y1", "x2", "y2"]].to_numpy(float), [], []
+    for faces, box, who in zip(pipe.stream(list(rows.path)), boxes, rows.identity):
+        shares = [overlap(np.asarray(f.box, float), box) for f in faces]
+        if not shares or max(shares) < 0.3: continue
+        emb.append(faces[int(np.argmax(shares))].embedding)
+        ids.append(who)
+    return np.stack(emb), np.array(ids)
+
+
+def halves(emb, ids):
+    "The calibration people in two halves, to see whether a probability fitted on one holds on the other"
+    people = np.unique(ids)
+    first = np.isin(ids, people[::2])
+    return (emb[first], ids[first]), (emb[~first], ids[~first])
+
+
+def calibrate(pipe, data):
+    "What is shipped, and the numbers about it"
+    rows = sources(data)
+    emb, ids = annotated_faces(pipe, rows[rows.role == "calibration"])
+    threshold, probability = calibrated_threshold(emb, ids), fit_probability(*pair_scores(emb, ids))
+    (one, who), (two, whose) = halves(emb, ids)
+    ece = reliability(*pair_scores(two, whose), fit_probability(*pair_scores(one, who)))["ece"]
+    out = {"threshold": metric(threshold["threshold"], threshold["low"], threshold["high"], threshold["n_impostor"],
+                               "cosine at FAR 0.001, from 48 calibration people"),
+           "probability_ece": metric(ece, n=len(two), unit="expected calibration error, fitted on half of the people"),
+           "calibration_found": metric(len(emb)/int((rows.role == "calibration").sum()), n=len(emb), unit="share")}
+    return dict(threshold=threshold, probability=probability), out
+
+
+def proof_of(path):
+    "Float32 answers to drawn faces"
+    net = OnnxEmbedder(path, 1)
+    answer = lambda x: net.embed(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), flip=False)
+    return make_proof(dlib_about(), answer)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="../shared/data", type=Path)
+    parser.add_argument("--boot", type=int, default=1000, help="bootstrap draws over people")
+    args = parser.parse_args()
+    lfw = args.data/"lfw-view1-devtest"
+    with tempfile.TemporaryDirectory() as tmp:
+        bare = export_dlib(Path(tmp)/"faces.onnx")
+        pipe = FacePipeline.load(embedder=str(bare), threads=1)
+        shipped, out = calibrate(pipe, args.data)
+        write_json(WEIGHTS/SHIPPED, shipped | dict(proof=proof_of(bare)))
+        pipe.threshold = shipped["threshold"]["threshold"]
+        pairs = measure_pairs(pipe, next(lfw.glob("pairs*.txt")), lfw, n_boot=args.boot)
+    out |= {f"lfw_view1_{k}_faces": v for k, v in pairs.items()}
+    data = dict(name="celeba-wild-60x30 (48 calibration people), lfw-view1-devtest", n_people=48,
+                n_images=out["calibration_found"]["n"], fingerprint=fingerprint(args.data/"celeba-wild-60x30"))
+    what = "The public-domain face network behind detector and points of the package, from faces"
+    write_record("results/recognition/faces.json", record(what, "python benchmarks/ship_faces.py", data, out))
+    for k, v in out.items(): print(f"{k:40s} {show_metric(v, 4)}")
