@@ -13,9 +13,9 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError, atomic_path, fingerprint, read_json
-from ..models.dlib_weights import (DIM, LICENCE, PIXEL_MEAN, PIXEL_SCALE, SHA256, SIZE, STAGES, fold_affine,
+from ..models.dlib_weights import (LICENCE, PIXEL_MEAN, PIXEL_SCALE, SHA256, SIZE, STAGES, fold_affine,
                                             read_dlib_weights)
-from .onnx_files import onnx_session, read_sealed, seal, set_about
+from .onnx_files import read_sealed, seal, set_about
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #44e39287
 class GraphPen:

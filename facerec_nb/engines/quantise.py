@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import InputError, atomic_path
-from .onnx_files import get_about, read_onnx, read_sealed, seal, set_about
+from .onnx_files import read_onnx, read_sealed, seal, set_about
 from .onnx_net import OnnxNet
-from .proof import check_proof
 
 # %% ../../nbs/engines/quantise.ipynb #4d241b38
 INT16 = 2**15 - 1 # largest number in 16 bits
