@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.datasets.celeba import attribute_shares, blur_cost, constant_errors, people_left, points_kept, wilson
+from facerec_nb.datasets.celeba import attribute_shares, blur_cost, constant_errors, people_left, points_kept
 from facerec_nb.datasets.celeba_files import ATTRIBUTES, load_celeba, outside_box, place_in_box
+from facerec_nb.core.metrics import wilson
 from facerec_nb.core.records import metric, record, write_record
 
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")

@@ -9,19 +9,20 @@ ROOT = Path(__file__).resolve().parent.parent
 README, PICTURES = ROOT/"README.md", ROOT/"nbs/images"
 
 
-def picture(data, pictures):
+def picture(data, pictures, alt):
     "Remember a picture under a name; returns the Markdown that shows it"
     name = f"readme-{len(pictures)}.png"
     pictures[name] = base64.b64decode("".join(data))
-    return f"![Drawn people](nbs/images/{name})"
+    return f"![{alt}](nbs/images/{name})"
 
 
 def outputs(cell, pictures):
     "A cell's saved outputs as Markdown: Markdown as it is, text in a block, pictures as files"
+    alt = re.search(r"^#\|\s*fig-alt:\s*(.*?)\s*$", "".join(cell["source"]), re.M)
     for o in cell.get("outputs", []):
         data = o.get("data", {"text/plain": o.get("text", "")})
         if "text/markdown" in data: yield "".join(data["text/markdown"]).strip()
-        elif "image/png" in data: yield picture(data["image/png"], pictures)
+        elif "image/png" in data: yield picture(data["image/png"], pictures, alt[1].strip('"') if alt else "")
         elif "text/plain" in data: yield "```\n" + "".join(data["text/plain"]).strip("\n") + "\n```"
 
 

@@ -16,13 +16,12 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from PIL import Image
 
-from ..datasets.celeba import wilson
 from ..datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS, CelebA, load_celeba
 from ..evaluation.report import html_figure, html_table
 from ..core.files import InputError, fingerprint, image_size, inside, read_image, read_json, write_json
 from ..pipeline.gallery import Gallery
 from ..core.geometry import xywh_to_xyxy
-from ..core.metrics import bootstrap_ids, threshold_at_far
+from ..core.metrics import bootstrap_ids, threshold_at_far, wilson
 from ..pipeline.face_pipeline import FacePipeline
 from ..core.plots import draw_face
 from ..datasets.recipes import Chain, Usable

@@ -6,7 +6,8 @@
 __all__ = ['cosine', 'first_refused', 'threshold_at_far', 'rate_at_far', 'choose_threshold', 'pair_scores', 'identification_rate',
            'last_of_each', 'accepted_weights', 'roc', 'area_under', 'auc', 'equal_error', 'eer', 'tar_at_far',
            'tar_on_curve', 'overlap', 'best_threshold', 'tenfold', 'person_scores', 'true_ranks', 'found_within', 'cmc',
-           'rank1', 'dir_at_fpir', 'top1', 'nme', 'failure_rate', 'nme_cdf', 'bootstrap_ids', 'bootstrap_pairs']
+           'rank1', 'dir_at_fpir', 'top1', 'nme', 'failure_rate', 'nme_cdf', 'bootstrap_ids', 'bootstrap_pairs',
+           'wilson']
 
 # %% ../../nbs/core/metrics.ipynb #c0003
 from collections.abc import Callable
@@ -436,3 +437,14 @@ def bootstrap_pairs(
         genuine = np.repeat(scores[same], w[a[same]])
         if len(genuine): draws.append(metric(genuine, np.repeat(scores[~same], (w[a]*w[b])[~same])))
     return (float(metric(scores[same], scores[~same])), *_interval(draws))
+
+# %% ../../nbs/core/metrics.ipynb #new148x153
+def wilson(
+    k:ArrayLike, # how many
+    n:ArrayLike, # of how many
+    z:float=1.96, # 1.96 gives 95 %
+) -> tuple: # low and high end of the interval, shares
+    "Wilson's score interval for a share (Wilson 1927, Journal of the American Statistical Association 22)"
+    k, n = np.asarray(k, float), np.asarray(n, float)
+    centre, half = (k + z*z/2)/(n + z*z), z*np.sqrt(k*(n - k)/n + z*z/4)/(n + z*z)
+    return np.maximum(centre - half, 0), np.minimum(centre + half, 1)

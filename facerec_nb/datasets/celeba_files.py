@@ -374,7 +374,8 @@ class CelebA:
     def __repr__(self):
         people = f" of {self.table.identity.nunique():,} people" if "identity" in self.table else ""
         what = f"{len(self):,} {_KIND[self.aligned]}{people}"
-        return f"CelebA {self.root.name!r}: {what}, {len(self.problems):,} findings"
+        findings = "finding" if len(self.problems) == 1 else "findings"
+        return f"CelebA {self.root.name!r}: {what}, {len(self.problems):,} {findings}"
 
 # %% ../../nbs/datasets/celeba_files.ipynb #c0080
 def _summary(self:CelebA
