@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 # Public functions with an argument or a result that has no annotation. It may only become less: lower it when it does.
-UNANNOTATED = 225
+UNANNOTATED = 42
 
 
 def public_functions(tree):

@@ -8,6 +8,7 @@ __all__ = ['SHIPPED', 'GraphPen', 'dlib_graph', 'dlib_about', 'export_dlib', 're
 # %% ../../nbs/engines/dlib_onnx.ipynb #b1e77483
 import os, tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -83,8 +84,8 @@ def _trunk(pen, convolutions):
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #7462d00d
 def dlib_graph(
-    weights:dict=None, # from read_dlib_weights; `None`: read now
-): # an onnx.ModelProto: pixels `(n, 3, 150, 150)` -> embedding, raw `(n, 128)`
+    weights:dict|None=None, # from read_dlib_weights; `None`: read now
+) -> Any: # an onnx.ModelProto: pixels `(n, 3, 150, 150)` -> embedding, raw `(n, 128)`
     "The public-domain face network as an ONNX graph"
     from onnx import TensorProto, checker, helper
     weights, pen = weights or read_dlib_weights(), GraphPen()

@@ -73,8 +73,8 @@ def _wanted(path, model, about):
 class OnnxEmbedder:
     "An embedder out of any ONNX file, ours or not, in the place of a FaceEmbedder"
     def __init__(self,
-        path, # the `.onnx` file
-        threads:int=None, # threads of the network; `None`: one a core
+        path:str|Path, # the `.onnx` file
+        threads:int|None=None, # threads of the network; `None`: one a core
     ):
         data, model, about = read_onnx(path)
         self.path, self.about = Path(path), _wanted(path, model, about)
@@ -198,8 +198,8 @@ def _twin(embedder, why, threads):
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #7d041ae0
 def open_embedder(
-    path, # an `.onnx` embedder of anybody's
-    threads:int=None, # threads of the network; `None`: one a core
+    path:str|Path, # an `.onnx` embedder of anybody's
+    threads:int|None=None, # threads of the network; `None`: one a core
 ) -> OnnxEmbedder: # the file, or its float twin where the file answers otherwise than it should
     "An embedder that gives the right answers on this machine; raises `WrongAnswers` where there is none"
     net = OnnxEmbedder(path, threads)

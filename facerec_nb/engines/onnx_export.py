@@ -7,7 +7,9 @@ __all__ = ['OPSET', 'TOLERANCE', 'read_network', 'onnx_graph', 'largest_differen
 
 # %% ../../nbs/engines/onnx_export.ipynb #0bf2fcdb
 import inspect, io, os, warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +32,7 @@ def _model(checkpoint, kind):
 
 # %% ../../nbs/engines/onnx_export.ipynb #f41fa2ad
 def read_network(
-    checkpoint, # a `.pth` of kind landmarks or embedder
+    checkpoint:str|Path, # a `.pth` of kind landmarks or embedder
 ) -> tuple: # TorchAnswers of its network, and a dictionary of what is to be known about it
     "The network of a checkpoint, ready to be written; raises `InputError`"
     ck = load_checkpoint(checkpoint)
@@ -58,7 +60,7 @@ def _trace(answers, x, names):
 def onnx_graph(
     answers:TorchAnswers, # the network, see read_network
     about:dict, # what is to be known about it
-): # an onnx.ModelProto, checked, with its metadata
+) -> Any: # an onnx.ModelProto, checked, with its metadata
     "A network as an ONNX graph"
     import onnx
     x, names = torch.zeros(2, 3, about["size"], about["size"]), OUTPUTS[about["kind"]]
@@ -72,9 +74,9 @@ def onnx_graph(
 
 # %% ../../nbs/engines/onnx_export.ipynb #992957e3
 def largest_difference(
-    answers, # what torch says: pixels -> tuple in the order of OUTPUTS
+    answers:Callable, # what torch says: pixels -> tuple in the order of OUTPUTS
     net:OnnxNet, # the file
-    batches=(1, 5), # faces at once
+    batches:tuple[int, ...]=(1, 5), # faces at once
     seed:int=0, # of the random pixels
 ) -> float: # largest absolute difference of any answer (raw embeddings: over the longest), nan where one is not finite
     "Compare a file with the network it was made from, on random pixels"
@@ -95,8 +97,8 @@ def _check_difference(checkpoint, d, tolerance):
 
 # %% ../../nbs/engines/onnx_export.ipynb #869949e0
 def export_onnx(
-    checkpoint, # a `.pth` of kind landmarks or embedder
-    out, # the `.onnx` file to write
+    checkpoint:str|Path, # a `.pth` of kind landmarks or embedder
+    out:str|Path, # the `.onnx` file to write
     tolerance:float=TOLERANCE, # largest difference from torch
 ) -> dict: # path, kind, fingerprint, opset, size, difference, bytes
     "Write a checkpoint's network as ONNX, once it is proved to answer as torch does; raises `InputError`"
@@ -112,8 +114,8 @@ def export_onnx(
 
 # %% ../../nbs/engines/onnx_export.ipynb #80d0f0aa
 def export_run(
-    source, # a checkpoint, or the folder of a run with `best_*.pth`
-    out, # for a checkpoint the `.onnx` file; for a run the folder, made when needed
+    source:str|Path, # a checkpoint, or the folder of a run with `best_*.pth`
+    out:str|Path, # for a checkpoint the `.onnx` file; for a run the folder, made when needed
 ) -> list: # one dict per file, see export_onnx
     "Write the networks of a run as ONNX; raises `InputError`"
     if not os.path.isdir(source): return [export_onnx(source, out)]

@@ -14,7 +14,7 @@ from ..core.files import InputError
 
 # %% ../../nbs/engines/onnx_files.ipynb #b43b3eab
 def set_about(
-    model, # an onnx.ModelProto; its old lines are replaced
+    model:Any, # an onnx.ModelProto; its old lines are replaced
     about:dict, # what the file says about itself; tensors and arrays become lists
 ) -> None:
     "Write a dictionary as the metadata of a graph"
@@ -30,7 +30,7 @@ def _plain(text):
     except ValueError: return text
 
 def get_about(
-    model, # an onnx.ModelProto
+    model:Any, # an onnx.ModelProto
 ) -> dict: # key -> value
     "The metadata of a graph as a dictionary"
     return {p.key: _plain(p.value) for p in model.metadata_props}
@@ -59,7 +59,7 @@ def _external(graph):
 
 # %% ../../nbs/engines/onnx_files.ipynb #55464fe1
 def read_onnx(
-    path, # an `.onnx` file of anybody's
+    path:str|Path, # an `.onnx` file of anybody's
 ) -> tuple: # its bytes, the onnx.ModelProto in them, and its metadata as a dictionary
     "Read a file once and whole; raises `InputError` for a missing or damaged file and for weights that lie elsewhere"
     import onnx
@@ -91,8 +91,8 @@ def _check_ours(path, data, about, kind):
 
 # %% ../../nbs/engines/onnx_files.ipynb #f2f22722
 def read_sealed(
-    path, # an `.onnx` file written by this package
-    kind:str=None, # the kind that is needed, 'landmarks' or 'embedder'; `None` takes both
+    path:str|Path, # an `.onnx` file written by this package
+    kind:str|None=None, # the kind that is needed, 'landmarks' or 'embedder'; `None` takes both
 ) -> tuple: # its bytes and what it says about itself
     "Read a file of our own; raises `InputError` when it is not, or was changed, or is of another kind"
     data, _, about = read_onnx(path)
@@ -102,7 +102,7 @@ def read_sealed(
 # %% ../../nbs/engines/onnx_files.ipynb #39b5b5c2
 def onnx_session(
     data:bytes, # an ONNX file
-    threads:int=None, # threads of the network; `None`: one a core
+    threads:int|None=None, # threads of the network; `None`: one a core
 ) -> Any: # an onnxruntime.InferenceSession on the CPU
     "Open a network with ONNX Runtime; its waiting threads sleep"
     import onnxruntime as ort

@@ -8,6 +8,7 @@ __all__ = ['OUTPUTS', 'TorchAnswers', 'network_of', 'OnnxNet', 'check_engine', '
 # %% ../../nbs/engines/onnx_net.ipynb #4536a68e
 import copy, hashlib, warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +34,13 @@ class TorchAnswers(nn.Module):
         self.eval()
 
     @torch.no_grad()
-    def forward(self, pixels):
+    def forward(self, pixels:torch.Tensor) -> tuple[torch.Tensor, ...]:
         y = self.net(pixels)
         return (y[-1],) if self.kind == "landmarks" else (F.normalize(y), y)
 
 # %% ../../nbs/engines/onnx_net.ipynb #69227fc9
 def network_of(
-    model, # a LandmarkModel or a FaceEmbedder
+    model:Any, # a LandmarkModel or a FaceEmbedder
 ) -> tuple: # its bare network, and its kind: 'landmarks' or 'embedder'
     "The part of a model that a file can replace"
     return (model.net, "landmarks") if hasattr(model, "net") else (model.model["backbone"], "embedder")
@@ -65,9 +66,9 @@ def _open(path, data, about, threads):
 class OnnxNet(nn.Module):
     "A network out of a file of this package, run by ONNX Runtime on the CPU; `about` is what the file says of itself"
     def __init__(self,
-        path, # the `.onnx` file
-        kind:str=None, # the kind that is needed, 'landmarks' or 'embedder'; `None` takes both
-        threads:int=None, # threads of the network; `None`: one a core
+        path:str|Path, # the `.onnx` file
+        kind:str|None=None, # the kind that is needed, 'landmarks' or 'embedder'; `None` takes both
+        threads:int|None=None, # threads of the network; `None`: one a core
     ):
         super().__init__()
         data, self.about = read_sealed(path, kind)
@@ -88,9 +89,9 @@ def _wrong_pixels(size, a):
 # %% ../../nbs/engines/onnx_net.ipynb #a6f8ee4a
 @patch
 def answer(self:OnnxNet,
-    x, # tensor or array `(N, 3, S, S)` RGB, uint8 or float in 0..255
+    x:torch.Tensor|np.ndarray, # tensor or array `(N, 3, S, S)` RGB, uint8 or float in 0..255
     name:str, # one of the OUTPUTS of its kind
-): # float32 tensor on the device of `x`, or array
+) -> torch.Tensor|np.ndarray: # float32, on the device of `x`
     "One answer of the graph; raises `InputError` for another shape"
     a = x.detach().float().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
     if a.shape[1:] != (3, self.size, self.size) or a.dtype.kind not in "uif": raise _wrong_pixels(self.size, a)
@@ -107,17 +108,17 @@ def _nothing(self:OnnxNet, name):
 # %% ../../nbs/engines/onnx_net.ipynb #0b562264
 @patch
 def forward(self:OnnxNet,
-    x, # tensor or array `(N, 3, S, S)` RGB, uint8 or float in 0..255
-): # landmarks: list of one `(N, 5, S/4, S/4)`; embedder: `(N, D)` raw embeddings
+    x:torch.Tensor|np.ndarray, # tensor or array `(N, 3, S, S)` RGB, uint8 or float in 0..255
+) -> Any: # landmarks: list of one `(N, 5, S/4, S/4)`; embedder: `(N, D)` raw embeddings
     "What the torch network answers to the same pixels"
     return [self.answer(x, "heatmaps")] if self.kind == "landmarks" else self.answer(x, "raw")
 
 # %% ../../nbs/engines/onnx_net.ipynb #b6b7aa14
 @patch
 def embed(self:OnnxNet,
-    x, # tensor or array `(N, 3, S, S)` RGB, uint8 or float in 0..255
+    x:torch.Tensor|np.ndarray, # tensor or array `(N, 3, S, S)` RGB, uint8 or float in 0..255
     flip:bool=True, # add the embedding of the mirrored face
-): # `(N, D)`, L2-normalised
+) -> torch.Tensor|np.ndarray: # `(N, D)`, L2-normalised
     "Embeddings for comparing: `a @ b.T` is the cosine; raises `InputError` for a landmark network"
     if self.kind != "embedder":
         raise InputError(f"{self.path} is a network of kind {self.kind!r}: it has no embeddings")
@@ -136,7 +137,7 @@ def _reference(net, model):
 
 def check_engine(
     net:OnnxNet, # a network out of a file
-    model, # the LandmarkModel or FaceEmbedder that it was made from
+    model:Any, # the LandmarkModel or FaceEmbedder that it was made from
 ) -> float: # lowest cosine, or largest distance of a point in pixels
     "Raise `WrongAnswers` unless a file gives its recorded answers on this machine; asked once a process"
     first, key = OUTPUTS[net.kind][0], bytes(net.sha256.tolist())
@@ -153,10 +154,10 @@ def _with_network(model, net):
 
 # %% ../../nbs/engines/onnx_net.ipynb #51b9c884
 def use_onnx(
-    model, # a LandmarkModel, or a FaceEmbedder out of its load
-    path, # its `.onnx` file
-    threads:int=None, # threads of the network; `None`: one a core
-): # a model of the same class, on the CPU; the given one is not touched
+    model:Any, # a LandmarkModel, or a FaceEmbedder out of its load
+    path:str|Path, # its `.onnx` file
+    threads:int|None=None, # threads of the network; `None`: one a core
+) -> Any: # a model of the same class, on the CPU; the given one is not touched
     "A model run by ONNX Runtime; raises `InputError` for another model's file, `WrongAnswers` for other answers"
     net = OnnxNet(path, network_of(model)[1], threads)
     made_from = net.about["fingerprint"]
@@ -177,11 +178,11 @@ def _fall_back(model, path, why):
 
 # %% ../../nbs/engines/onnx_net.ipynb #217867d6
 def right_engine(
-    model, # a LandmarkModel or a FaceEmbedder
-    path, # its `.onnx` file, which may be missing
-    threads:int=None, # threads of the network; `None`: one a core
+    model:Any, # a LandmarkModel or a FaceEmbedder
+    path:str|Path, # its `.onnx` file, which may be missing
+    threads:int|None=None, # threads of the network; `None`: one a core
     engine:str="auto", # 'onnx': the file or an error; 'torch': the checkpoint; 'auto': the file where it is right
-): # the same model, with the network that answers
+) -> Any: # the same model, with the network that answers
     "The fastest engine that gives the recorded answers; warns when that is not the file"
     there = Path(path).is_file() and model.device.type == "cpu"
     if engine == "torch" or engine == "auto" and not there: return model

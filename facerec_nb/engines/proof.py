@@ -9,6 +9,7 @@ __all__ = ['N_FACES', 'SEED', 'LIMITS', 'KNOWN', 'proof_pixels', 'pack_pixels', 
 # %% ../../nbs/engines/proof.ipynb #9fcc60a4
 import base64, io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ LIMITS = dict(embedder=0.995, landmarks=0.5) # least cosine; largest distance of
 
 def as_answers(
     kind:str, # 'embedder' or 'landmarks'
-    answer, # what a network says to n faces: embeddings `(n, D)` of length 1, or heatmaps `(n, 5, h, w)`
+    answer:Any, # what a network says to n faces: embeddings `(n, D)` of length 1, or heatmaps `(n, 5, h, w)`
     size:int, # side of the network's input in pixels
 ) -> np.ndarray: # `(n, D)`, or points `(n, 5, 2)` in pixels of the input
     "What is recorded of an answer"
@@ -125,7 +126,7 @@ def measure_proof(
     about:dict, # kind and size of the network
     proof:dict, # from make_proof
     answer:Callable, # uint8 `(n, 3, size, size)` -> embeddings or heatmaps
-    key=None, # what is asked, for example the SHA-256 of its file: asked once a process; `None`: asked every time
+    key:Any=None, # what is asked, for example the SHA-256 of its file: asked once a process; `None`: asked every time
 ) -> float: # see agreement
     "How near a network comes to its recorded answers, on this machine; raises `InputError` for an unreadable proof"
     if key is not None and key in KNOWN: return KNOWN[key]
@@ -137,11 +138,11 @@ def measure_proof(
 
 # %% ../../nbs/engines/proof.ipynb #5ae793db
 def check_proof(
-    name, # the file, for the sentence
+    name:Any, # the file, for the sentence
     about:dict, # kind and size of the network
     proof:dict, # from make_proof
     answer:Callable, # uint8 `(n, 3, size, size)` -> embeddings or heatmaps
-    key=None, # see measure_proof
+    key:Any=None, # see measure_proof
 ) -> float: # the agreement
     "Raise `WrongAnswers` unless a network answers on this machine as recorded"
     value, kind = measure_proof(about, proof, answer, key), about["kind"]

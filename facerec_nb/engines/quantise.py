@@ -8,6 +8,7 @@ __all__ = ['INT16', 'KEPT', 'largest_pair', 'eight_bits', 'quantise_onnx']
 # %% ../../nbs/engines/quantise.ipynb #446a5409
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from .onnx_net import OnnxNet
 INT16 = 2**15 - 1 # largest number in 16 bits
 
 def largest_pair(
-    path, # an `.onnx` file with 8-bit convolutions
+    path:str|Path, # an `.onnx` file with 8-bit convolutions
 ) -> int: # 0 where nothing has eight bits
     "The largest sum of two products of a byte of a map (up to 255) and an 8-bit weight that a file can ask for"
     from onnx.numpy_helper import to_array
@@ -47,10 +48,10 @@ def _in_full(graph):
 
 # %% ../../nbs/engines/quantise.ipynb #f10f3d1f
 def eight_bits(
-    path, # an `.onnx` file
+    path:str|Path, # an `.onnx` file
     x:np.ndarray, # float32 pixels `(N, 3, S, S)` that set the scales
     full_range:bool=False, # eight bits for all convolutions: wrong on processors without VNNI, here to show it
-): # an onnx.ModelProto
+) -> Any: # an onnx.ModelProto
     "A graph with 8-bit convolutions"
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -87,9 +88,9 @@ def _check_cosine(path, cosine, least):
 
 # %% ../../nbs/engines/quantise.ipynb #7e2dcaed
 def quantise_onnx(
-    path, # an embedder's `.onnx` file, written by export_onnx
+    path:str|Path, # an embedder's `.onnx` file, written by export_onnx
     faces:np.ndarray, # uint8 RGB `(N, S, S, 3)`, 64 aligned faces or more; those of a training are best
-    out, # the `.onnx` file to write
+    out:str|Path, # the `.onnx` file to write
     least:float=0.99, # smallest mean cosine between old and new embeddings
 ) -> dict: # path, bytes, n, cosine (mean) and lowest, of the faces that set no scale
     "Write an embedder with 8-bit convolutions; raises `InputError` for too few faces or too different embeddings"
