@@ -10,7 +10,7 @@ OUT    ?= runs/$(if $(DATA),$(notdir $(patsubst %/,%,$(DATA))),demo)
 # idle threads go to sleep soon instead of spinning: the speed stays, and a busy machine does not stall
 export GOMP_SPINCOUNT = 20000
 
-.PHONY: help demo test check study site readme build clean
+.PHONY: help demo test avx check study site readme build clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -38,6 +38,13 @@ demo: $(VENV)/.package ## from a folder of photographs to names, with a report (
 
 test: $(VENV)/.dev ## in sync, clean, lint, every notebook, the commands, the website
 	@$(BIN)/python -m pytest $(ARGS)
+
+# what a processor without AVX-512 does, as far as the libraries can be asked for it (ONNX Runtime cannot: benchmarks/processors.py)
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+        NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENCV_CPU_DISABLE=AVX512-SKX
+
+avx: $(VENV)/.dev ## the same tests with the arithmetic of a processor that has AVX2 and no AVX-512
+	@$(AVX2) $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## only the quick part: in sync, clean, lint, types
 	@$(BIN)/python -m pytest tests/test_sync.py tests/test_types.py tests/test_house.py tests/test_cells.py tests/test_pages.py $(ARGS)
