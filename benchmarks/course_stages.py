@@ -73,7 +73,7 @@ if __name__ == "__main__":
         nme_unseen=metric(nme, n=n, unit="of the eye distance"), course_minutes_gpu=metric(None, unit="minutes")
     )
     about = dict(
-        name="drawn by facerec_nb.synthetic",
+        name="drawn by facerec_nb.datasets.synthetic",
         fingerprint=fingerprint("stages", args.ids, args.per_id),
         n_images=n,
         n_people=args.ids,

@@ -32,6 +32,13 @@ def _summary(faces, answers):
     n = f"{len(faces)} face{'s' if len(faces) > 1 else ''}"
     return f"{n}, {sum(a.status == 'known' for a in answers)} known." if answers else f"{n}."
 
+# %% ../../nbs/apps/app.ipynb #befdbc72
+def _shown(faces, answers):
+    "The aligned faces with their captions, and the rows of the table"
+    rows = [_row(f, a) for f, a in zip(faces, answers or [None]*len(faces))]
+    captions = [f"{i}. {r[1] or r[0] or 'face'}" for i, r in enumerate(rows, 1)]
+    return [(f.aligned, c) for f, c in zip(faces, captions)], rows
+
 # %% ../../nbs/apps/app.ipynb #c0009
 def describe(
     pipe:FacePipeline, # from the photograph to the embedding
@@ -47,10 +54,7 @@ def describe(
         answers = pipe.identify(faces, gallery, threshold) if gallery is not None and faces else None
     except InputError as e: return None, [], [], str(e)
     if not faces: return img, [], [], "No face was found."
-    rows = [_row(f, a) for f, a in zip(faces, answers or [None]*len(faces))]
-    captions = [f"{i}. {r[1] or r[0] or 'face'}" for i, r in enumerate(rows, 1)]
-    aligned = [(f.aligned, c) for f, c in zip(faces, captions)]
-    return pipe.draw(img, answers or faces), aligned, rows, _summary(faces, answers)
+    return pipe.draw(img, answers or faces), *_shown(faces, answers), _summary(faces, answers)
 
 # %% ../../nbs/apps/app.ipynb #c0019
 def _gradio():
@@ -66,6 +70,18 @@ def _start(pipe, gallery):
     stored = (None if gallery is None else gallery.threshold, pipe.threshold)
     return next((t for t in stored if t is not None), 0.5)
 
+# %% ../../nbs/apps/app.ipynb #8b5b6916
+def _widgets(gr, start):
+    "What the page is made of, from top to bottom: photograph and threshold, then what describe fills in"
+    with gr.Row():
+        photo = gr.Image(type="filepath", sources=["upload"], label="Photograph")
+        picture = gr.Image(label="Boxes, points, names", interactive=False)
+    threshold = gr.Slider(-1, 1, start, step=0.01, label="Threshold (cosine)")
+    said = gr.Textbox(label="Answer", interactive=False)
+    aligned = gr.Gallery(label="Aligned faces", columns=8, height=160)
+    rows = gr.Dataframe(headers=list(COLUMNS), label="Faces, largest first", interactive=False)
+    return photo, threshold, picture, aligned, rows, said
+
 # %% ../../nbs/apps/app.ipynb #c0021
 def build_app(
     pipe:FacePipeline, # from the photograph to the embedding
@@ -75,14 +91,8 @@ def build_app(
     gr, n = _gradio(), len(gallery) if gallery else 0
     with gr.Blocks(analytics_enabled=False, title="facerec_nb") as page:
         gr.Markdown(f"# Who is it?\n{n} people are enrolled. Nothing leaves this machine.")
-        with gr.Row():
-            photo = gr.Image(type="filepath", sources=["upload"], label="Photograph")
-            picture = gr.Image(label="Boxes, points, names", interactive=False)
-        threshold = gr.Slider(-1, 1, _start(pipe, gallery), step=0.01, label="Threshold (cosine)")
-        said = gr.Textbox(label="Answer", interactive=False)
-        aligned = gr.Gallery(label="Aligned faces", columns=8, height=160)
-        rows = gr.Dataframe(headers=list(COLUMNS), label="Faces, largest first", interactive=False)
-        answer, shown = lambda p, t: describe(pipe, gallery, p, t), [picture, aligned, rows, said]
+        photo, threshold, *shown = _widgets(gr, _start(pipe, gallery))
+        answer = lambda p, t: describe(pipe, gallery, p, t)
         for event in (photo.change, threshold.release): event(answer, [photo, threshold], shown, api_name="describe")
     return page
 

@@ -164,6 +164,16 @@ def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     if name == "attributes": return AttributeRich(n_ids=ids, n_images=images, seed=seed)
     raise InputError(f"there is no recipe {name!r}: use balanced or attributes")
 
+# %% ../../nbs/apps/commands.ipynb #4d7c75ca
+def _selected(rows, out, problems):
+    "What was selected and found wrong, as a dict and as a sentence"
+    held = rows.identity[rows.people == "unseen"].nunique()
+    got = dict(folder=out, photographs=len(rows), people=rows.identity.nunique(), unseen_people=held,
+               problems=problems)
+    said = ("{photographs} photographs of {people} people in {folder}; {unseen_people} people are kept unseen; "
+            "{problems} findings in the data")
+    return got, said.format(**got)
+
 # %% ../../nbs/apps/commands.ipynb #c0039
 @command
 def facerec_prepare(
@@ -186,12 +196,7 @@ def facerec_prepare(
     chosen = _recipe(recipe, ids, per_id, min_box, keep_blurry, images, seed)
     celeba = load_celeba(data, progress=_progress())
     rows = prepare(celeba, chosen, out, unseen=unseen, seed=seed, zip=zip, progress=_progress())
-    held = rows.identity[rows.people == "unseen"].nunique()
-    got = dict(folder=out, photographs=len(rows), people=rows.identity.nunique(), unseen_people=held,
-               problems=len(celeba.problems))
-    said = ("{photographs} photographs of {people} people in {folder}; {unseen_people} people are kept unseen; "
-            "{problems} findings in the data")
-    return _say(json, got, said.format(**got))
+    return _say(json, *_selected(rows, out, len(celeba.problems)))
 
 # %% ../../nbs/apps/commands.ipynb #c0041
 @command
@@ -311,6 +316,15 @@ def _evaluate_run(data, run, names, seed):
     report(data, run, wanted, command=f"facerec_evaluate {data} {run} --names {names} --seed {seed}", result=result)
     return result, _lines(result["metrics"]) + f"\n{run}/report.html"
 
+# %% ../../nbs/apps/commands.ipynb #2b53fbe3
+def _must_be_exam(data, run, pairs, images, people):
+    "Refuse a question that lacks its photographs or its run"
+    if pairs and not images:
+        raise InputError(f"the photographs of {pairs} are missing: give their folder with --images")
+    if pairs or people or (data and run): return
+    raise InputError("nothing to measure: give the folder of aligned faces and the run, "
+                     "or --pairs with --images, or --people")
+
 # %% ../../nbs/apps/commands.ipynb #c0053
 @command(optional=("data", "run"))
 def facerec_evaluate(
@@ -323,19 +337,15 @@ def facerec_evaluate(
     face:str=None, # which face of a photograph counts: central (without it with --pairs) or largest (with --people)
     embedder:str=None, # with --pairs or --people: a .onnx file, a checkpoint or a name in the package
     detector:str="centerface", # with --pairs or --people: centerface, or whole for photographs that are cropped faces
-    fast:bool=False, # with --pairs or --people: look once, with the small landmark network and no mirror images
+    fast:bool=False, # with --pairs or --people: one pass, the small landmark network, no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Measure embedders on people they were not trained on, or the whole pipeline on your own; 95-percent intervals"
-    if pairs and not images:
-        raise InputError(f"the photographs of {pairs} are missing: give their folder with --images")
+    _must_be_exam(data, run, pairs, images, people)
     if pairs or people:
         metrics = _measure(_load(run or data, detector, embedder, fast), pairs, images, people, face, seed)
         return _say(json, dict(metrics=metrics), _lines(metrics))
-    if not (data and run):
-        raise InputError("nothing to measure: give the folder of aligned faces and the run, "
-                         "or --pairs with --images, or --people")
     return _say(json, *_evaluate_run(data, run, names, seed))
 
 # %% ../../nbs/apps/commands.ipynb #c0055
@@ -353,7 +363,7 @@ def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
     gallery:str, # gallery file; made when it is not there, added to when it is
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which a face is known; stored in the gallery instead of the model's own
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
@@ -420,13 +430,21 @@ def _tell_identified(found, targets, pipe, json):
         done.append(dict(file=str(path), faces=[a.as_dict() for a in answers]))
     return done, skipped
 
+# %% ../../nbs/apps/commands.ipynb #5a5ebc19
+def _finish(done, skipped, pipe, json):
+    "What is said after the last photograph; the exit code: 1 when none could be read"
+    if json: print(as_json(dict(photos=done, skipped=skipped, model=pipe.model)))
+    n = len(done) + len(skipped)
+    if skipped: print(f"{len(skipped)} of {n} photographs could not be read", file=sys.stderr)
+    return int(not done)
+
 # %% ../../nbs/apps/commands.ipynb #c0065
 @command
 def facerec_identify(
     photos:str, # a photograph, or a folder of them (searched recursively)
     gallery:str="gallery.db", # gallery file made by facerec_enroll
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which a face is known; without it the gallery's or the model's
     top:int=5, # people in each ranked answer (with --json)
@@ -440,10 +458,8 @@ def facerec_identify(
     paths = photos_below(photos) if os.path.isdir(photos) else [Path(photos)]
     targets = _drawings(draw, photos, paths)
     g, pipe = Gallery.load(gallery), _load(run, detector, embedder, fast)
-    done, skipped = _tell_identified(_identify(pipe, g, paths, threshold, top), targets, pipe, json)
-    if json: print(as_json(dict(photos=done, skipped=skipped, model=pipe.model)))
-    if skipped: print(f"{len(skipped)} of {len(paths)} photographs could not be read", file=sys.stderr)
-    return int(not done)
+    found = _identify(pipe, g, paths, threshold, top)
+    return _finish(*_tell_identified(found, targets, pipe, json), pipe, json)
 
 # %% ../../nbs/apps/commands.ipynb #c0067
 @command
@@ -451,7 +467,7 @@ def facerec_verify(
     a:str, # a photograph
     b:str, # another photograph
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
@@ -469,7 +485,7 @@ def facerec_verify(
 def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # look once, with the small landmark network and no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or a name in the package
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine

@@ -186,6 +186,13 @@ def _answers(pipe, gallery, images, asked, false_share):
     gallery.threshold = _gallery_threshold(answers, false_share)
     return [pipe.identify(f, gallery)[0] for f in faces]
 
+# %% ../../nbs/apps/demo.ipynb #7ce324db
+def _counted(table, gallery, pipe):
+    "Both thresholds, and how many people the answers are about"
+    strangers = int(table[table.role == "stranger"].identity.nunique())
+    return dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold(),
+                enrolled=len(gallery.people()), strangers=strangers)
+
 # %% ../../nbs/apps/demo.ipynb #c0036
 def name_people(
     run:str|Path, # run folder with both networks
@@ -201,9 +208,7 @@ def name_people(
     answers = _answers(pipe, gallery, images, asked, false_share)
     table = _judged(asked, answers, pipe.need_threshold())
     table.to_csv(run/"identified.csv", index=False)
-    n = int(table[table.role == "stranger"].identity.nunique())
-    thresholds = dict(threshold=gallery.threshold, pair_threshold=pipe.need_threshold())
-    return _shares(table) | thresholds | dict(enrolled=len(gallery.people()), strangers=n)
+    return _shares(table) | _counted(table, gallery, pipe)
 
 # %% ../../nbs/apps/demo.ipynb #c0038
 def group_photo(
@@ -248,6 +253,12 @@ def _draws(rows, trials, people, seed):
         others = rng.choice(ids[ids != who], min(people, len(ids)) - 1, replace=False)
         yield reference[who], shown[who], [shown[i] for i in rng.permutation([who, *others])]
 
+# %% ../../nbs/apps/demo.ipynb #26d56cfd
+def _share_of(hits):
+    "The share of trials that hit, with Wilson's interval"
+    low, high = map(float, wilson(sum(hits), len(hits)))
+    return metric(sum(hits)/len(hits), low, high, len(hits), "share of trials")
+
 # %% ../../nbs/apps/demo.ipynb #c0046
 def group_trials(
     run:str|Path, # run folder with both networks
@@ -263,8 +274,7 @@ def group_trials(
     reference, _, names = draws[0]
     shown = pipe.show_rank(images/reference, group_photo([images/n for n in names]))
     _save(shown, Path(run)/"figures/group.png")
-    low, high = map(float, wilson(sum(hits), len(hits)))
-    return dict(reference_first=metric(sum(hits)/len(hits), low, high, len(hits), "share of trials"))
+    return dict(reference_first=_share_of(hits))
 
 # %% ../../nbs/apps/demo.ipynb #c0049
 def _from(path, node):
@@ -350,10 +360,11 @@ def _facts(facts):
     "A dict as an HTML table, its numbers under the names that the summary gives them"
     return html_table([SUMMARY.get(k, k.replace("_", " ")), v] for k, v in facts.items())
 
-# %% ../../nbs/apps/demo.ipynb #c0063
+# %% ../../nbs/apps/demo.ipynb #d07974d7
 LANDMARK_EPOCHS = {True: 16, False: 30} # drawn photographs, real ones
 EPOCHS = {True: 30, False: 30}
 
+# %% ../../nbs/apps/demo.ipynb #c0063
 @dataclass(frozen=True)
 class DemoCfg:
     "What a demo does; None where the data decide"
@@ -367,11 +378,13 @@ class DemoCfg:
     landmark_epochs:int|None=None # passes of the landmark training
     epochs:int|None=None # passes of each embedder's training
 
-    def passes(self,
-        drawn:bool, # whether the photographs are drawn
-    ) -> tuple: # epochs of the landmark network and of the embedders
-        "How long the networks are trained"
-        return self.landmark_epochs or LANDMARK_EPOCHS[drawn], self.epochs or EPOCHS[drawn]
+# %% ../../nbs/apps/demo.ipynb #aaf15af5
+@patch
+def passes(self:DemoCfg,
+    drawn:bool, # whether the photographs are drawn
+) -> tuple: # epochs of the landmark network and of the embedders
+    "How long the networks are trained"
+    return self.landmark_epochs or LANDMARK_EPOCHS[drawn], self.epochs or EPOCHS[drawn]
 
 # %% ../../nbs/apps/demo.ipynb #c0066
 @dataclass(frozen=True)
@@ -450,7 +463,7 @@ def _name(demo):
     found = demo.stage("groups", lambda: group_trials(run, prepared), reads, [run/"figures/group.png"])
     return dict(names=named, groups=found)
 
-# %% ../../nbs/apps/demo.ipynb #c0077
+# %% ../../nbs/apps/demo.ipynb #60c46ab5
 SUMMARY = dict(
     nme_unseen="landmarks: NME on unseen people",
     top1_ce="closed set, top-1: cross-entropy",
@@ -467,6 +480,7 @@ SUMMARY = dict(
     false_names_pair_threshold="the same, with the threshold for pairs",
     reference_first="group pictures: reference in top 1")
 
+# %% ../../nbs/apps/demo.ipynb #c0077
 def summary(
     metrics:dict, # of a demo's record
 ) -> str: # one line a number, with its interval and denominator
@@ -495,20 +509,31 @@ def _sections(got, figures):
             ("Names for new photographs", _facts(got["names"]) + names),
             ("A person in a group", _facts(got["groups"]) + group)]
 
+# %% ../../nbs/apps/demo.ipynb #e9aa6c72
+def _all_metrics(got, exam):
+    "The metrics of every stage, the exam's in the middle"
+    named = {k: v for g in ("names", "groups") for k, v in got[g].items() if isinstance(v, dict)}
+    return _landmark_metrics(got["landmarks"]) | exam | named
+
+# %% ../../nbs/apps/demo.ipynb #462b510e
+def _about(demo, got):
+    "What the record says about the data"
+    facts = {k: got["analyse"][k] for k in ("fingerprint", "n_images", "n_people")}
+    name = "drawn by facerec_nb.datasets.synthetic" if demo.drawn else demo.data.name
+    return facts | dict(selection=got["prepare"], name=name)
+
 # %% ../../nbs/apps/demo.ipynb #c0082
 def _report(demo, got, command):
     "Write report.html and report.json; returns the record's metrics"
     from facerec_nb.evaluation.embedder_exam import report
-    run, first = demo.run, got["analyse"]
+    run = demo.run
     _faces_figure(demo.prepared, demo.aligned, run/"figures/faces.png")
     _names_figure(run, demo.prepared, run/"figures/names.png")
     title = "facerec_nb: " + ("People who do not exist" if demo.drawn else demo.data.name)
     sections = _sections(got, run/"figures")
     rec = report(demo.aligned, run, sections=sections, title=title, command=command, result=got["evaluate"])
-    named = {k: v for g in ("names", "groups") for k, v in got[g].items() if isinstance(v, dict)}
-    rec["metrics"] = _landmark_metrics(got["landmarks"]) | rec["metrics"] | named
-    rec["data"] |= {k: first[k] for k in ("fingerprint", "n_images", "n_people")} | dict(selection=got["prepare"])
-    rec["data"] |= dict(name="drawn by facerec_nb.synthetic" if demo.drawn else demo.data.name)
+    rec["metrics"] = _all_metrics(got, rec["metrics"])
+    rec["data"] |= _about(demo, got)
     write_json(run/"report.json", rec)
     return dict(metrics=rec["metrics"])
 
@@ -523,6 +548,17 @@ def _begin(run, data, cfg, redo, only, quiet):
     folder, bars = run/"celeba" if drawn else Path(data), not quiet and sys.stderr.isatty()
     return _Demo(run, folder, drawn, cfg, Stages(run, redo, only, say), bars)
 
+# %% ../../nbs/apps/demo.ipynb #50402825
+def _end(demo, got, command):
+    "The last stage, the report; what the demo returns"
+    from facerec_nb.evaluation.embedder_exam import report
+    files = [demo.run/"report.html", demo.run/"report.json"]
+    reads = [got, command, _code(report), Path(__file__)]
+    rec = demo.stage("report", lambda: _report(demo, got, command), reads, files)
+    demo.stage.say(f"\n{summary(rec['metrics'])}\n\nopen {files[0]}")
+    seconds = {k: v["seconds"] for k, v in demo.stage.done.items()}
+    return dict(report=str(files[0]), metrics=rec["metrics"], stages=seconds)
+
 # %% ../../nbs/apps/demo.ipynb #c0085
 def run_demo(
     out:str|Path="runs/demo", # the run folder
@@ -534,14 +570,8 @@ def run_demo(
     command:str|None=None, # said in the report
 ) -> dict: # report (path), metrics, stages (name -> seconds when it last ran)
     "From a folder of photographs to names and a report; stages whose inputs have not changed are skipped"
-    from facerec_nb.evaluation.embedder_exam import report
     demo = _begin(out, data, cfg, redo, only, quiet)
     _draw(demo)
     got = _select(demo) | _align(demo) | _recognise(demo) | _name(demo)
     command = command or f"facerec_demo --out {demo.run}" + ("" if demo.drawn else f" --data {data}")
-    files = [demo.run/"report.html", demo.run/"report.json"]
-    reads = [got, command, _code(report), Path(__file__)]
-    rec = demo.stage("report", lambda: _report(demo, got, command), reads, files)
-    demo.stage.say(f"\n{summary(rec['metrics'])}\n\nopen {files[0]}")
-    seconds = {k: v["seconds"] for k, v in demo.stage.done.items()}
-    return dict(report=str(files[0]), metrics=rec["metrics"], stages=seconds)
+    return _end(demo, got, command)

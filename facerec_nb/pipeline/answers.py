@@ -156,9 +156,11 @@ def show_ranking(
 ) -> "Figure":
     "A reference, a photograph, and its faces sorted by similarity"
     import matplotlib.pyplot as plt
-    fig = plt.figure(figsize=(7.2, 3.4))
+    fig = plt.figure(figsize=(7.2, 3.8))
+    fig.suptitle("A reference, a photograph, and its faces by their cosine with the reference", fontsize=10)
     grid = fig.add_gridspec(2, max(n, 4), height_ratios=[2.2, 1])
     _put(fig, grid[0, :2], reference, "reference")
-    _put(fig, grid[0, 2:], draw_answers(photo, [f for f, _ in ranked]), f"photograph, {len(ranked)} faces")
+    many = f"photograph, {len(ranked)} face{'s'*(len(ranked) != 1)}"
+    _put(fig, grid[0, 2:], draw_answers(photo, [f for f, _ in ranked]), many)
     for i, (face, s) in enumerate(ranked[:n]): _put(fig, grid[1, i], face.aligned, f"{s:.2f}")
     return fig
