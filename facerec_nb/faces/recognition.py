@@ -27,9 +27,10 @@ from ..models.augment import Augment
 from ..core.parallel import join_processes
 from ..models.training import ArrayData, FitCfg, fit, seed_everything
 
-# %% ../../nbs/03_face_recognition.ipynb #0d2671ea
+# %% ../../nbs/03_face_recognition.ipynb #b8e4ce28
 HEAD_KW = dict(arcface=dict(scale=16.0, margin=0.3)) # what a head gets unless head_kw says otherwise
 
+# %% ../../nbs/03_face_recognition.ipynb #0d2671ea
 @dataclasses.dataclass(frozen=True)
 class EmbedderCfg:
     "Settings of one training of an embedder"
@@ -145,30 +146,6 @@ def _add_threshold(path, faces, ids, target_far, metrics):
     state.wait_for_everyone()
     return found
 
-# %% ../../nbs/03_face_recognition.ipynb #dc44fd70
-def train_embedder(
-    data:str|Path|tuple, # folder written by facerec_align, or a tuple (table, faces)
-    run:str|Path, # folder of the run
-    cfg:EmbedderCfg=EmbedderCfg(), # settings
-    held:tuple=None, # (table, faces) of people in no training, for AUC in the log and threshold; keeps the last epoch
-    attributes:np.ndarray=None, # (N, K) bool, what else is known of each row of the table
-    resume:bool=False, # go on from the last epoch
-    progress:bool=False, # show a progress bar
-    **changes, # single settings: head="ce", epochs=10
-) -> dict: # name, head, path, metrics of the best epoch, threshold, n_train, n_people, epochs, seconds, images_per_s
-    "Train a backbone under a head on the seen people; writes best_ce.pth, best_af.pth, ...; raises `InputError`"
-    cfg, (table, faces) = cfg.with_settings(**changes), load_faces(data)
-    rows = split_rows(table, held is None)
-    people, arrays = _to_learn(table, faces, rows["train"], attributes)
-    model = _make_model(cfg, faces.shape[1], len(people), arrays.get("attributes"))
-    watched = _watched(table, faces, rows["val"], people, held)
-    labels = None if held else np.searchsorted(people, watched[1])
-    validate = _validation(*watched, labels, _every(arrays) if held else None)
-    log = fit(model, _loss, ArrayData(**arrays), cfg.fit_cfg(len(rows["train"])), run, validate, cfg.augment,
-              name=short_name(cfg.head), monitor=_monitor(held), mode="max", resume=resume, progress=progress,
-              groups=arrays["y"] if cfg.together else None, checkpoint=_about(model, table, arrays["x"], people, cfg))
-    return _trained(run, cfg, log, _monitor(held), watched) | dict(n_train=len(arrays["y"]), n_people=len(people))
-
 # %% ../../nbs/03_face_recognition.ipynb #b0c776b0
 def _to_learn(table, faces, train, attributes):
     "People in the order of their class numbers, and the arrays to learn from"
@@ -186,6 +163,12 @@ def _every(arrays, n=512):
 # %% ../../nbs/03_face_recognition.ipynb #0630feef
 def _monitor(held): return "epoch" if held else "val_score"
 
+# %% ../../nbs/03_face_recognition.ipynb #1b69f94c
+def _asked(watched, people, arrays, held):
+    "The function that `fit` calls after every epoch"
+    if held: return _validation(*watched, sample=_every(arrays))
+    return _validation(*watched, np.searchsorted(people, watched[1]))
+
 # %% ../../nbs/03_face_recognition.ipynb #8562c6f2
 def _trained(run, cfg, log, monitor, watched):
     "What came of a training: the best epoch, its threshold, the time"
@@ -194,3 +177,26 @@ def _trained(run, cfg, log, monitor, watched):
     threshold = _add_threshold(path, *watched, cfg.target_far, best)
     return dict(name=name, head=cfg.head, path=str(path), metrics=best, threshold=threshold, epochs=cfg.epochs,
                 seconds=float(log.seconds.sum()), images_per_s=float(log.images_per_s.median()))
+
+# %% ../../nbs/03_face_recognition.ipynb #dc44fd70
+def train_embedder(
+    data:str|Path|tuple, # folder written by facerec_align, or a tuple (table, faces)
+    run:str|Path, # folder of the run
+    cfg:EmbedderCfg=EmbedderCfg(), # settings
+    held:tuple=None, # (table, faces) of people in no training, for AUC in the log and threshold; keeps the last epoch
+    attributes:np.ndarray=None, # (N, K) bool, what else is known of each row of the table
+    resume:bool=False, # go on from the last epoch
+    progress:bool=False, # show a progress bar
+    **changes, # single settings: head="ce", epochs=10
+) -> dict: # name, head, path, metrics of the best epoch, threshold, n_train, n_people, epochs, seconds, images_per_s
+    "Train a backbone under a head on the seen people; writes best_ce.pth, best_af.pth, ...; raises `InputError`"
+    cfg, (table, faces) = cfg.with_settings(**changes), load_faces(data)
+    rows = split_rows(table, held is None)
+    people, arrays = _to_learn(table, faces, rows["train"], attributes)
+    model = _make_model(cfg, faces.shape[1], len(people), arrays.get("attributes"))
+    watched = _watched(table, faces, rows["val"], people, held)
+    log = fit(model, _loss, ArrayData(**arrays), cfg.fit_cfg(len(rows["train"])), run,
+              _asked(watched, people, arrays, held), cfg.augment, name=short_name(cfg.head), monitor=_monitor(held),
+              mode="max", resume=resume, progress=progress, groups=arrays["y"] if cfg.together else None,
+              checkpoint=_about(model, table, arrays["x"], people, cfg))
+    return _trained(run, cfg, log, _monitor(held), watched) | dict(n_train=len(arrays["y"]), n_people=len(people))
