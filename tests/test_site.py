@@ -64,9 +64,18 @@ def test_what_quarto_would_render_wrongly_is_found(site):
     assert "a link inside a link" in list(site._wrong_text(f"see [{LINK}](records.ipynb)"))[0]
     assert "without fig-alt" in list(site._wrong_code(code("plot()", {"image/png": ""})))[0]
     assert not list(site._wrong_code(code("#| fig-alt: a curve\nplot()", {"image/png": ""})))
+    assert "no YAML" in list(site._wrong_code(code("#| fig-alt: two curves: one rises\nplot()")))[0]
+    assert not list(site._wrong_code(code('#| fig-alt: "two curves: one rises"\nplot()')))
     assert "130 columns" in list(site._wrong_code(code("x" * 130)))[0]
     assert not list(site._wrong_code(code("#| echo: false\n" + "x" * 130)))
     assert "not folded" in list(site._wrong_code(code("#| exports\ndef f(): pass")))[0]
+
+
+def test_a_page_that_the_sidebar_lacks_is_found(site):
+    config = "\n".join(f"      - {p}.ipynb" for p in ("index", "core/files", "core/old", "index"))
+    wrong = list(site._wrong_sidebar(config, {"index.ipynb", "core/files.ipynb", "core/plots.ipynb"}))
+    assert len(wrong) == 3 and "lacks core/plots" in wrong[0]
+    assert "core/old.ipynb, which" in wrong[1] and "index.ipynb twice" in wrong[2]
 
 
 def test_the_filter_for_quarto_does_the_same(site, tmp_path):

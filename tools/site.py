@@ -281,7 +281,7 @@ def _wrong_text(text):
 
 def _options(source):
     "The `#|` options of a cell by name"
-    return dict(re.findall(r"^#\|\s*([\w-]+)\s*:?\s*(.*)$", source, re.M))
+    return dict(re.findall(r"^#\|[ \t]*([\w-]+)[ \t]*:?[ \t]*(.*)$", source, re.M))
 
 
 def _wrong_code(cell):
@@ -290,8 +290,13 @@ def _wrong_code(cell):
     options = _options(source)
     shown = options.get("echo") != "false"
     drawn = any(k.startswith("image/") for o in cell.get("outputs", []) for k in o.get("data", {}))
-    if drawn and not (options.get("fig-alt") or options.get("fig-cap")):
-        yield f"a picture without fig-alt or fig-cap: {source[:80]!r}"
+    if drawn and not options.get("fig-alt"):
+        yield f"a picture without fig-alt: {source[:80]!r}"
+    yield from (
+        f"an option that is no YAML, so all options of the cell are lost (quote it): {name}: {text[:80]!r}"
+        for name, text in options.items()
+        if re.search(r"^[^'\"\[{].*(: | #)|^[&*!|>%@`]", text)
+    )
     if shown:
         yield from (
             f"a line of {len(line)} columns: {line[:80]!r}"
@@ -300,6 +305,14 @@ def _wrong_code(cell):
         )
     if "exports" in options and "code-fold" not in options:
         yield f"exported source that is not folded: {source[:80]!r}"
+
+
+def _wrong_sidebar(config, pages):
+    "Pages that no reader finds, and entries that lead nowhere"
+    listed = re.findall(r"^\s*- ([\w/]+\.ipynb)\s*$", config, re.M)
+    yield from (f"_quarto.yml: the sidebar lacks {p}" for p in sorted(pages - set(listed)))
+    yield from (f"_quarto.yml: the sidebar names {p}, which is not there" for p in sorted(set(listed) - pages))
+    yield from (f"_quarto.yml: the sidebar names {p} twice" for p in sorted({p for p in listed if listed.count(p) > 1}))
 
 
 def check_notebooks(proc):
@@ -314,6 +327,8 @@ def check_notebooks(proc):
                 wrong += _wrong_code(cell)
             bad += [f"{p.relative_to(proc)}: {w}" for w in wrong]
     config = (proc / "_quarto.yml").read_text(encoding="utf-8")
+    pages = {p.relative_to(proc).as_posix() for p in proc.rglob("*.ipynb")}
+    bad += _wrong_sidebar(config, pages)
     bad += [
         f"_quarto.yml does not name {f}"
         for f in ("site.lua", "nbdev.yml", "styles.css")
