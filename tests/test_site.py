@@ -33,6 +33,11 @@ LINK = "[`metric`](https://example.org/parts/records.html#metric)"
 def test_what_one_renderer_leaves_is_repaired(site):
     assert site.plain_signatures(f"m, # from {LINK}s") == "m, # from `metric`s"
     assert " open" not in site.fold('<details open class="code-fold">\n<summary>Exported source</summary>')
+    source = (
+        "<details><summary>\nExported source</summary><code><span>@x</span>\n<b>def</b> <i>_f</i>(a)</code></details>"
+    )
+    assert "Exported source: _f</summary>" in site.name_sources(source)
+    assert site.name_sources(source.replace("def", "x =")) == source.replace("def", "x =")
     assert 'alt="n &lt; 3"' in site.describe('<img src="a.png"></p>\n<figcaption>n &lt; 3</figcaption>')
     assert 'alt="own"' in site.describe('<img alt="own" src="a.png"></p>\n<figcaption>not this</figcaption>')
     assert (
@@ -84,13 +89,14 @@ def test_the_filter_for_quarto_does_the_same(site, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "![A curve](a.png)\n\n0.9 (0.8 to 1.0, n = 14)\n\n"
-        f'``` {{.python .cell-code code-fold="show"}}\nm # {LINK}\n```\n',
+        f'``` {{.python .cell-code code-fold="show" code-summary="Exported source"}}\n@x\ndef f(): m # {LINK}\n```\n',
         encoding="utf-8",
     )
     html = subprocess.run(
         [pandoc, "-t", "html", "-L", str(ROOT / "nbs/site.lua"), str(page)], capture_output=True, text=True, check=True
     ).stdout
     assert 'alt="A curve"' in html and 'code-fold="true"' in html and "`metric`" in html and "example.org" not in html
+    assert "Exported source: f" in html
     assert "(0.8\u00a0to\u00a01.0, n\u00a0=\u00a014)" in html
 
 

@@ -40,12 +40,25 @@ def render(proc):
     shutil.move(proc / "_docs", OUT)
 
 
-# ---- repairs; the first four are what nbs/site.lua does on the way through Quarto
+# ---- repairs; the first five are what nbs/site.lua does on the way through Quarto
 
 
 def fold(page):
     "Exported source folded under its signature, a click away"
     return re.sub(r'<details([^>]*?) open(?:="[^"]*")?([^>]*>\s*<summary>\s*Exported source)', r"<details\1\2", page)
+
+
+def name_sources(page):
+    "What stands folded is told by its name"
+
+    def sub(m):
+        code = unescape(re.sub(r"<[^>]+>", "", m["code"]))
+        name = re.search(r"^(?:def|class) (\w+)", code, re.M)
+        return m[0].replace(m["summary"], f"{m['summary']}: {name[1]}", 1) if name else m[0]
+
+    return re.sub(
+        r"(?P<summary><summary>\s*Exported source)\s*</summary>(?P<code>.*?)</details>", sub, page, flags=re.S
+    )
 
 
 def plain_signatures(page):
@@ -151,7 +164,7 @@ def local_links(page, up):
 
 def mend(page, path):
     "One page with all repairs"
-    page = keep_together(describe(fold(plain_signatures(math_to_mathml(page)))))
+    page = keep_together(describe(name_sources(fold(plain_signatures(math_to_mathml(page))))))
     return local_links(pictures(wrap_lines(page), path), "../" * (len(path.relative_to(OUT).parts) - 1))
 
 
