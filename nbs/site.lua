@@ -1,9 +1,15 @@
 -- What nbdev leaves to be mended, on the way through Pandoc. tools/site.py does the same for the pages rendered without Quarto.
 
--- A signature is code: nbdev's link [`name`](https://...) in it becomes `name` again. Exported source is folded under its signature.
+-- A signature is code: nbdev's link [`name`](https://...) in it becomes `name` again. Exported source is folded under its signature, and told by its name.
 function CodeBlock(block)
   block.text = block.text:gsub("%[`([^`%]]+)`%]%(https?://[^)%s]*%)", "`%1`")
   if block.attributes["code-fold"] == "show" then block.attributes["code-fold"] = "true" end
+  if block.attributes["code-summary"] == "Exported source" then
+    for line in (block.text .. "\n"):gmatch("(.-)\n") do
+      local name = line:match("^def ([%w_]+)") or line:match("^class ([%w_]+)")
+      if name then block.attributes["code-summary"] = "Exported source: " .. name; break end
+    end
+  end
   return block
 end
 

@@ -33,6 +33,11 @@ LINK = "[`metric`](https://example.org/parts/records.html#metric)"
 def test_what_one_renderer_leaves_is_repaired(site):
     assert site.plain_signatures(f"m, # from {LINK}s") == "m, # from `metric`s"
     assert " open" not in site.fold('<details open class="code-fold">\n<summary>Exported source</summary>')
+    source = (
+        "<details><summary>\nExported source</summary><code><span>@x</span>\n<b>def</b> <i>_f</i>(a)</code></details>"
+    )
+    assert "Exported source: _f</summary>" in site.name_sources(source)
+    assert site.name_sources(source.replace("def", "x =")) == source.replace("def", "x =")
     assert 'alt="n &lt; 3"' in site.describe('<img src="a.png"></p>\n<figcaption>n &lt; 3</figcaption>')
     assert 'alt="own"' in site.describe('<img alt="own" src="a.png"></p>\n<figcaption>not this</figcaption>')
     assert (
@@ -64,9 +69,18 @@ def test_what_quarto_would_render_wrongly_is_found(site):
     assert "a link inside a link" in list(site._wrong_text(f"see [{LINK}](records.ipynb)"))[0]
     assert "without fig-alt" in list(site._wrong_code(code("plot()", {"image/png": ""})))[0]
     assert not list(site._wrong_code(code("#| fig-alt: a curve\nplot()", {"image/png": ""})))
+    assert "no YAML" in list(site._wrong_code(code("#| fig-alt: two curves: one rises\nplot()")))[0]
+    assert not list(site._wrong_code(code('#| fig-alt: "two curves: one rises"\nplot()')))
     assert "130 columns" in list(site._wrong_code(code("x" * 130)))[0]
     assert not list(site._wrong_code(code("#| echo: false\n" + "x" * 130)))
     assert "not folded" in list(site._wrong_code(code("#| exports\ndef f(): pass")))[0]
+
+
+def test_a_page_that_the_sidebar_lacks_is_found(site):
+    config = "\n".join(f"      - {p}.ipynb" for p in ("index", "core/files", "core/old", "index"))
+    wrong = list(site._wrong_sidebar(config, {"index.ipynb", "core/files.ipynb", "core/plots.ipynb"}))
+    assert len(wrong) == 3 and "lacks core/plots" in wrong[0]
+    assert "core/old.ipynb, which" in wrong[1] and "index.ipynb twice" in wrong[2]
 
 
 def test_the_filter_for_quarto_does_the_same(site, tmp_path):
@@ -75,13 +89,14 @@ def test_the_filter_for_quarto_does_the_same(site, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "![A curve](a.png)\n\n0.9 (0.8 to 1.0, n = 14)\n\n"
-        f'``` {{.python .cell-code code-fold="show"}}\nm # {LINK}\n```\n',
+        f'``` {{.python .cell-code code-fold="show" code-summary="Exported source"}}\n@x\ndef f(): m # {LINK}\n```\n',
         encoding="utf-8",
     )
     html = subprocess.run(
         [pandoc, "-t", "html", "-L", str(ROOT / "nbs/site.lua"), str(page)], capture_output=True, text=True, check=True
     ).stdout
     assert 'alt="A curve"' in html and 'code-fold="true"' in html and "`metric`" in html and "example.org" not in html
+    assert "Exported source: f" in html
     assert "(0.8\u00a0to\u00a01.0, n\u00a0=\u00a014)" in html
 
 

@@ -40,12 +40,25 @@ def render(proc):
     shutil.move(proc / "_docs", OUT)
 
 
-# ---- repairs; the first four are what nbs/site.lua does on the way through Quarto
+# ---- repairs; the first five are what nbs/site.lua does on the way through Quarto
 
 
 def fold(page):
     "Exported source folded under its signature, a click away"
     return re.sub(r'<details([^>]*?) open(?:="[^"]*")?([^>]*>\s*<summary>\s*Exported source)', r"<details\1\2", page)
+
+
+def name_sources(page):
+    "What stands folded is told by its name"
+
+    def sub(m):
+        code = unescape(re.sub(r"<[^>]+>", "", m["code"]))
+        name = re.search(r"^(?:def|class) (\w+)", code, re.M)
+        return m[0].replace(m["summary"], f"{m['summary']}: {name[1]}", 1) if name else m[0]
+
+    return re.sub(
+        r"(?P<summary><summary>\s*Exported source)\s*</summary>(?P<code>.*?)</details>", sub, page, flags=re.S
+    )
 
 
 def plain_signatures(page):
@@ -151,7 +164,7 @@ def local_links(page, up):
 
 def mend(page, path):
     "One page with all repairs"
-    page = keep_together(describe(fold(plain_signatures(math_to_mathml(page)))))
+    page = keep_together(describe(name_sources(fold(plain_signatures(math_to_mathml(page))))))
     return local_links(pictures(wrap_lines(page), path), "../" * (len(path.relative_to(OUT).parts) - 1))
 
 
@@ -281,7 +294,7 @@ def _wrong_text(text):
 
 def _options(source):
     "The `#|` options of a cell by name"
-    return dict(re.findall(r"^#\|\s*([\w-]+)\s*:?\s*(.*)$", source, re.M))
+    return dict(re.findall(r"^#\|[ \t]*([\w-]+)[ \t]*:?[ \t]*(.*)$", source, re.M))
 
 
 def _wrong_code(cell):
@@ -290,8 +303,13 @@ def _wrong_code(cell):
     options = _options(source)
     shown = options.get("echo") != "false"
     drawn = any(k.startswith("image/") for o in cell.get("outputs", []) for k in o.get("data", {}))
-    if drawn and not (options.get("fig-alt") or options.get("fig-cap")):
-        yield f"a picture without fig-alt or fig-cap: {source[:80]!r}"
+    if drawn and not options.get("fig-alt"):
+        yield f"a picture without fig-alt: {source[:80]!r}"
+    yield from (
+        f"an option that is no YAML, so all options of the cell are lost (quote it): {name}: {text[:80]!r}"
+        for name, text in options.items()
+        if re.search(r"^[^'\"\[{].*(: | #)|^[&*!|>%@`]", text)
+    )
     if shown:
         yield from (
             f"a line of {len(line)} columns: {line[:80]!r}"
@@ -300,6 +318,14 @@ def _wrong_code(cell):
         )
     if "exports" in options and "code-fold" not in options:
         yield f"exported source that is not folded: {source[:80]!r}"
+
+
+def _wrong_sidebar(config, pages):
+    "Pages that no reader finds, and entries that lead nowhere"
+    listed = re.findall(r"^\s*- ([\w/]+\.ipynb)\s*$", config, re.M)
+    yield from (f"_quarto.yml: the sidebar lacks {p}" for p in sorted(pages - set(listed)))
+    yield from (f"_quarto.yml: the sidebar names {p}, which is not there" for p in sorted(set(listed) - pages))
+    yield from (f"_quarto.yml: the sidebar names {p} twice" for p in sorted({p for p in listed if listed.count(p) > 1}))
 
 
 def check_notebooks(proc):
@@ -314,6 +340,8 @@ def check_notebooks(proc):
                 wrong += _wrong_code(cell)
             bad += [f"{p.relative_to(proc)}: {w}" for w in wrong]
     config = (proc / "_quarto.yml").read_text(encoding="utf-8")
+    pages = {p.relative_to(proc).as_posix() for p in proc.rglob("*.ipynb")}
+    bad += _wrong_sidebar(config, pages)
     bad += [
         f"_quarto.yml does not name {f}"
         for f in ("site.lua", "nbdev.yml", "styles.css")
