@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ..models.checkpoint import load_checkpoint
 from .identification import unseen_metrics
