@@ -46,7 +46,7 @@ class ArcFaceHead(NormFaceHead):
 def cosine(self:ArcFaceHead,
     emb:torch.Tensor, # `(N, emb_dim)` raw embeddings
 ) -> torch.Tensor: # `(N, n_classes)`, -1..1, at least float32
-    "Cosine of every face with the nearest centre of every person; row j*centres + k of weight is centre k of person j"
+    "Cosine of each face with the nearest centre of each person; row `j*centres + k` of weight is centre k of person j"
     return NormFaceHead.cosine(self, emb).unflatten(1, (self.n_classes, self.centres)).amax(2)
 
 # %% ../../../nbs/models/losses/arcface.ipynb #2977c5a4
