@@ -44,7 +44,7 @@ def _text(v):
 # %% ../../nbs/evaluation/report.ipynb #c0011
 def _cell(v):
     "A value as HTML: escaped text, or a small picture"
-    return f"<img src='{_data_url(v)}' alt='' height='56'>" if isinstance(v, np.ndarray) else html.escape(_text(v))
+    return f"<img src='{_data_url(v)}' alt='a picture' height='56'>" if isinstance(v, np.ndarray) else html.escape(_text(v))
 
 # %% ../../nbs/evaluation/report.ipynb #c0014
 def html_table(
