@@ -10,6 +10,7 @@ __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'InputError', 'attempt', 'read_image', '
 import contextlib, hashlib, io, json, math, os, re, threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,8 +22,8 @@ class InputError(ValueError):
 # %% ../../nbs/core/files.ipynb #c0010
 def attempt(
     f:Callable, # what to try
-    *args, # its arguments
-): # what it returns, or the InputError that it raised
+    *args:Any, # its arguments
+) -> Any: # what it returns, or the InputError that it raised
     "Call a function that may meet bad input; the error is returned, not raised"
     try: return f(*args)
     except InputError as e: return e
@@ -167,7 +168,7 @@ def _check_size(name, im, max_pixels):
 
 # %% ../../nbs/core/files.ipynb #c0042
 def read_image(
-    src, # a path, bytes, PIL image, or uint8 array `(H, W)`, `(H, W, 3)`, `(H, W, 4)` in RGB order
+    src:Any, # a path, bytes, PIL image, or uint8 array `(H, W)`, `(H, W, 3)`, `(H, W, 4)` in RGB order
     max_pixels:int=200_000_000, # more pixels than this are refused before they are decoded
 ) -> np.ndarray: # RGB uint8 `(H, W, 3)`, EXIF orientation applied
     "Read any photograph as RGB uint8; raises `InputError` with the file's name when it cannot be read"
@@ -178,7 +179,7 @@ def read_image(
 
 # %% ../../nbs/core/files.ipynb #c0054
 def image_size(
-    path, # an image file, bytes or PIL image
+    path:Any, # an image file, bytes or PIL image
 ) -> tuple[int, int]: # `(width, height)` in pixels after EXIF orientation
     "The size of a photograph from its header only; raises `InputError`"
     with _opened(path) as (_, im):
@@ -210,8 +211,8 @@ def _four_bytes(im):
 
 # %% ../../nbs/core/files.ipynb #c0062
 def read_part(
-    src, # a path, bytes or PIL image
-    box=None, # x1, y1, x2, y2 in pixels of the photograph: what is needed; `None`: all of it
+    src:Any, # a path, bytes or PIL image
+    box:Any=None, # x1, y1, x2, y2 in pixels of the photograph: what is needed; `None`: all of it
     reduce:int=1, # 2, 4 or 8: a JPEG may be decoded this many times smaller
     least:int=0, # pixels: smaller photographs are never reduced
     max_pixels:int=200_000_000, # more pixels than this are refused before they are decoded
@@ -280,8 +281,8 @@ def thread_map(
 
 # %% ../../nbs/core/files.ipynb #c0085
 def json_ready(
-    o, # dicts, lists, numbers, NumPy values, tensors, data frames, paths
-): # the same of what JSON knows: dicts, lists, numbers, texts, `None`
+    o:Any, # dicts, lists, numbers, NumPy values, tensors, data frames, paths
+) -> Any: # the same of what JSON knows: dicts, lists, numbers, texts, `None`
     "Results as JSON can hold them; NaN and infinity become `None`"
     if hasattr(o, "columns"): o = o.to_dict("records")
     if hasattr(o, "tolist"): o = o.tolist()
@@ -293,7 +294,7 @@ def json_ready(
 # %% ../../nbs/core/files.ipynb #c0087
 def write_json(
     path:str|os.PathLike, # the file to be written
-    obj, # dicts, lists, numbers, NumPy values, paths
+    obj:Any, # dicts, lists, numbers, NumPy values, paths
 ) -> Path: # the path written
     "Write JSON atomically; NaN and infinity become null"
     text = json.dumps(json_ready(obj), indent=1, allow_nan=False)
@@ -303,7 +304,7 @@ def write_json(
 # %% ../../nbs/core/files.ipynb #c0088
 def read_json(
     path:str|os.PathLike, # a JSON file
-): # what it holds
+) -> Any: # what it holds
     "Read JSON; raises `InputError` that names the file"
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError: raise InputError(f"{path} does not exist: check the path") from None
@@ -312,7 +313,7 @@ def read_json(
 # %% ../../nbs/core/files.ipynb #c0092
 def write_csv(
     path:str|os.PathLike, # the file to be written
-    table, # DataFrame; its index is left out
+    table:Any, # DataFrame; its index is left out
 ) -> Path: # the path written
     "Write a table atomically as CSV; equal tables give equal bytes"
     with atomic_path(path) as temp: table.to_csv(temp, index=False, lineterminator="\n")

@@ -8,13 +8,14 @@ __all__ = ['join_processes', 'own_rows', 'gather_rows', 'in_parts', 'same_buffer
 # %% ../../nbs/core/parallel.ipynb #c0003
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import distributed as dist
 
 # %% ../../nbs/core/parallel.ipynb #c0006
 def join_processes(
-): # `accelerate.PartialState`: device, process_index, num_processes, is_main_process
+) -> Any: # `accelerate.PartialState`: device, process_index, num_processes, is_main_process
     "The processes that a launcher started together; one when nobody did"
     from accelerate import PartialState
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1

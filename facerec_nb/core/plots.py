@@ -61,11 +61,11 @@ def _sheet(n, ncol, size, titles, title):
 
 # %% ../../nbs/core/plots.ipynb #c0021
 def show_images(
-    imgs, # RGB uint8 arrays `(H, W, 3)`, sizes may differ
-    titles=None, # one short text per picture
+    imgs:Any, # RGB uint8 arrays `(H, W, 3)`, sizes may differ
+    titles:Any=None, # one short text per picture
     ncol:int=8, # pictures per row
     size:float=1.2, # inches per picture
-    points=None, # `(N, P, 2)` or list of `(P, 2)`, x and y in each picture's pixels
+    points:Any=None, # `(N, P, 2)` or list of `(P, 2)`, x and y in each picture's pixels
     title:str|None=None, # above the whole sheet
 ) -> Any: # the figure
     "A sheet of pictures"
@@ -89,10 +89,10 @@ def _box(ax, box, colour, label):
 
 # %% ../../nbs/core/plots.ipynb #c0029
 def draw_face(
-    img, # RGB uint8 `(H, W, 3)`
-    box=None, # one box `x1, y1, x2, y2` or several `(F, 4)`, pixels
-    points=None, # `(5, 2)` or `(F, 5, 2)`, pixels
-    labels=None, # one text per box
+    img:Any, # RGB uint8 `(H, W, 3)`
+    box:Any=None, # one box `x1, y1, x2, y2` or several `(F, 4)`, pixels
+    points:Any=None, # `(5, 2)` or `(F, 5, 2)`, pixels
+    labels:Any=None, # one text per box
     ax:Any=None, # axis to draw on
     size:float=4, # inches of the longer side, when there is no axis
 ) -> Any: # the axis
@@ -112,12 +112,12 @@ def draw_face(
 
 # %% ../../nbs/core/plots.ipynb #c0034
 def plot_log(
-    log, # data frame with columns `model`, `epoch` and the wanted one
+    log:Any, # data frame with columns `model`, `epoch` and the wanted one
     column:str="loss", # what to draw
     title:str|None=None, # default: the column's name
     ylabel:str|None=None, # name and unit of the axis
     ax:Any=None, # axis to draw on
-    **line, # for matplotlib's plot
+    **line:Any, # for matplotlib's plot
 ) -> Any: # the axis
     "One number over the epochs, one line per model"
     if column not in log:
@@ -131,7 +131,7 @@ def plot_log(
 
 # %% ../../nbs/core/plots.ipynb #c0039
 def plot_cdf(
-    values, # `(N,)`, or name -> `(N,)`
+    values:Any, # `(N,)`, or name -> `(N,)`
     title:str="", # what was measured
     xlabel:str="NME (share of the eye distance)", # name and unit
     xmax:float|None=None, # right end; default: the 99th percentile of all
@@ -153,8 +153,8 @@ def plot_cdf(
 
 # %% ../../nbs/core/plots.ipynb #c0044
 def plot_hist(
-    genuine, # similarities of pairs of one person
-    impostor, # similarities of pairs of two people
+    genuine:Any, # similarities of pairs of one person
+    impostor:Any, # similarities of pairs of two people
     title:str="Similarity of pairs", # what was compared
     threshold:float|None=None, # vertical line
     xlabel:str="cosine similarity", # name of the score
@@ -202,7 +202,7 @@ def plot_roc(
 
 # %% ../../nbs/core/plots.ipynb #c0055
 def plot_lines(
-    x, # shared x values
+    x:Any, # shared x values
     ys:dict, # name -> y values
     title:str="", # what is shown, with n
     xlabel:str="", # name and unit
@@ -242,8 +242,8 @@ def _colours(n):
 
 # %% ../../nbs/core/plots.ipynb #c0064
 def plot_tsne(
-    emb, # `(N, D)` embeddings
-    ids, # `(N,)` person of each
+    emb:Any, # `(N, D)` embeddings
+    ids:Any, # `(N,)` person of each
     n_ids:int=50, # people drawn at most, chosen by the seed among those with two or more faces
     seed:int=0, # of the choice and of t-SNE
     title:str="t-SNE", # n is added
@@ -274,7 +274,7 @@ def _write_numbers(ax, values, fmt):
 
 # %% ../../nbs/core/plots.ipynb #c0070
 def plot_heat(
-    table, # data frame or 2-d array
+    table:Any, # data frame or 2-d array
     title:str="", # what the numbers are, with n
     xlabel:str="", # of the columns
     ylabel:str="", # of the rows

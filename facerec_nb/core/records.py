@@ -8,6 +8,7 @@ __all__ = ['metric', 'code_version', 'device_name', 'record', 'write_record', 's
 # %% ../../nbs/core/records.ipynb #c0003
 import datetime, os, platform, subprocess, sys
 from pathlib import Path
+from typing import Any
 
 import facerec_nb
 from .files import InputError, write_json
@@ -77,7 +78,7 @@ def record(
     data:dict, # `{name, fingerprint, n_images, n_people}`
     metrics:dict, # name -> what metric returned
     curves:dict|None=None, # name -> lists of numbers, ready to plot
-    seeds=(), # the seeds used
+    seeds:Any=(), # the seeds used
     device:str|None=None, # `None`: this machine
 ) -> dict: # the record, ready for write_record
     "One result with all that is needed to repeat it; raises `InputError` when something is missing"

@@ -44,7 +44,8 @@ def _text(v):
 # %% ../../nbs/evaluation/report.ipynb #c0011
 def _cell(v):
     "A value as HTML: escaped text, or a small picture"
-    return f"<img src='{_data_url(v)}' alt='a picture' height='56'>" if isinstance(v, np.ndarray) else html.escape(_text(v))
+    if not isinstance(v, np.ndarray): return html.escape(_text(v))
+    return f"<img src='{_data_url(v)}' alt='a picture' height='56'>"
 
 # %% ../../nbs/evaluation/report.ipynb #c0014
 def html_table(

@@ -6,6 +6,8 @@
 __all__ = ['HOURGLASSES', 'Residual', 'Hourglass', 'StackedHourglass', 'heatmaps', 'heatmap_loss', 'decode_argmax', 'decode']
 
 # %% ../../nbs/models/hourglass.ipynb #c0003
+from typing import Any
+
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -27,7 +29,7 @@ class Residual(nn.Module):
         self.body = nn.Sequential(*conv(n_in, half, 1), *conv(half, half, 3), *conv(half, n_out, 1))
         self.skip = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
 
-    def forward(self, x): return self.skip(x) + self.body(x)
+    def forward(self, x:torch.Tensor) -> Any: return self.skip(x) + self.body(x)
 
 # %% ../../nbs/models/hourglass.ipynb #c0015
 class Hourglass(nn.Module):
@@ -40,7 +42,7 @@ class Hourglass(nn.Module):
         self.up, self.down, self.back = (Residual(channels, channels) for _ in range(3))
         self.inner = Hourglass(depth - 1, channels) if depth > 1 else Residual(channels, channels)
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor) -> Any:
         low = self.back(self.inner(self.down(F.max_pool2d(x, 2))))
         return self.up(x) + F.interpolate(low, scale_factor=2)
 
@@ -57,7 +59,7 @@ class _Stack(nn.Module):
         self.features = None if last else nn.Conv2d(channels, channels, 1)
         self.answer = None if last else nn.Conv2d(n_points, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor) -> Any:
         y = self.body(x)
         heat = self.head(y)
         return heat, x if self.features is None else x + self.features(y) + self.answer(heat)

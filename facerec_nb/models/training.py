@@ -11,6 +11,7 @@ import dataclasses, itertools, json, math, os, random, re, time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -401,7 +402,7 @@ def _opt_state(opt, split, change):
 def pack_state(
     model:nn.Module, # what is trained
     opt:torch.optim.Optimizer, # its optimiser
-    scaler=None, # the loss scaler of float16, where there is one
+    scaler:Any=None, # the loss scaler of float16, where there is one
 ) -> dict: # optimiser and scaler, for a checkpoint; every process must call it
     "What a checkpoint needs besides the weights so that a run can go on"
     optimiser = _opt_state(opt, _split(model), gather_rows)
@@ -412,7 +413,7 @@ def unpack_state(
     state:dict, # a checkpoint with optimiser and scaler
     model:nn.Module, # with the weights of the checkpoint
     opt:torch.optim.Optimizer, # gets the state
-    scaler=None, # the loss scaler of float16, where there is one
+    scaler:Any=None, # the loss scaler of float16, where there is one
 ) -> None:
     "Put optimiser and scaler where they were"
     opt.load_state_dict(state["optimiser"])

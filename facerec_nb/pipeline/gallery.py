@@ -413,12 +413,18 @@ def _read_new(self:Gallery, db, m):
     return m._replace(ids=np.concatenate(ids), person=np.concatenate(person))
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0060
+def _named(rows, path):
+    "Number -> name; raises InputError for a name that is no text"
+    names = dict(rows)
+    if not all(isinstance(n, str) for n in names.values()): raise _damaged(path, "a name is no text")
+    return names
+
 @patch
 def _forget(self:Gallery, db, m):
     "Drop what is no longer in the file, and read all names again"
     left = np.fromiter((i for i, in db.execute("SELECT id FROM refs")), np.int64)
     m.nearest.drop(np.flatnonzero(~np.isin(m.ids, left)))
-    return m._replace(names=dict(db.execute("SELECT id, name FROM people")))
+    return m._replace(names=_named(db.execute("SELECT id, name FROM people"), self.path))
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0062
 _STATE = ("SELECT (SELECT value FROM meta WHERE key='edits'), (SELECT count(*) FROM refs), "
@@ -439,7 +445,8 @@ def _renew(self:Gallery, db, state):
     if m is None or dim not in (None, m.nearest.dim) or 2*count < len(m.ids): m = self._fresh(edits, count, dim)
     if edits != m.edits: m = self._forget(db, m)
     new = db.execute("SELECT id, name FROM people WHERE id>?", (max(m.names, default=0),))
-    return self._read_new(db, m._replace(names=m.names | dict(new)))._replace(state=state, edits=edits)
+    m = m._replace(names=m.names | _named(new, self.path))
+    return self._read_new(db, m)._replace(state=state, edits=edits)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0063
 @patch
