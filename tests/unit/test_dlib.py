@@ -1,8 +1,11 @@
 "The public-domain face network: only the one file is read, and the graph answers as dlib does"
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from facerec_nb.core.files import InputError
+from facerec_nb.core.files import InputError, read_json
+from facerec_nb.core.records import show_metric
 from facerec_nb.engines.dlib_onnx import dlib_graph, read_shipped
 from facerec_nb.engines.onnx_files import onnx_session
 from facerec_nb.engines.proof import check_proof
@@ -62,3 +65,14 @@ def test_the_pipeline_takes_it_by_name(tmp_path, monkeypatch):
     assert again.model == pipe.model and pipe.model.startswith(made.name)
     made.write_bytes(b"damaged")
     assert FacePipeline.load(embedder="faces", threads=1).model == pipe.model
+
+
+def test_the_card_says_what_was_measured():
+    root = Path(__file__).resolve().parents[2]
+    card = (root/"facerec_nb/weights/faces.md").read_text()
+    lfw = read_json(root/"results/recognition/faces.json")["metrics"]
+    photos = read_json(root/"results/pipeline/photos_faces.json")["metrics"]
+    for m in (lfw["lfw_view1_accuracy_faces"], photos["rank1_3"], photos["dir_at_fpir01_3"]):
+        assert show_metric(m) in card, show_metric(m)
+    assert f"{lfw['lfw_view1_tar_at_threshold_faces']['value']:.3f}" in card
+    assert f"{lfw['probability_ece']['value']:.3f}" in card and dlib_weights.SHA256 in card
