@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'InputError', 'attempt', 'read_image', 'image_size', 'read_part', 'atomic_path',
-           'write_image', 'inside', 'thread_map', 'json_ready', 'write_json', 'read_json', 'write_csv', 'fingerprint']
+           'write_image', 'inside', 'thread_map', 'json_ready', 'write_json', 'read_json', 'write_csv', 'read_csv',
+           'fingerprint']
 
 # %% ../../nbs/core/files.ipynb #c0003
 import contextlib, hashlib, io, json, math, os, re, threading
@@ -318,6 +319,19 @@ def write_csv(
     "Write a table atomically as CSV; equal tables give equal bytes"
     with atomic_path(path) as temp: table.to_csv(temp, index=False, lineterminator="\n")
     return Path(path)
+
+# %% ../../nbs/core/files.ipynb #x2
+def read_csv(
+    path:str|os.PathLike, # a table of photographs that a command of this package wrote
+    command:str, # that command, for the sentence
+) -> Any: # DataFrame; image_id, split and people are texts
+    "Read a table that write_csv wrote; raises `InputError` that names the command to run"
+    import pandas as pd
+    if not Path(path).is_file(): raise InputError(f"{path} does not exist: run {command} to its end")
+    try: return pd.read_csv(path, dtype=dict(image_id=str, split=str, people=str))
+    except ValueError as e:
+        why = str(e).split(". ")[-1].strip()
+        raise InputError(f"{path} cannot be read ({why}): run {command} again") from None
 
 # %% ../../nbs/core/files.ipynb #c0095
 def _folder_lines(folder):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from .celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA
 from .recipes import rank_within
-from ..core.files import (InputError, atomic_path, fingerprint, inside, read_image, read_json, thread_map,
-                              write_csv, write_json)
+from ..core.files import (InputError, atomic_path, fingerprint, inside, read_csv, read_image, read_json,
+                              thread_map, write_csv, write_json)
 if TYPE_CHECKING: import pandas as pd
 else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
@@ -278,13 +278,8 @@ def read_selected(
     folder:str|Path, # what prepare wrote
 ) -> "pd.DataFrame": # with SELECTED_COLUMNS; attributes are 0/1
     "Read and check a prepared folder; raises InputError when it is incomplete"
-    import pandas as pd
     path = Path(folder)/"selected_images.csv"
-    if not path.is_file(): raise InputError(f"{path} does not exist: run facerec_prepare to its end")
-    try: rows = pd.read_csv(path, dtype=dict(image_id=str, split=str, people=str))
-    except ValueError as e:
-        why = str(e).split(". ")[-1].strip()
-        raise InputError(f"{path} cannot be read ({why}): run facerec_prepare again") from None
+    rows = read_csv(path, "facerec_prepare")
     check_selected(rows, str(path))
     _all_there(rows, path.parent/"images")
     return rows

@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError, fingerprint, read_json
-from .onnx_files import is_ours, onnx_session, read_onnx, read_sealed
+from .onnx_files import check_sealed, is_ours, onnx_session, read_onnx
 from .proof import WrongAnswers, check_proof, make_proof
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #2e5ffcd3
@@ -64,10 +64,11 @@ def _wishes(path, graph):
 # %% ../../nbs/engines/onnx_embedder.ipynb #e240d664
 def _unit(e): return (e/np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
-def _wanted(path, model, about):
+def _wanted(path, data, model, about):
     "How a file wants its faces, ours or not"
     if not is_ours(about): return _wishes(path, model.graph)
-    return FACE_INPUT | read_sealed(path, "embedder")[1] | dict(mean=0., std=1.)
+    check_sealed(path, data, about, "embedder")
+    return FACE_INPUT | about | dict(mean=0., std=1.)
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #999ecea6
 class OnnxEmbedder:
@@ -77,7 +78,7 @@ class OnnxEmbedder:
         threads:int|None=None, # threads of the network; `None`: one a core
     ):
         data, model, about = read_onnx(path)
-        self.path, self.about = Path(path), _wanted(path, model, about)
+        self.path, self.about = Path(path), _wanted(path, data, model, about)
         self._open(data, threads)
         self.preprocessing = {k: self.about[k] for k in ("colour", "mean", "std", "template")} | dict(size=self.size)
         self.threshold, self.probability = self.about["threshold"], self.about.get("probability")

@@ -20,8 +20,8 @@ from fastcore.basics import patch
 from ..datasets.celeba_files import POINT_COLUMNS
 from ..datasets.face_store import face_store
 from .landmarks import LandmarkModel, boxes_and_points
-from ..core.files import InputError, attempt, fingerprint, inside, read_image, read_json, thread_map
-from ..core.files import write_csv, write_image, write_json
+from ..core.files import InputError, attempt, fingerprint, inside, read_csv, read_image, read_json
+from ..core.files import thread_map, write_csv, write_image, write_json
 from ..core.geometry import align_matrix, apply_matrix, invert, warp
 from ..core.metrics import nme
 from ..datasets.selected import read_selected
@@ -239,11 +239,7 @@ def _check_table(path, table):
 def _read_table(out):
     "The table of a folder of aligned faces; raises `InputError`"
     path = Path(out)/"aligned_pred_all.csv"
-    if not path.is_file(): raise InputError(f"{path} does not exist: run facerec_align to its end")
-    try: table = pd.read_csv(path, dtype=dict(image_id=str, split=str, people=str))
-    except ValueError as e:
-        reason = str(e).split(". ")[-1].strip()
-        raise InputError(f"{path} cannot be read ({reason}): run facerec_align again") from None
+    table = read_csv(path, "facerec_align")
     _check_table(path, table)
     return table
 
