@@ -138,15 +138,16 @@ def read_shipped() -> dict: # threshold, probability, proof
     return read_json(Path(facerec_nb.__file__).parent/"weights"/SHIPPED)
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #d80f5bd2
+_TEMPORARY = [] # folders of this process alone, removed when it ends
+
 def dlib_file() -> Path: # an `.onnx` file
     "The public-domain face network as an ONNX file, made when it is not there; raises `InputError`"
     shipped = read_shipped()
-    name = f"faces-{fingerprint(SHA256, shipped)}.onnx"
-    for folder in (_cache_folder(), Path(tempfile.gettempdir())/"facerec_nb"):
-        path = folder/name
-        if _is_whole(path): return path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return export_dlib(path, shipped)
-        except OSError: continue
-    raise InputError(f"there is no place for {name}: set XDG_CACHE_HOME to a folder that can be written")
+    path = _cache_folder()/f"faces-{fingerprint(SHA256, shipped)}.onnx"
+    if _is_whole(path): return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return export_dlib(path, shipped)
+    except OSError:
+        _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="facerec_nb-"))
+        return export_dlib(Path(_TEMPORARY[-1].name)/path.name, shipped)
