@@ -20,13 +20,14 @@ ALIGNED_BOX = (12., 10., 116., 150.)  # pixels of a 128x160 window: a box like C
 EYES = np.array([[44., 69], [83, 69]])  # pixels of that window: where CelebA put the eyes
 EYE_LIMIT = 8.  # pixels of that window: a found eye further away than this has failed
 FOLDERS = ("celeba-aligned-3000x5", "celeba-wild-60x30", "lfw-view1-devtest", "celeba-annotations")
+MORE = "celeba-aligned-more-3000x5"  # further people, for the trainings that start from faces
 BOX = ["x1", "y1", "x2", "y2"]
 
 
 # Which pictures
 
 def aligned_rows(folder):
-    "Pictures of `celeba-aligned-3000x5` that identity.csv names"
+    "Pictures of a folder like `celeba-aligned-3000x5` that identity.csv names"
     rows = pd.read_csv(Path(folder)/"identity.csv", dtype=dict(image_id=str))
     found = find_images(Path(folder)/"img")
     lost = rows.image_id[~rows.image_id.isin(found)]
@@ -71,6 +72,7 @@ def sources(
     data:str|Path, # the folder that holds the three
     unseen:tuple=(0.1, 0.2), # shares of the people held out, of the aligned and of the wild ones
     seed:int=21, # of the people held out and the test photographs
+    more:bool=False, # also the further 3,000 people, whose role is 'more'
 ) -> pd.DataFrame: # source, image_id, path, identity, role (train, test, unseen, calibration, wild_unseen, lfw), box
     "All photographs of the study and what each is for; raises `InputError`"
     data = Path(data)
@@ -81,7 +83,9 @@ def sources(
     wild = add_splits(wild_rows(data/FOLDERS[1]), unseen=unseen[1], seed=seed)
     aligned["role"] = np.where(aligned.people == "unseen", "unseen", aligned.split)
     wild["role"] = np.where(wild.people == "unseen", "wild_unseen", "calibration")
-    rows = pd.concat([aligned, wild, lfw_rows(data/FOLDERS[2]).assign(role="lfw")], ignore_index=True)
+    parts = [aligned, wild, lfw_rows(data/FOLDERS[2]).assign(role="lfw")]
+    if more: parts.append(aligned_rows(data/MORE).assign(role="more"))
+    rows = pd.concat(parts, ignore_index=True)
     return one_place(rows[["source", "image_id", "path", "identity", "role", *BOX]])
 
 
@@ -92,11 +96,12 @@ def face_matrix(
     size:int=112, # side of the aligned face in pixels
     known:np.ndarray=None, # `(2, 2)` where the eyes are known to be, in pixels
     limit:float=EYE_LIMIT, # largest distance of a found eye from the known one, in pixels
+    name:str="arcface", # the template
 ) -> tuple: # `(2, 3)` photograph -> face, and 'points' or 'eyes'
     "Align by the five points, or by the known eyes where the points disagree with them"
     off = 0 if known is None else np.linalg.norm(np.asarray(points)[:2] - known, axis=1).max()
-    if off <= limit: return align_matrix(points, size), "points"
-    return similarity(known, template(size)[:2]), "eyes"
+    if off <= limit: return align_matrix(points, size, name), "points"
+    return similarity(known, template(size, name)[:2]), "eyes"
 
 
 def found_boxes(rows, photos, detector):
@@ -117,7 +122,7 @@ def described(rows, i, batch, box_how, points_how):
                 confidence=round(float(batch.confidence[i]), 5), sharpness=round(float(batch.sharpness[i]), 2)) | points
 
 
-def align_block(rows, model, detector, size):
+def align_block(rows, model, detector, size, name):
     "Faces of one block, black where there is none, and a dict for each that was made"
     box_how, points_how = {}, {}
     def boxes(at, photos):
@@ -125,15 +130,16 @@ def align_block(rows, model, detector, size):
         box_how.update(zip(at, how))
         return found
     def place(i, points, confidence):
-        M, points_how[i] = face_matrix(points, size, EYES if rows.source.iloc[i] == "aligned" else None)
+        M, points_how[i] = face_matrix(points, size, EYES if rows.source.iloc[i] == "aligned" else None, name=name)
         return M
     batch = align_batch(model, rows.path.tolist(), boxes, place, size)
     return batch.faces, [described(rows, i, batch, box_how, points_how) for i in np.flatnonzero(batch.made)]
 
 
-def what_for(rows, model, size, detector):
+def what_for(rows, model, size, detector, name):
     "The name of the array: what the faces are made of"
     said = dict(size=size, detector=str(detector), box=ALIGNED_BOX, limit=EYE_LIMIT)
+    if name != "arcface": said["template"] = name
     bytes_ = [os.path.getsize(p) for p in rows.path]
     return fingerprint(said, model.fingerprint, rows.drop(columns="path").to_csv(index=False), bytes_)
 
@@ -152,16 +158,17 @@ def align_all(
     detector="centerface", # name of a detector for photographs without a box, or the detector itself
     block:int=128, # photographs in memory at once
     progress:bool=False, # show a progress bar
+    name:str="arcface", # the template: 'arcface', 'course' or 'dlib'
 ) -> tuple: # table, faces uint8 `(N, size, size, 3)` memory-mapped: face of a table row is `faces[row]`
     "Align all faces of the study once, resumable; raises `InputError`"
     out, rows = Path(out), rows.reset_index(drop=True)
-    key = what_for(rows, model, size, detector)
+    key = what_for(rows, model, size, detector, name)
     if (out/"faces.json").exists() and read_json(out/"faces.json")["key"] == key: return read_faces(out)
     out.mkdir(parents=True, exist_ok=True)
     faces = open_array(out/f"{key}.npy", (len(rows), size, size, 3))
     detect = create_detector(detector) if isinstance(detector, str) else detector
     def work(start, stop):
-        faces[start:stop], found = align_block(rows.iloc[start:stop], model, detect, size)
+        faces[start:stop], found = align_block(rows.iloc[start:stop], model, detect, size, name)
         faces.flush()
         return found
     blocks = resume_batches(out/"progress"/key, len(rows), block, work, "faces", progress)
