@@ -15,7 +15,8 @@ from ..models.checkpoint import load_checkpoint
 from .identification import unseen_metrics
 from .report import html_figures, html_notes, html_page, html_table
 from .verification import closed_set
-from ..faces.embedder import FACE_COLUMNS, FaceEmbedder, load_faces, pixel_embeddings, short_name, split_rows
+from ..faces.embedder import FACE_COLUMNS, FaceEmbedder, face_template, load_faces
+from ..faces.embedder import pixel_embeddings, short_name, split_rows
 from ..core.files import InputError, atomic_path, fingerprint, write_json
 from ..core.metrics import overlap, pair_scores
 from ..core.records import metric, record
@@ -34,9 +35,10 @@ def _named(embed, model, faces, rows, ids):
     return _nearest(embed(faces[test]), ids[test], embed(faces[train]), ids[train])
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #bc0b6514
-def _loaded(run, names):
+def _loaded(data, run, names):
     "The models to be examined by the name of their column: the head's, or the file's where that says something else"
     models = {n: FaceEmbedder.load(Path(run)/f"best_{n}.pth") for n in names}
+    for m in models.values(): face_template(data, m.template)
     return {m.head if short_name(m.head) == n else n: m for n, m in models.items()}
 
 def _systems(models, others, faces, rows, ids) -> Iterator:
@@ -176,7 +178,7 @@ def evaluate(
     table, faces = load_faces(data)
     rows, ids, settings = split_rows(table, False), table.identity.to_numpy(), dict(fars=fars, n_boot=n_boot, seed=seed)
     _check_examined(rows)
-    models = _loaded(run, names)
+    models = _loaded(data, run, names)
     metrics, curves, drawn, notes, emb = {}, {}, {}, [], {}
     for name, e, right, model in _systems(models, others, faces, rows, ids):
         numbers, drawn[name], curves[name] = _one_system(name, e, right, rows, ids, settings)
