@@ -41,8 +41,9 @@ def node(self:GraphPen,
 ) -> str: # the name of what comes out
     "Add a node"
     from onnx.helper import make_node
-    self.nodes.append(make_node(op, inputs, [name or f"t{len(self.nodes)}"], **settings))
-    return self.nodes[-1].output[0]
+    name = name or f"t{len(self.nodes)}"
+    self.nodes.append(make_node(op, inputs, [name], name, **settings))
+    return name
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #78a5c56b
 def _filled(pen, x, side, channels, to_side, to_channels):
