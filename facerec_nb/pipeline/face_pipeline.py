@@ -283,9 +283,11 @@ def enroll(self:FacePipeline,
     folder:str|Path, # one folder per person, named after the person
     gallery:Gallery, # people are added to it
     progress:bool=False, # show a progress bar
-) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable), faces, problem
+    level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
+    prune:bool=False, # take out references whose photographs have gone from this folder
+) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable, gone, pruned, passed), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
-    return enroll_people(self, folder, gallery, progress)
+    return enroll_people(self, folder, gallery, progress, level, prune)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #d1a5f791
 def _faces_of(pipe, photo):
