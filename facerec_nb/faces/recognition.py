@@ -108,7 +108,7 @@ def _make_model(cfg, size, n_people, attributes=None):
 # %% ../../nbs/03_face_recognition.ipynb #310255f2
 def _known_head(model, faces, label):
     "Begin the head with the mean embedding of each person"
-    net = model["backbone"].to(join_processes().device).eval()
+    net = model["backbone"].to(join_processes().device).to(memory_format=torch.channels_last).eval()
     model["head"].start_from(raw_embeddings(net, faces), torch.as_tensor(label))
 
 # %% ../../nbs/03_face_recognition.ipynb #6fe94e48

@@ -53,8 +53,8 @@ def close(a, b):
 
 
 def test_two_processes_give_the_curve_of_one(alone, torchrun):
-    """Also with accumulated batches, a clipped gradient and a body that waits; what a row contributes to the log does not depend on
-    who saw it"""
+    """Also with accumulated batches, a clipped gradient and a body that waits; what a row contributes to the log
+    does not depend on who saw it"""
     for seen in torchrun[1]:
         assert seen["world"] == 2
         for run in ("plain", "accumulated", "frozen"):
