@@ -120,12 +120,13 @@ class Exam:
         self.sets |= degraded
 
     def numbers(self,
-        emb, # name of a set -> `(N, D)` L2-normalised
+        emb, # name of a set -> `(N, D)` L2-normalised; without the degraded sets their questions are left out
         fars=FARS, # false accept rates
     ):
-        "All numbers of one recogniser"
+        "All numbers of one recogniser: the values, then a row for each bootstrap draw"
         out = self.pairwise(emb, "calibration", fars) | self.pairwise(emb, "unseen", fars)
-        out |= self.people(emb["calibration"]) | self.lfw(emb["lfw"]) | self.pose(emb) | self.worse(emb)
+        out |= self.people(emb["calibration"]) | self.lfw(emb["lfw"]) | self.pose(emb)
+        if all(k in emb for k in DEGRADED): out |= self.worse(emb)
         return pd.DataFrame(out)
 
     def pairwise(self, emb, role, fars):
