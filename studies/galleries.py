@@ -19,7 +19,7 @@ def aligned_embeddings(
 ) -> tuple: # table, `(N, D)`: a row of the table has this embedding
     "The study's faces cut for an embedder, and their embeddings, with the mirrored face"
     size, name, runs = embedder.size, embedder.template, Path(runs)
-    table, faces = align_all(sources(data, more=True), LandmarkModel.load("big"), runs/f"faces-{size}", size, name=name)
+    table, faces = align_all(sources(data, more=True), LandmarkModel.load("big"), runs/f"faces-{name}", size, name=name)
     kept = runs/"galleries"/f"{fingerprint(embedder.preprocessing, table.to_csv(index=False), probe_of(embedder))}.npy"
     if kept.exists(): return table, np.load(kept)
     parts = [embedder.embed(np.asarray(faces[rows]), flip=True) for rows in np.array_split(table.row, len(table)//512)]
