@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..evaluation.report import html_table, png_bytes
-from ..evaluation.gallery_threshold import Limit
+from ..core.gallery_threshold import Limit
 from .gallery import Match
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
