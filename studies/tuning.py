@@ -22,7 +22,8 @@ from facerec_nb.models.dlib_weights import PIXEL_MEAN, PIXEL_SCALE
 from studies.recognition_faces import read_faces
 from studies.tuning_exam import against, bright, dim, grey, jpeg, open_exam, small
 
-TRAINED = ("train", "test", "more")  # roles whose people are trained on
+MAPPED = ("train", "test")  # roles whose people the linear maps are fitted on
+TRAINED = (*MAPPED, "more")  # and those whom the network is tuned on
 
 
 @dataclass
@@ -44,7 +45,7 @@ RECIPES = dict(margin=Recipe())
 
 # What the faces go through
 
-CLOSER = (1., 1.05, 1.1, 1.15, 1.2)  # how much closer the chip is cut
+CLOSER = (1., 1.05, 1.1, 1.2)  # how much closer the chip is cut
 BEST = 1.1  # chosen among them; `dlib_close` of core.geometry
 SHIFTS = ((0, -4), (0, 4))  # pixels, of further views
 PLAIN = ("calibration", "unseen", "lfw")  # sets without a degraded one
@@ -254,7 +255,7 @@ def free_candidates(views, training):
     shifted = [views.raw("start", PLAIN, BEST, s) for s in SHIFTS]
     plain = {k: at[BEST][k] for k in PLAIN}
     out = dict(start=added(at[1.])) | {f"closer_{c:g}": added(at[c]) for c in CLOSER[1:]}
-    out["views_two"] = added(at[1.05], at[1.15])
+    out["views_two"] = added(at[1.05], at[1.2])
     out["views_three"] = added(plain, *shifted)
     return out | {k: mapped(at[1.], A, b) for k, (A, b) in linear_maps(*training()).items()}
 
@@ -277,7 +278,7 @@ def train_all(faces, table, runs, recipes):
     for name, recipe in recipes.items():
         path = Path(runs)/f"tuned_{name}.pt"
         if not path.exists():
-            old = added(dict(train=train_raw(faces, table, runs)[0]))["train"]
+            old = added(dict(train=train_raw(faces, table, runs, TRAINED)[0]))["train"]
             centres = np.zeros((label.max() + 1, old.shape[1]), np.float32)
             np.add.at(centres, label, old)
             net, took = tune(faces, rows, label, unit(centres), recipe)
@@ -289,9 +290,9 @@ def train_all(faces, table, runs, recipes):
     return nets, seconds
 
 
-def train_raw(faces, table, runs):
-    "Raw embeddings of the training faces and whose they are, kept in a folder"
-    use, path = table.role.isin(TRAINED).to_numpy(), Path(runs)/"train_raw.npy"
+def train_raw(faces, table, runs, roles=MAPPED):
+    "Raw embeddings of training faces and whose they are, kept in a folder"
+    use, path = table.role.isin(roles).to_numpy(), Path(runs)/f"raw_{'_'.join(roles)}.npy"
     if not path.exists():
         net = DlibResNet().load().to(memory_format=torch.channels_last)
         with atomic_path(path) as temp, open(temp, "wb") as f: np.save(f, raw_of(net, faces[table.row.to_numpy()[use]]))
