@@ -203,11 +203,3 @@ def against(
 def open_exam(table, faces, data, **settings):
     "The exam on these aligned faces"
     return Exam(table, faces, read_pairs(data/"lfw-view1-devtest"/"pairsDevTest.txt"), **settings)
-
-
-def plain_parts(
-    exam, # an `Exam`
-    embed, # uint8 faces -> L2-normalised embeddings
-):
-    "Embeddings of every set of the exam"
-    return {name: embed(faces) for name, faces in exam.sets.items()}
