@@ -136,7 +136,8 @@ def free_candidates(views, training):
 
 def tuned_candidates(views, path):
     "A tuned network, and its weights averaged with the start's: name -> embeddings"
-    tuned, out = load_checkpoint(path, kind="embedder")["weights"]["backbone"], {}
+    weights, out = load_checkpoint(path, kind="embedder")["weights"]["backbone"], {}
+    tuned = {k.removeprefix("backbone."): v for k, v in weights.items()}
     key = fingerprint(str(path), Path(path).stat().st_size, Path(path).stat().st_mtime_ns)
     for share in SHARES:
         sets = list(views.exam.sets) if share == .5 else PLAIN
@@ -193,7 +194,7 @@ def main():
     out, every = as_metrics(numbers, numbers["start"])
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
                 n_people=48 + 300, n_images=int(sum(len(v) for v in exam.rows.values())))
-    what = "The public-domain face network as it is, its chip cut closer, in several views, behind linear maps, and tuned"
+    what = "The public-domain face network as it is, its chip cut closer, in two views, behind linear maps, and tuned"
     write_record(args.out, record(what, "python -m studies.tuning", data, out, every, [0]))
     for name, d in numbers.items(): print(name, d.iloc[0][list(SHOWN)].round(4).to_dict())
 
