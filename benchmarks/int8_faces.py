@@ -3,7 +3,7 @@
     python benchmarks/int8_faces.py [--faces runs/recognition/faces-150] [--data ../shared/data]
 
 The exam of `studies.tuning_exam` on the calibration people, the held-out people and LFW View 1, the same faces through
-both files, with the mirrored face; times of both in turns, one thread. The scales come from 400 training faces.
+both files, with the mirrored face; times of both in turns, one thread. The scales come from half of 400 training faces.
 """
 import argparse
 import sys
@@ -19,7 +19,8 @@ from facerec_nb.engines.dlib_onnx import export_dlib
 from facerec_nb.engines.onnx_embedder import OnnxEmbedder
 from facerec_nb.engines.quantise import largest_pair, quantise_onnx
 from studies.recognition_faces import read_faces
-from studies.tuning_exam import against, open_exam, plain_parts
+from studies.tuning import BEST, PLAIN, cut
+from studies.tuning_exam import against, open_exam
 
 SHOWN = ("dir_1", "dir_3", "dir_5", "rank1_1", "rank1_3", "rank1_5", "lfw_accuracy", "lfw_tar0.001",
          "unseen_tar0.001", "calibration_tar0.001")
@@ -29,7 +30,7 @@ def milliseconds(nets, faces, batch, repeats=60):
     "Processor time of a face for each network, in turns, one thread"
     took = {name: [] for name in nets}
     for k in range(repeats):
-        part = faces[k*batch % 400:][:batch]
+        part = faces[k*batch % (len(faces) - batch):][:batch]
         for name, net in nets.items():
             start = time.process_time()
             net.embed(part, flip=False)
@@ -49,12 +50,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", default="runs/recognition/faces-150", help="folder of the aligned faces")
     parser.add_argument("--data", default="../shared/data", type=Path)
-    parser.add_argument("--boot", type=int, default=200, help="bootstrap draws over people")
+    parser.add_argument("--boot", type=int, default=100, help="bootstrap draws over people")
     args = parser.parse_args()
     table, faces = read_faces(args.faces)
     exam = open_exam(table, faces, args.data, n_boot=args.boot)
     train = table.row[table.role == "train"].to_numpy()
-    some = faces[np.sort(np.random.default_rng(0).permutation(train)[:800])]
+    some = cut(faces[np.sort(np.random.default_rng(0).permutation(train)[:400])], BEST)
+    sets = {name: cut(exam.sets[name], BEST) for name in PLAIN}
     with tempfile.TemporaryDirectory() as tmp:
         full, eight = export_dlib(Path(tmp)/"full.onnx"), Path(tmp)/"int8.onnx"
         start = time.perf_counter()
@@ -62,7 +64,7 @@ if __name__ == "__main__":
         said = dict(said, path="int8.onnx", seconds=round(time.perf_counter() - start, 1))
         nets = dict(fp32=OnnxEmbedder(full, 1), int8=OnnxEmbedder(eight, 1))
         ms = {f"ms_{n}_{b}": v for b in (1, 16) for n, v in milliseconds(nets, some, b).items()}
-        numbers = {n: exam.numbers(plain_parts(exam, net.embed)) for n, net in nets.items()}
+        numbers = {n: exam.numbers({k: net.embed(x) for k, x in sets.items()}) for n, net in nets.items()}
         sizes = {f"bytes_{n}": metric(p.stat().st_size, unit="bytes") for n, p in dict(fp32=full, int8=eight).items()}
         said["largest_pair"] = largest_pair(eight)
     gap = against(numbers["int8"], numbers["fp32"])

@@ -1,4 +1,4 @@
-"""One exam for every recogniser of the tuning study, written before any was tried: calibration people and LFW View 1."""
+"""One exam for every recogniser of the tuning study, written before any was tried: calibration people, LFW View 1."""
 import cv2
 import numpy as np
 import pandas as pd
@@ -153,7 +153,7 @@ class Exam:
         return {"lfw_accuracy": acc, "lfw_auc": rates.auc} | every
 
     def lfw_all(self, emb):
-        "All pairs of View 1's photographs that the list holds, genuine pairs of the list only: FAR needs many impostors"
+        "Genuine pairs of the list against a quarter of all impostor pairs of its photographs: a small FAR needs many"
         i, j, same = (self.pairs[c].to_numpy() for c in ("i", "j", "same"))
         who, W = self.who["lfw"], self.W["lfw"]
         genuine = (emb[i[same]]*emb[j[same]]).sum(1)
@@ -203,11 +203,3 @@ def against(
 def open_exam(table, faces, data, **settings):
     "The exam on these aligned faces"
     return Exam(table, faces, read_pairs(data/"lfw-view1-devtest"/"pairsDevTest.txt"), **settings)
-
-
-def plain_parts(
-    exam, # an `Exam`
-    embed, # uint8 faces -> L2-normalised embeddings
-):
-    "Embeddings of every set of the exam"
-    return {name: embed(faces) for name, faces in exam.sets.items()}
