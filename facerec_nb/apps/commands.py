@@ -44,6 +44,7 @@ def _attempt(f, args, kwargs):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         warnings.filterwarnings("ignore", message="IProgress not found")
+        warnings.showwarning = lambda said, *_: print(f"{f.__name__}: {' '.join(str(said).split())}", file=sys.stderr)
         code = int(f(*args, **kwargs) or 0)
         sys.stdout.flush()
         return code
