@@ -67,7 +67,8 @@ def main(args):
         metrics |= shares(rows, looked)
         metrics |= {f"seconds_{90*k}{looked}": metric(float(s), n=len(photos), unit="s a photograph, one thread")
                     for k, s in enumerate(seconds)}
-    about = dict(name="celeba-photos-40", fingerprint=fingerprint(Path(args.data)), n_images=len(photos), n_people=len(people))
+    about = dict(name="celeba-photos-40", fingerprint=fingerprint(Path(args.data)), n_images=len(photos),
+                 n_people=len(people))
     what = f"photographs turned by 0, 90, 180, 270 degrees without EXIF, embedder {args.embedder or 'default'}"
     write_record(args.out, record(what, f"python benchmarks/turned.py --data {args.data}", about, metrics, seeds=[0]))
 

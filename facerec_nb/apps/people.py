@@ -8,7 +8,6 @@ __all__ = ['list_people', 'about', 'about_text', 'change_people']
 # %% ../../nbs/apps/people.ipynb #458aebc2
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from ..core.files import InputError
 from ..pipeline.gallery import Gallery
@@ -71,7 +70,7 @@ def _import(g, path): return f"{g.import_file(path)} people imported from {path}
 # %% ../../nbs/apps/people.ipynb #bd92d87e
 def _threshold(g, cosine):
     try: g.threshold = float(cosine)
-    except ValueError: raise InputError(f"the threshold {cosine!r} is not a number: give a cosine from -1 to 1") from None
+    except ValueError: raise InputError(f"the threshold {cosine!r} is not a number: give a cosine") from None
     return f"a face is known from a cosine of {g.threshold}"
 
 # %% ../../nbs/apps/people.ipynb #f3a7bec8
@@ -91,7 +90,7 @@ def _remove(g, name):
 _CHANGES: dict[str, tuple[Callable, str, int, int]] = {
     "rename": (_rename, "OLD NEW", 2, 2), "merge": (_merge, "OLD INTO", 2, 2), "remove": (_remove, "NAME", 1, 1),
     "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip", 1, 1),
-    "threshold": (_threshold, "COSINE", 1, 1)} # word -> function, what it needs, least and most of it
+    "threshold": (_threshold, "T", 1, 1)} # word -> function, what it needs, least and most of it
 
 def change_people(
     g:Gallery, # changed

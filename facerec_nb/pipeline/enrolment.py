@@ -140,7 +140,7 @@ def enroll_people(
     progress:bool=False, # show a progress bar
     level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
     prune:bool=False, # take out references whose photographs have gone from this folder
-) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable, gone, pruned, passed), faces, problem
+) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable, gone, passed ...), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
     import pandas as pd
     from tqdm.auto import tqdm

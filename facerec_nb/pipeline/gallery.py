@@ -469,7 +469,8 @@ class Held(NamedTuple):
     content: str # hash of the photograph's bytes, or empty
     origin: str # hash of the folder that it was enrolled from, or empty
 
-_HELD = "SELECT refs.id, name, source, added, content, origin FROM refs JOIN people ON people.id=person ORDER BY refs.id"
+_HELD = ("SELECT refs.id, name, source, added, content, origin FROM refs JOIN people ON people.id=person "
+         "ORDER BY refs.id")
 
 @patch
 def held(self:Gallery) -> list[Held]: # of all people, oldest first

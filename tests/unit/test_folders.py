@@ -94,8 +94,9 @@ def test_the_owner_says_the_level(tmp_path):
     assert people(tmp_path, level=2)[0] == {"Ann": 1, "Bob": 1}
 
 
-@pytest.mark.parametrize("litter", [".ipynb_checkpoints", ".Trash-1000", "@eaDir", "@eadir", "__MACOSX", "Thumbnails", ".hidden",
-                                    "#recycle", "$RECYCLE.BIN", "lost+found"])
+@pytest.mark.parametrize("litter", [
+    ".ipynb_checkpoints", ".Trash-1000", "@eaDir", "@eadir", "__MACOSX", "Thumbnails", ".hidden", "#recycle",
+    "$RECYCLE.BIN", "lost+found"])
 def test_litter_never_enrols(tmp_path, litter):
     touch(tmp_path, "Ann/1.jpg", f"{litter}/1.jpg", f"{litter}/Bob/1.jpg", f"Ann/{litter}/2.jpg", "Ann/._1.jpg")
     assert people(tmp_path) == ({"Ann": 1}, [])
@@ -119,7 +120,8 @@ def test_bad_encodings_tabs_and_loose_photographs_are_listed(tmp_path):
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/J\xfcrgen"))/"1.jpg").touch()
     got, told = people(tmp_path)
     assert got == {"good": 1} and len(told) == 3
-    assert sum("cannot be a person's name" in t for t in told) == 2 and sum("no person's folder" in t for t in told) == 1
+    assert sum("cannot be a person's name" in t for t in told) == 2
+    assert sum("no person's folder" in t for t in told) == 1
 
 
 def test_an_unreadable_folder_is_listed_and_the_rest_goes_on(tmp_path, monkeypatch):
@@ -148,8 +150,9 @@ def written(im, path, **how):
 
 
 @pytest.mark.parametrize("suffix,fmt", [
-    ("jpg", None), ("JPEG", None), ("jfif", "JPEG"), ("jpe", "JPEG"), ("png", None), ("gif", None), ("bmp", None), ("webp", None),
-    ("tif", None), ("tiff", None), ("ppm", None), ("jp2", None), ("j2k", None), ("avif", None), ("mpo", None)])
+    ("jpg", None), ("JPEG", None), ("jfif", "JPEG"), ("jpe", "JPEG"), ("png", None), ("gif", None), ("bmp", None),
+    ("webp", None), ("tif", None), ("tiff", None), ("ppm", None), ("jp2", None), ("j2k", None), ("avif", None),
+    ("mpo", None)])
 def test_what_is_read_alone_is_read_in_a_folder(tmp_path, suffix, fmt):
     im = Image.fromarray(np.full((24, 32, 3), 120, np.uint8))
     path = tmp_path/"Ann"/f"1.{suffix}"
@@ -168,12 +171,12 @@ def test_heic_without_its_package_names_it(tmp_path, monkeypatch):
     from facerec_nb.core import files
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for f in ("HEIF",): monkeypatch.delitem(Image.OPEN, f, raising=False)
-    files._ready.cache_clear()
+    files.readable_formats.cache_clear()
     for name in ("phone.heic", "heic_named.jpg"):
         (tmp_path/name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0"*2000)
         with pytest.raises(InputError, match=r'is a HEIC photograph: pip install "facerec_nb\[heic\]"'):
             read_image(tmp_path/name)
-    files._ready.cache_clear()
+    files.readable_formats.cache_clear()
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -237,7 +240,8 @@ def test_other_ways_to_the_same_folder_do_not_double_it(album, monkeypatch):
     (root/"link").symlink_to(root/"people", target_is_directory=True)
     shutil.copytree(root/"people", root/"moved")
     monkeypatch.chdir(root)
-    for way in ("people", "./people/", "link", root/"people/../people", "moved"): assert again(g, way) == {"already": 4}, way
+    for way in ("people", "./people/", "link", root/"people/../people", "moved"):
+        assert again(g, way) == {"already": 4}, way
     monkeypatch.chdir(root/"people")
     assert again(g, ".") == {"already": 4} and again(g, "../people") == {"already": 4}
 
@@ -371,10 +375,12 @@ print(list(g.people()), round(float(pipe(img)[0].embedding @ e), 3))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_pipeline_and_a_gallery_survive_a_fork(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
-    r = subprocess.run([sys.executable, "-c", FORK, tmp_path/"g.db"], capture_output=True, text=True, timeout=120, env=env)
+    forked = [sys.executable, "-c", FORK, tmp_path/"g.db"]
+    r = subprocess.run(forked, capture_output=True, text=True, timeout=120, env=env)
     assert r.stdout.strip() == "['a', 'child 0', 'child 1'] 1.0", r.stderr[-2000:]
 
 
 def test_a_pipeline_of_parts_says_how_to_pickle():
     from facerec_nb.pipeline.face_pipeline import FacePipeline
-    with pytest.raises(InputError, match="make it with FacePipeline.load"): pickle.dumps(FacePipeline(None, None, None, "m"))
+    by_hand = FacePipeline(None, None, None, "m")
+    with pytest.raises(InputError, match="make it with FacePipeline.load"): pickle.dumps(by_hand)
