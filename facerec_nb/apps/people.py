@@ -69,9 +69,10 @@ def _import(g, path): return f"{g.import_file(path)} people imported from {path}
 
 # %% ../../nbs/apps/people.ipynb #bd92d87e
 def _threshold(g, cosine):
-    try: g.threshold = float(cosine)
+    try: t = float(cosine)
     except ValueError: raise InputError(f"the threshold {cosine!r} is not a number: give a cosine") from None
-    return f"a face is known from a cosine of {g.threshold}"
+    g.threshold = t
+    return f"a face is known from a cosine of {t}"
 
 # %% ../../nbs/apps/people.ipynb #f3a7bec8
 def _rename(g, old, new):
