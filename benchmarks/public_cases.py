@@ -66,7 +66,7 @@ def layouts(cases):
         yield "layout/litter", {n: len(p) for n, p in people_below(d).items()} == {"Ann": 3}
         shutil.copytree(root/"people", Path(d)/"outer/family")
         asked = attempt(people_below, Path(d)/"outer")
-        yield "layout/folder of folders", isinstance(asked, InputError) and "--level" in str(asked)
+        yield "layout/folder of folders", isinstance(asked, InputError) and "level=" in str(asked)
 
 
 def enrolments(cases, pipe, work):
@@ -98,6 +98,8 @@ def enrolments(cases, pipe, work):
     h = Gallery(model=pipe.model)
     both = pipe.enroll(cases/"folders/both", h)
     yield "enrol/one photograph under two people", both.problem.str.contains("the same photograph").any()
+    group = pipe.enroll(cases/"folders/group", Gallery(model=pipe.model))
+    yield "enrol/a group in a person's folder", group.problem.str.contains("faces, the largest was taken").any()
     for form in ("NFC", "NFD"): pipe.enroll(cases/"odd"/form, h)
     yield "enrol/NFC and NFD", sum(h.people().values()) == 3 + 1
     yield "file/0600", os.name == "nt" or {stat.S_IMODE(p.stat().st_mode) for p in (work/"new").iterdir()} == {0o600}

@@ -8,7 +8,7 @@ __all__ = ['command', 'one_spelling', 'as_json', 'one_line', 'facerec_demo', 'fa
            'facerec_evaluate', 'facerec_enroll', 'facerec_identify', 'facerec_verify', 'facerec_people', 'facerec_app']
 
 # %% ../../nbs/apps/commands.ipynb #c0003
-import contextlib, functools, inspect, os, sys, warnings
+import contextlib, functools, inspect, os, re, sys, warnings
 import json as _json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +55,12 @@ def _read_enough():
     with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 
+# %% ../../nbs/apps/commands.ipynb #60877644
+def _typed(sentence, f):
+    "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
+    names = "|".join(map(re.escape, inspect.signature(f).parameters))
+    return re.sub(rf"\b({names})=", r"--\1 ", sentence)
+
 # %% ../../nbs/apps/commands.ipynb #c0013
 def _as_typed(run, several):
     "Let words be one or more, as either fastcore has it"
@@ -83,7 +89,7 @@ def command(
     "Make a function a command: what the user can mend becomes one line on stderr and exit code 1"
     if f is None: return functools.partial(command, optional=optional, several=several)
     def fail(why, code):
-        print(f"{f.__name__}: {' '.join(str(why).split())}", file=sys.stderr)
+        print(f"{f.__name__}: {' '.join(_typed(str(why), f).split())}", file=sys.stderr)
         return code
     @functools.wraps(f)
     def run(*args, **kwargs):

@@ -20,7 +20,7 @@ def is_litter(
     name:str, # of a folder, without those above it
 ) -> bool: # hidden, or made by a system or a program for itself
     "Is this a folder that nobody made for photographs?"
-    return name.startswith(".") or name.lower() in _LITTER
+    return (name.startswith(".") and not name.startswith("..")) or name.lower() in _LITTER
 
 # %% ../../nbs/datasets/photos.ipynb #4725140b
 def _tell(trouble, sentence):
@@ -127,9 +127,9 @@ def _unclear(folder, name, inner, level):
     "The question, which names a folder that may be a person, or hold people"
     if not inner:
         part = f"{folder/name} is called as a part of a data set and holds photographs"
-        return InputError(f"{part}: say --level {level} if it is a person, or put one folder for each person into it")
-    return InputError(f"{folder/name} holds photographs only in folders such as {min(inner)}: say --level {level} "
-                      f"(level={level}) if {name} is a person, --level {level + 1} if {min(inner)} is")
+        return InputError(f"{part}: say level={level} if it is a person, or put one folder for each person into it")
+    return InputError(f"{folder/name} holds photographs only in folders such as {min(inner)}: say level={level} if "
+                      f"{name} is a person, level={level + 1} if {min(inner)} is")
 
 # %% ../../nbs/datasets/photos.ipynb #d46ecc28
 def _person_of(path, way, level, trouble, told):
