@@ -41,7 +41,7 @@ COLOURS = {"Ann": (220, 80, 80), "Bob": (90, 200, 90), "Cem": (150, 120, 210)}
 @pytest.fixture
 def library(tmp_path, monkeypatch):
     pipe = FacePipeline(WholeImage(), Five(), Colour(), "m", threshold=0.9)
-    monkeypatch.setattr("facerec_nb.apps.commands._load", lambda *a, **k: pipe)
+    monkeypatch.setattr(FacePipeline, "load", lambda *a, **k: pipe)
     for n, c in COLOURS.items():
         for j in range(2): write_image(tmp_path/"people"/n/f"{j + 1}.png", np.full((60, 60, 3), c, np.uint8) + j)
     return tmp_path
