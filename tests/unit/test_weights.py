@@ -68,41 +68,11 @@ def test_faces_are_aligned_without_training(tmp_path):
     )
 
 
-def test_the_card_of_the_recogniser_says_what_was_measured():
-    r, eight, card = (
-        read_json(ROOT / "results/recognition/best.json"),
-        read_json(ROOT / "results/recognition/int8.json")["metrics"],
-        (FOLDER / "embedder.md").read_text(),
-    )
-    for key, digits in (
-        ("auc_unseen", 4),
-        ("rank1_unseen", 3),
-        ("tpr_at_fpr05_unseen", 3),
-        ("lfw_view1_accuracy", 3),
-        ("far_at_threshold_lfw", 4),
-    ):
-        assert f"{r['metrics'][key]['value']:.{digits}f}" in card, key
-    ck = load_checkpoint(packaged("embedder_small"))
-    assert (
-        ck["threshold"]["threshold"] == r["metrics"]["threshold"]["value"]
-        and ck["threshold"]["n_people"] == 48
-        and {"slope", "offset", "prior"} <= set(ck["probability"])
-    )
-    assert (
-        abs(eight["auc_int8_minus_torch"]["value"]) < 0.002
-        and eight["cosine_int8"]["value"] > 0.995
-        and eight["cosine_half"]["value"] > 0.9999
-    )
-
-
 def test_photographs_are_named_without_any_run():
-    s, pipe, slow = sample_faces(3, 2), FacePipeline.load(threads=1), FacePipeline.load(threads=1, engine="torch")
-    assert -1 < pipe.threshold < 1 and pipe.probability["prior"] == 0.5 and pipe.model == slow.model
+    s, pipe = sample_faces(3, 2), FacePipeline.load(threads=1)
+    assert -1 < pipe.threshold < 1 and pipe.probability["prior"] == 0.5
     faces = [pipe(p)[:1] for p in s["images"]]
     assert sum(map(len, faces)) >= 5  # drawn faces are not what the detector knows
-    for p, f in zip(s["images"], faces):
-        if f:
-            assert f[0].embedding @ slow(p)[0].embedding > 0.99  # 8 bits against 32
     g = Gallery(model=pipe.model)
     quick = FacePipeline.load(threads=1, fast=True)
     assert quick.model != pipe.model and quick.model.endswith("-fast") and quick(s["images"][0])
