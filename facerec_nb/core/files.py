@@ -119,6 +119,7 @@ def _what_else(head):
 def _no_photo(name, src):
     "The `InputError` for a file whose head says what it is; None for any other"
     if isinstance(src, Image.Image): return None
+    if not isinstance(src, io.BytesIO) and not os.access(src, os.R_OK): return None
     with contextlib.nullcontext(src) if isinstance(src, io.BytesIO) else open(src, "rb") as f:
         f.seek(0)
         what = _what_else(f.read(12))
@@ -130,6 +131,8 @@ def _unreadable(name, e):
     if isinstance(e, Image.DecompressionBombError):
         most = f"{2*Image.MAX_IMAGE_PIXELS:,} pixels"
         return InputError(f"{name} says it has more than {most}: shrink it, or get it again if it is not that large")
+    if isinstance(e, OSError) and e.errno:
+        return InputError(f"{name} cannot be read ({e.strerror}): check its permissions and the disk")
     return InputError(f"{name} is not a readable image ({type(e).__name__}): remove it or save it again as JPEG or PNG")
 
 # %% ../../nbs/core/files.ipynb #c0024

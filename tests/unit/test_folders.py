@@ -179,6 +179,15 @@ def test_heic_without_its_package_names_it(tmp_path, monkeypatch):
     files.readable_formats.cache_clear()
 
 
+def test_a_photograph_of_somebody_else_says_so(tmp_path, monkeypatch):
+    path = write_image(tmp_path/"a.png", grey(9))
+
+    def closed(*args, **how): raise PermissionError(13, "Permission denied", str(path))
+    monkeypatch.setattr("builtins.open", closed)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=r"a.png cannot be read \(Permission denied\)"): read_image(path)
+
+
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("colour", [False, True])
