@@ -5,8 +5,8 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), fpir.py, pipeline_speed.py,
-gallery.py, hostile.py and kills.py. A name of the photographs without a number is the exam with three references a
-person.
+gallery.py, hostile.py, kills.py, turned.py and public_cases.py. A name of the photographs without a number is the exam
+with three references a person.
 """
 
 import argparse
@@ -37,6 +37,8 @@ HEADLINE = dict(
     hostile_failures=("hostile", "hostile_failures"),
     kills=("kills", "kills"),
     kills_lost=("kills", "kills_lost"),
+    right_first_upside_down=("turned", "right_first_180"),
+    public_cases_right=("public_cases", "public_cases_right"),
 )
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ __all__ = ['command', 'one_spelling', 'as_json', 'one_line', 'facerec_demo', 'fa
            'facerec_evaluate', 'facerec_enroll', 'facerec_identify', 'facerec_verify', 'facerec_people', 'facerec_app']
 
 # %% ../../nbs/apps/commands.ipynb #c0003
-import contextlib, functools, inspect, os, sys, warnings
+import contextlib, functools, inspect, os, re, sys, warnings
 import json as _json
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +44,7 @@ def _attempt(f, args, kwargs):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         warnings.filterwarnings("ignore", message="IProgress not found")
+        warnings.showwarning = lambda said, *_: print(f"{f.__name__}: {' '.join(str(said).split())}", file=sys.stderr)
         code = int(f(*args, **kwargs) or 0)
         sys.stdout.flush()
         return code
@@ -53,6 +54,12 @@ def _read_enough():
     "Nothing more is written, also when Python ends; the exit code of a program whose reader has gone"
     with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
+
+# %% ../../nbs/apps/commands.ipynb #60877644
+def _typed(sentence, f):
+    "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
+    names = "|".join(map(re.escape, inspect.signature(f).parameters))
+    return re.sub(rf"\b({names})=", r"--\1 ", sentence)
 
 # %% ../../nbs/apps/commands.ipynb #c0013
 def _as_typed(run, several):
@@ -82,7 +89,7 @@ def command(
     "Make a function a command: what the user can mend becomes one line on stderr and exit code 1"
     if f is None: return functools.partial(command, optional=optional, several=several)
     def fail(why, code):
-        print(f"{f.__name__}: {' '.join(str(why).split())}", file=sys.stderr)
+        print(f"{f.__name__}: {' '.join(_typed(str(why), f).split())}", file=sys.stderr)
         return code
     @functools.wraps(f)
     def run(*args, **kwargs):
@@ -549,7 +556,7 @@ def facerec_verify(
 @command(optional=("do", "name", "to"))
 def facerec_people(
     gallery:str, # gallery file made by facerec_enroll
-    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, threshold COSINE
+    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, threshold T
     name:str=None, # the person, file or cosine that the word before needs
     to:str=None, # the second thing that it needs
     about:bool=False, # say what is stored, for how long, of which model, and who can read it

@@ -8,7 +8,6 @@ __all__ = ['list_people', 'about', 'about_text', 'change_people']
 # %% ../../nbs/apps/people.ipynb #458aebc2
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from ..core.files import InputError
 from ..pipeline.gallery import Gallery
@@ -70,9 +69,10 @@ def _import(g, path): return f"{g.import_file(path)} people imported from {path}
 
 # %% ../../nbs/apps/people.ipynb #bd92d87e
 def _threshold(g, cosine):
-    try: g.threshold = float(cosine)
-    except ValueError: raise InputError(f"the threshold {cosine!r} is not a number: give a cosine from -1 to 1") from None
-    return f"a face is known from a cosine of {g.threshold}"
+    try: t = float(cosine)
+    except ValueError: raise InputError(f"the threshold {cosine!r} is not a number: give a cosine") from None
+    g.threshold = t
+    return f"a face is known from a cosine of {t}"
 
 # %% ../../nbs/apps/people.ipynb #f3a7bec8
 def _rename(g, old, new):
@@ -91,7 +91,7 @@ def _remove(g, name):
 _CHANGES: dict[str, tuple[Callable, str, int, int]] = {
     "rename": (_rename, "OLD NEW", 2, 2), "merge": (_merge, "OLD INTO", 2, 2), "remove": (_remove, "NAME", 1, 1),
     "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip", 1, 1),
-    "threshold": (_threshold, "COSINE", 1, 1)} # word -> function, what it needs, least and most of it
+    "threshold": (_threshold, "T", 1, 1)} # word -> function, what it needs, least and most of it
 
 def change_people(
     g:Gallery, # changed

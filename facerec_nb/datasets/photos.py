@@ -20,7 +20,7 @@ def is_litter(
     name:str, # of a folder, without those above it
 ) -> bool: # hidden, or made by a system or a program for itself
     "Is this a folder that nobody made for photographs?"
-    return name.startswith(".") or name.lower() in _LITTER
+    return (name.startswith(".") and not name.startswith("..")) or name.lower() in _LITTER
 
 # %% ../../nbs/datasets/photos.ipynb #4725140b
 def _tell(trouble, sentence):
@@ -125,10 +125,11 @@ def _level(folder, ways, level=1):
 # %% ../../nbs/datasets/photos.ipynb #5884290e
 def _unclear(folder, name, inner, level):
     "The question, which names a folder that may be a person, or hold people"
-    if not inner: return InputError(f"{folder/name} is called as a part of a data set and holds photographs: say --level "
-                                    f"{level} if it is a person, or put one folder for each person into it")
-    return InputError(f"{folder/name} holds photographs only in folders such as {min(inner)}: say --level {level} "
-                      f"(level={level}) if {name} is a person, --level {level + 1} if {min(inner)} is")
+    if not inner:
+        part = f"{folder/name} is called as a part of a data set and holds photographs"
+        return InputError(f"{part}: say level={level} if it is a person, or put one folder for each person into it")
+    return InputError(f"{folder/name} holds photographs only in folders such as {min(inner)}: say level={level} if "
+                      f"{name} is a person, level={level + 1} if {min(inner)} is")
 
 # %% ../../nbs/datasets/photos.ipynb #d46ecc28
 def _person_of(path, way, level, trouble, told):
@@ -151,7 +152,7 @@ def people_below(
     level:int|None=None, # 1: the people are the folders in `folder`, 2: the folders in these; None: recognised
     trouble:list|None=None, # a sentence about each thing that is passed over is added; None: a warning
 ) -> dict[str, list[Path]]: # name -> sorted photographs
-    "People and their photographs; raises InputError when there is no folder with photographs in it, or an unclear layout"
+    "People and their photographs; raises InputError where no folder holds photographs, or the layout is unclear"
     found = [(p, p.relative_to(folder).parts[:-1]) for p in photos_below(folder, trouble)]
     ways = [w for _, w in found if w]
     if not ways: raise _no_folders(folder)

@@ -101,6 +101,8 @@ def _open(self:OnnxEmbedder, data, threads):
         raise InputError(f"{self.path} cannot be run ({type(e).__name__}): give an ONNX file of an embedder") from None
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #728c42f6
+_NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
 @patch
 def _shape(self:OnnxEmbedder):
     "Input, output, size and layout of the graph; raises InputError"
@@ -115,6 +117,9 @@ def _shape(self:OnnxEmbedder):
     if self.one not in (None, 1):
         raise InputError(f"{self.path} takes {self.one} faces at a time: export it with a free batch size, or 1")
     self.input, self.output = ins[0].name, "embedding" if "embedding" in names else names[0]
+    if ins[0].type not in _NUMBERS:
+        raise InputError(f"{self.path} takes {ins[0].type}, an embedder takes {', '.join(_NUMBERS)}: export it again")
+    self.dtype = _NUMBERS[ins[0].type]
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #69be63d9
 @patch
@@ -132,9 +137,10 @@ def _raw(self:OnnxEmbedder, faces):
     p = self.preprocessing
     x = np.asarray(faces, np.float32)[..., ::-1 if p["colour"] == "BGR" else 1]
     x = (x - np.float32(p["mean"]))/np.float32(p["std"])
-    x = np.ascontiguousarray(x if self.last else x.transpose(0, 3, 1, 2))
+    x = np.ascontiguousarray(x if self.last else x.transpose(0, 3, 1, 2), self.dtype)
     parts = np.split(x, len(x)) if self.one else [x]
-    return np.concatenate([self.session.run([self.output], {self.input: part})[0] for part in parts])
+    out = [self.session.run([self.output], {self.input: part})[0] for part in parts]
+    return np.concatenate(out).astype(np.float32)
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #16b1040e
 @patch

@@ -15,6 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError
+from ..core.forks import PerProcess
 
 # %% ../../nbs/faces/detection.ipynb #c0007
 class Detector(Protocol):
@@ -95,7 +96,8 @@ def center_face(
             self.in_shape, self.backend = None, "onnxrt"
             self.onnx_input_name, self.onnx_output_names = "input.1", ["537", "538", "539", "540"]
             model = _constant(self.dynamicize_shapes(onnx.load(centerface.default_onnx_path))).SerializeToString()
-            self.sess = ort.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+            def session(): return ort.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+            self.sess = PerProcess(session)
     return Quiet()
 
 # %% ../../nbs/faces/detection.ipynb #c0025

@@ -50,10 +50,16 @@ def _no_faces(folder, n):
 def _row(person, source, status, problem="", faces=None):
     return dict(person=person, file=source, status=status, faces=faces, problem=problem)
 
+def _alike(faces):
+    "How many faces are at least half as high as the largest"
+    high = [f.box[3] - f.box[1] for f in faces]
+    return sum(2*h >= high[0] for h in high)
+
 def _line(person, source, faces):
-    "What happened to a photograph"
+    "What happened to a photograph; whose face it is, is not sure where several are as large"
     status = "unreadable" if faces.problem else "enrolled" if faces else "no_face"
-    return _row(person, source, status, faces.problem, len(faces))
+    several = f"{n} faces, the largest was taken: is it {person}?" if faces and (n := _alike(faces)) > 1 else ""
+    return _row(person, source, status, faces.problem or several, len(faces))
 
 # %% ../../nbs/pipeline/enrolment.ipynb #2a931d5d
 class _Known:
@@ -140,7 +146,7 @@ def enroll_people(
     progress:bool=False, # show a progress bar
     level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
     prune:bool=False, # take out references whose photographs have gone from this folder
-) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable, gone, pruned, passed), faces, problem
+) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable, gone, passed ...), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
     import pandas as pd
     from tqdm.auto import tqdm

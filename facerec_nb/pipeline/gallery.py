@@ -18,6 +18,7 @@ from ..datasets.photos import clean_name
 from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError, atomic_path
+from ..core.forks import PerProcess
 from .vector_index import EXACT, Nearest
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0007
@@ -222,10 +223,10 @@ class Gallery:
     ):
         self.path, self.exact, self._memory, self._db, self._reader = path, exact, None, None, None
         if not model and (path is None or not Path(path).exists()): raise _needs_model(path)
-        self._db = _connect(path, model and str(model), create=bool(model))
+        self._db = _of_process(path, model and str(model))
         self.read_only = path is not None and _mode(path, False).startswith("ro") # can be asked, not changed
         self.just_forgotten = (0, 0) if self.read_only else _try(path, _forget_old, self._db) # references, people
-        self._reader = self._db if path is None else _connect(path, None, create=False)
+        self._reader = self._db if path is None else _of_process(path, None)
         self._writing = threading.RLock()
         self._reading = self._writing if path is None else threading.RLock()
         if model: self.check_model(model)
@@ -236,6 +237,12 @@ class Gallery:
 # %% ../../nbs/pipeline/gallery.ipynb #21677430
 def _needs_model(path):
     return InputError(f"a new gallery {path or ''} needs the model's fingerprint: pass model=pipe.model")
+
+# %% ../../nbs/pipeline/gallery.ipynb #eb5ad6cc
+def _of_process(path, model):
+    "A connection that a forked process opens again; what is in memory only is copied by the fork itself"
+    if path is None: return _connect(path, model, create=bool(model))
+    return PerProcess(lambda: _connect(path, model, create=bool(model)))
 
 # %% ../../nbs/pipeline/gallery.ipynb #39e3b1c7
 @patch
@@ -480,7 +487,8 @@ class Held(NamedTuple):
     content: str # hash of the photograph's bytes, or empty
     origin: str # hash of the folder that it was enrolled from, or empty
 
-_HELD = "SELECT refs.id, name, source, added, content, origin FROM refs JOIN people ON people.id=person ORDER BY refs.id"
+_HELD = ("SELECT refs.id, name, source, added, content, origin FROM refs JOIN people ON people.id=person "
+         "ORDER BY refs.id")
 
 @patch
 def held(self:Gallery) -> list[Held]: # of all people, oldest first
@@ -864,7 +872,7 @@ def _wanted(self:Gallery, names):
     return people
 
 # %% ../../nbs/pipeline/gallery.ipynb #2e39d6e2
-_OF = "SELECT embedding FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id"
+_EXPORTED = "SELECT embedding FROM refs JOIN people ON people.id=person WHERE name=? ORDER BY refs.id"
 
 @patch
 def export(self:Gallery,
@@ -877,7 +885,7 @@ def export(self:Gallery,
         head = dict(format=_FORMAT, model=self.model, dim=self.dim, people=people)
         z.writestr("gallery.json", json.dumps(head, ensure_ascii=False))
         with z.open("embeddings.f32", "w", force_zip64=True) as f:
-            for p in people: f.write(b"".join(e for e, in self._rows(_OF, p["name"])))
+            for p in people: f.write(b"".join(e for e, in self._rows(_EXPORTED, p["name"])))
     return Path(path)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0106
