@@ -37,8 +37,8 @@ def why_poor(
     if eyes < EYES_APART: return "small"
     return "" if face.confidence >= POINTS_SURE else "unclear"
 
-# %% ../../nbs/pipeline/clustering.ipynb #59472c76
-SURE = 0.8 # probability that a pair is one person, from which groups are joined
+# %% ../../nbs/pipeline/clustering.ipynb #9d7b86bd
+SURE = 0.85 # probability that a pair is one person, from which groups are joined
 
 def joining_cosine(
     pipe:"FacePipeline", # with a fitted probability, or a threshold
