@@ -78,7 +78,7 @@ def _drawn(share, people, n_boot, seed, unit, n):
     value, low, high = bootstrap_ids(share, people, n_boot, seed)
     return metric(value, min(low, value), max(high, value), n=n, unit=unit)
 
-# %% ../../nbs/evaluation/clusters.ipynb #e3122571
+# %% ../../nbs/evaluation/clusters.ipynb #fed69de4
 def measure_groups(
     groups:ArrayLike, # `(N,)` group of each face
     people:ArrayLike, # `(N,)` true person of each face, at least two people
@@ -90,6 +90,7 @@ def measure_groups(
     out = {f"{name}_{k}": _drawn(lambda r, k=k, of=of: _three(of, counts, r)[k], people, n_boot, seed, "share", n)
            for name, of in dict(bcubed=_bcubed, pairwise=_pairwise).items() for k in ("precision", "recall", "f")}
     found, true = _found(groups, people), len(np.unique(people))
-    out["people_found"] = _drawn(lambda r: round(found[r].sum(), 6), people, n_boot, seed, "groups of two faces or more", true)
+    unit = "groups of two faces or more"
+    out["people_found"] = _drawn(lambda r: round(found[r].sum(), 6), people, n_boot, seed, unit, true)
     return out | dict(people_true=metric(true, n=true, unit="people"),
                       largest_group=metric(int(counts[1].max()), n=n, unit="faces"))

@@ -83,12 +83,13 @@ def _parts(emb, old, cut, block=1024):
         part = connected_components(pairs, directed=False)[1][part]
     return part
 
-# %% ../../nbs/pipeline/clustering.ipynb #914d4369
+# %% ../../nbs/pipeline/clustering.ipynb #8638a484
 def _must_fit(faces, limit, cut):
     "Refuse a part that would not fit into the memory"
     if faces <= limit: return
-    raise InputError(f"{faces:,} faces hang together at the cosine {cut:.3f}, more than the {limit:,} that are grouped at "
-                     f"once ({8*limit**2/1e9:.1f} GB): give a higher threshold, or fewer photographs")
+    most = f"the {limit:,} that are grouped at once ({8*limit**2/1e9:.1f} GB)"
+    raise InputError(f"{faces:,} faces hang together at the cosine {cut:.3f}, more than {most}: "
+                     "give a higher threshold, or fewer photographs")
 
 # %% ../../nbs/pipeline/clustering.ipynb #65abea32
 def _together(emb, photo, old, cut, limit):

@@ -51,11 +51,12 @@ class PhotoGroups:
     seen:dict = field(default_factory=dict) # content -> path below photos, of every photograph looked at
     links:list = field(default_factory=list) # paths below folder of the links that were made
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #395d5282
+# %% ../../nbs/pipeline/photo_groups.ipynb #aa79eacd
 @patch
 def __repr__(self:PhotoGroups):
     "How many photographs, faces and people"
-    return f"PhotoGroups: {len(self.seen):,} photographs, {len(self.table):,} faces, {self.table.person.nunique():,} people"
+    n = len(self.seen), len(self.table), self.table.person.nunique()
+    return "PhotoGroups: {:,} photographs, {:,} faces, {:,} people".format(*n)
 
 @patch
 def people(self:PhotoGroups) -> "pd.DataFrame": # person, name, faces, photographs; the largest first
@@ -64,7 +65,7 @@ def people(self:PhotoGroups) -> "pd.DataFrame": # person, name, faces, photograp
     rows = by.agg(name=("name", "first"), faces=("face", "size"), photographs=("key", "nunique")).reset_index()
     return rows.sort_values(["faces", "person"], ascending=[False, True], ignore_index=True)
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #2816064f
+# %% ../../nbs/pipeline/photo_groups.ipynb #bcc0d51f
 def _texts(values): return np.array([printable(v) for v in values], "U") if len(values) else np.zeros(0, "U1")
 
 @patch
@@ -76,7 +77,9 @@ def _write_state(self:PhotoGroups):
     about = dict(model=np.array(self.model), photos=np.array(self.photos), links=_texts(self.links))
     seen = dict(seen=_texts(list(self.seen)), seen_photo=_texts(list(self.seen.values())))
     pictures = dict(small=np.frombuffer(b"".join(self.small), np.uint8), ends=ends)
-    with atomic_path(self.folder/STATE) as temp: np.savez(temp, emb=self.emb, **plain, **about, **seen, **pictures)
+    with atomic_path(self.folder/STATE) as temp:
+        temp.touch(0o600)
+        np.savez(temp, emb=self.emb, **plain, **about, **seen, **pictures)
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #97a0fdbb
 def _table_of(z):
@@ -94,28 +97,31 @@ def _state_of(folder, z):
     g.links = z["links"].tolist()
     return g
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #7da98514
+# %% ../../nbs/pipeline/photo_groups.ipynb #e59c7d71
 def read_groups(
     folder:str|Path, # written by cluster_photos
 ) -> PhotoGroups: # with the changes that somebody made in clusters.csv
-    "Open a folder of groups; raises InputError for another folder, a damaged one, or changes that contradict themselves"
+    "Open a folder of groups; raises InputError for another or damaged folder, or changes that contradict themselves"
     path = Path(folder)/STATE
     if not path.is_file(): raise InputError(f"{folder} holds no groups ({STATE}): group photographs into it first")
     try:
         with np.load(path, allow_pickle=False) as z: g = _state_of(folder, z)
     except (OSError, ValueError, KeyError, EOFError, SyntaxError) as e:
-        raise InputError(f"{path} is damaged ({type(e).__name__}): group the photographs again into a new folder") from None
+        why = f"{path} is damaged ({type(e).__name__})"
+        raise InputError(f"{why}: group the photographs again into a new folder") from None
     _take_edits(g)
     return g
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #1a4b3253
+# %% ../../nbs/pipeline/photo_groups.ipynb #c82e2940
+_MEND = "mend it, or delete it to undo all changes"
+
 def _read_edits(path):
     "The table as it was left by the user"
     import pandas as pd
     try: t = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as e: raise InputError(f"{path} cannot be read ({e}): mend it, or delete it to undo all changes") from None
+    except ValueError as e: raise InputError(f"{path} cannot be read ({e}): {_MEND}") from None
     lost = [c for c in ("photo", "face", "person", "name") if c not in t]
-    if lost: raise InputError(f"{path} has no column {lost[0]}: mend it, or delete it to undo all changes")
+    if lost: raise InputError(f"{path} has no column {lost[0]}: {_MEND}")
     return t
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #360a55ab
@@ -126,14 +132,15 @@ def _whole(path, line, column, value):
     if number >= 1 and number == int(number) and number < 2**31: return int(number)
     raise InputError(f"{path}, line {line}: {column} is {value!r}: give a whole number from 1")
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #7b5ab8c5
+# %% ../../nbs/pipeline/photo_groups.ipynb #4554f180
 def _matched(table, edits, path):
     "For each line of the user, the number of its face; raises InputError for a face that nobody knows"
     at = {(p, f): i for i, (p, f) in enumerate(zip(table.photo, table.face))}
     rows = []
     for line, (p, f) in enumerate(zip(edits.photo, edits.face), 2):
         where = at.get((p, _whole(path, line, "face", f)))
-        if where is None: raise InputError(f"{path}, line {line}: face {f} of {p} is not known: leave photo and face as they were")
+        if where is None:
+            raise InputError(f"{path}, line {line}: face {f} of {p} is not known: leave photo and face as they were")
         rows.append(where)
     if len(set(rows)) == len(rows): return np.array(rows, int)
     raise InputError(f"{path}: a face stands on two lines: delete one of them")
@@ -168,13 +175,14 @@ def _decide(self:PhotoGroups, person, typed, path):
     t["fixed"] |= t.person.isin(touched) | (t.name != "")
     self.table = _one_per_name(t.drop(columns=["typed", "moved"]))
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #a9ee8c90
+# %% ../../nbs/pipeline/photo_groups.ipynb #5fbe64b5
 def _take_edits(g):
     "Take over what a user changed in clusters.csv"
     path = g.folder/"clusters.csv"
     if not path.is_file() or not len(g.table): return
     edits = _read_edits(path)
-    rows, person, typed = _matched(g.table, edits, path), g.table.person.to_numpy().copy(), g.table.name.to_numpy(object).copy()
+    rows = _matched(g.table, edits, path)
+    person, typed = g.table.person.to_numpy(int).copy(), g.table.name.to_numpy(object).copy()
     person[rows] = [_whole(path, line, "person", v) for line, v in enumerate(edits.person, 2)]
     typed[rows] = [" ".join(n.split()) for n in edits.name]
     g._decide(person, typed, path)
@@ -201,14 +209,14 @@ def _row(photo, number, face, key):
     return dict(photo=photo, face=number, box=box, person=0, name="", similarity=np.nan, poor=why_poor(face), key=key,
                 fixed=False)
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #89366137
+# %% ../../nbs/pipeline/photo_groups.ipynb #875a8dce
 @patch
 def _add(self:PhotoGroups, rows, faces):
     "Add faces that belong to nobody yet"
     import pandas as pd
     if not rows: return
-    emb = np.stack([f.embedding for f in faces]).astype(np.float32)
-    self.table = pd.concat([self.table, pd.DataFrame(rows)], ignore_index=True) if len(self.table) else pd.DataFrame(rows)
+    emb, rows = np.stack([f.embedding for f in faces]).astype(np.float32), pd.DataFrame(rows)
+    self.table = pd.concat([self.table, rows], ignore_index=True) if len(self.table) else rows
     self.emb = np.concatenate([self.emb, emb]) if len(self.emb) else emb
     self.small += [_jpeg(f.aligned) for f in faces]
 
@@ -357,17 +365,17 @@ def _make_links(self:PhotoGroups):
         _link(source, target)
         self.links.append(rel)
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #a960888a
+# %% ../../nbs/pipeline/photo_groups.ipynb #cb94ca43
 HOW_TO = (
-    "Change the columns person and name in clusters.csv, with any spreadsheet, then run facerec_cluster FOLDER --apply.",
+    "Change the columns person and name of clusters.csv in any spreadsheet, then run facerec_cluster FOLDER --apply.",
     "Name: type the name into one row of the person. Merge: give two people one name, or one number. "
     "Split: give the rows that belong to somebody else a number that nobody has.",
     "Named people go into a gallery with facerec_cluster FOLDER --enroll gallery.db.")
 
 def _caption(r):
     "File name, which face of several, how near it is, what is poor about it"
-    said = [Path(r.photo).name] + [f"face {r.face}"]*(r.face > 1) + [f"{r.similarity:.2f}"]*(r.similarity == r.similarity)
-    return " · ".join(said + [r.poor]*bool(r.poor))
+    near = f"{r.similarity:.2f}" if np.isfinite(r.similarity) else ""
+    return " · ".join(filter(None, [Path(r.photo).name, f"face {r.face}" if r.face > 1 else "", near, r.poor]))
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #1f1b22d4
 @patch
@@ -399,15 +407,16 @@ def _sections(self:PhotoGroups):
     single = t[t.person.isin(rows.person[alone])]
     if len(single): yield f"Seen once, {len(single)}", faces(single.sort_values("person"), "person {}: ")
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #0ffac1fd
+# %% ../../nbs/pipeline/photo_groups.ipynb #fd145576
 @patch
 def page(self:PhotoGroups) -> str: # a whole HTML page
     "The faces of every person on one self-contained page"
     counts = dict(photographs=len(self.seen), faces=len(self.table), people=self.table.person.nunique())
     counts |= {"poor faces": int((self.table.poor != "").sum())}
-    return html_page("Who is it?", [("How to name, merge and split", html_notes(HOW_TO)), ("Counts", counts), *self._sections()])
+    first = [("How to name, merge and split", html_notes(HOW_TO)), ("Counts", counts)]
+    return html_page("Who is it?", [*first, *self._sections()])
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #9c7c4383
+# %% ../../nbs/pipeline/photo_groups.ipynb #54b8a8a9
 @patch
 def save(self:PhotoGroups) -> None:
     "Write what is remembered, the table, the links and the page"
@@ -418,17 +427,20 @@ def save(self:PhotoGroups) -> None:
     write_csv(self.folder/"clusters.csv", shown.round(dict(similarity=4)))
     self._make_links()
     self._write_state()
-    with atomic_path(self.folder/"people.html") as temp: temp.write_text(self.page(), encoding="utf-8")
+    with atomic_path(self.folder/"people.html") as temp:
+        temp.touch(0o600)
+        temp.write_text(self.page(), encoding="utf-8")
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #adafe12f
+# %% ../../nbs/pipeline/photo_groups.ipynb #09b2371f
 def _open_or_new(pipe, out):
     "The groups of an earlier run, of the same model, or none yet"
     if not (Path(out)/STATE).exists(): return PhotoGroups(Path(out), pipe.model)
     g = read_groups(out)
     if g.model == pipe.model: return g
-    raise InputError(f"{out} holds faces of model {g.model}, not of {pipe.model}: use that model, or another output folder")
+    held = f"{out} holds faces of model {g.model}, not of {pipe.model}"
+    raise InputError(f"{held}: use that model, or another output folder")
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #af1930da
+# %% ../../nbs/pipeline/photo_groups.ipynb #fbdd1a71
 def cluster_photos(
     pipe:"FacePipeline", # finds and embeds the faces
     photos:str|Path, # folder of photographs, searched recursively
@@ -437,7 +449,7 @@ def cluster_photos(
     gallery:Gallery|None=None, # names whom it knows first, at its threshold
     prune:bool=False, # forget photographs that are gone
     progress:bool=False, # show a progress bar
-) -> tuple[PhotoGroups, dict]: # the groups; paths of gone photographs and of copies, sentences about unreadable ones, new
+) -> tuple[PhotoGroups, dict]: # the groups; new (a number), paths gone, copies, and sentences about the unreadable
     "Group the faces of a folder into people, with those of earlier runs; raises InputError"
     if gallery is not None: gallery.check_model(pipe.model)
     threshold = gallery and pipe.need_threshold(None, gallery)
