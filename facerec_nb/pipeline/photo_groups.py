@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'STATE', 'HOW_TO', 'PhotoGroups', 'read_groups', 'cluster_photos', 'apply_edits']
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #e819beb5
-import io, os, shutil, unicodedata
+# %% ../../nbs/pipeline/photo_groups.ipynb #f295cb67
+import io, os, shutil, unicodedata, zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +97,7 @@ def _state_of(folder, z):
     g.links = z["links"].tolist()
     return g
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #e59c7d71
+# %% ../../nbs/pipeline/photo_groups.ipynb #267978fd
 def read_groups(
     folder:str|Path, # written by cluster_photos
 ) -> PhotoGroups: # with the changes that somebody made in clusters.csv
@@ -106,7 +106,7 @@ def read_groups(
     if not path.is_file(): raise InputError(f"{folder} holds no groups ({STATE}): group photographs into it first")
     try:
         with np.load(path, allow_pickle=False) as z: g = _state_of(folder, z)
-    except (OSError, ValueError, KeyError, EOFError, SyntaxError) as e:
+    except (OSError, ValueError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile) as e:
         why = f"{path} is damaged ({type(e).__name__})"
         raise InputError(f"{why}: group the photographs again into a new folder") from None
     _take_edits(g)
@@ -235,25 +235,30 @@ def _look(self:PhotoGroups, pipe, new, photos, progress):
     self._add(rows, faces)
     return unreadable
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #75572b95
+# %% ../../nbs/pipeline/photo_groups.ipynb #342e09ec
 @patch
 def _follow(self:PhotoGroups, found, photos):
-    "Note where known photographs lie now; the paths of those that are gone"
+    "Note where known photographs lie now"
     for key in self.seen.keys() & found.keys():
         names = [printable(p) for p in found[key]]
         if self.seen[key] not in names: self.seen[key] = names[0]
     self.table["photo"] = self.table.key.map(self.seen).astype(str)
     self.photos = os.path.abspath(photos)
-    return sorted(self.seen[k] for k in self.seen.keys() - found.keys())
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #7ea2a30b
+def _gone(g, found):
+    "Contents that are gone, each with the path that it had; and those in whose place another photograph lies"
+    gone = {k: g.seen[k] for k in g.seen.keys() - found.keys()}
+    now = {printable(p) for paths in found.values() for p in paths}
+    return gone, {k for k, p in gone.items() if p in now}
+
+# %% ../../nbs/pipeline/photo_groups.ipynb #494efe70
 @patch
-def _prune(self:PhotoGroups, found):
-    "Forget the photographs that are gone"
-    keep = self.table.key.isin(found.keys()).to_numpy()
+def _forget(self:PhotoGroups, keys):
+    "Forget photographs by their content"
+    keep = ~self.table.key.isin(keys).to_numpy()
     self.table, self.emb = self.table[keep].reset_index(drop=True), self.emb[keep]
     self.small = [s for s, k in zip(self.small, keep) if k]
-    self.seen = {k: p for k, p in self.seen.items() if k in found}
+    self.seen = {k: p for k, p in self.seen.items() if k not in keys}
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #301bf0d5
 def _must_be_same_folder(g, found, photos):
@@ -309,7 +314,7 @@ def _keep_numbers(groups, old, before):
         free += not len(had)
     return numbers
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #2c74992a
+# %% ../../nbs/pipeline/photo_groups.ipynb #c93fce29
 @patch
 def _regroup(self:PhotoGroups, cut, gallery=None, threshold=None):
     "Group all faces, with what was known before"
@@ -318,8 +323,8 @@ def _regroup(self:PhotoGroups, cut, gallery=None, threshold=None):
     if gallery is not None: old = self._name_known(_known(self, gallery, threshold), old)
     photo = np.unique(t.key, return_inverse=True)[1]
     t["person"] = _keep_numbers(group_faces(self.emb, photo, cut, poor, old), old, before)
-    names = t[t.name != ""].groupby("person").name.first()
-    t["name"] = t.person.map(names).fillna("").astype(str)
+    names = dict(t[t.name != ""].groupby("person").name.first())
+    t["name"] = [names.get(p, "") for p in t.person]
     t["fixed"] = t.groupby("person").fixed.transform("any")
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #108e3766
@@ -440,7 +445,7 @@ def _open_or_new(pipe, out):
     held = f"{out} holds faces of model {g.model}, not of {pipe.model}"
     raise InputError(f"{held}: use that model, or another output folder")
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #fbdd1a71
+# %% ../../nbs/pipeline/photo_groups.ipynb #cdccda99
 def cluster_photos(
     pipe:"FacePipeline", # finds and embeds the faces
     photos:str|Path, # folder of photographs, searched recursively
@@ -456,14 +461,16 @@ def cluster_photos(
     cut = joining_cosine(pipe) if cut is None else pipe.need_threshold(cut)
     g, found = _open_or_new(pipe, out), _contents(photos, out)
     _must_be_same_folder(g, found, photos)
-    gone = g._follow(found, photos)
-    if prune: g._prune(found)
+    g._follow(found, photos)
+    gone, replaced = _gone(g, found)
+    g._forget(gone if prune else replaced)
     new = {k: p[0] for k, p in found.items() if k not in g.seen}
     unreadable = g._look(pipe, new, Path(photos), progress)
     if len(g.table): g._regroup(cut, gallery, threshold)
     g.save()
     copies = [c for p in found.values() for c in p[1:]]
-    return g, dict(new=len(new) - len(unreadable), gone=gone, copies=copies, unreadable=unreadable)
+    lost = sorted(p for k, p in gone.items() if k not in replaced)
+    return g, dict(new=len(new) - len(unreadable), gone=lost, copies=copies, unreadable=unreadable)
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #8304ad05
 def apply_edits(
