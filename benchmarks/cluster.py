@@ -179,7 +179,7 @@ def large(n):
     e = np.repeat(rng.standard_normal((n//10, 128)), 10, axis=0) + 0.7*rng.standard_normal((n, 128)) + 2
     e = (e/np.linalg.norm(e, axis=1, keepdims=True)).astype(np.float32)
     start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    groups = group_faces(e, np.arange(n), 0.87, limit=n)
+    groups = group_faces(e, np.arange(n), 0.8, limit=n)
     return (time.process_time() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)/1e6,
             bcubed(groups, np.repeat(np.arange(n//10), 10))[2])
 
@@ -233,7 +233,7 @@ def main(args):
     grid = np.linspace(-1, 1, 20001)
     cuts = {s: float(grid[(same_person(grid, pipe.probability) >= s).argmax()]) for s in SURES}
     sure = {s: {k: bcubed(*against(f, grouped(f, c)))[2] for k, f in folders.items()} for s, c in cuts.items()}
-    near = np.unique(np.round(np.linspace(cuts[0.5] - 0.03, cuts[0.95] + 0.02, 24), 4))
+    near = np.unique(np.round(np.linspace(cuts[0.5] - 0.03, cuts[0.95] + 0.02, 16), 4))
     hierarchical = dict.fromkeys(("average", "complete", "single", "dbscan"), near)
     curves = dict(model=pipe.model, sure=SURE, cut=cut, cuts=cuts, calibration=sure,
                   methods=compare(folders, hierarchical | dict(hdbscan=np.arange(2, 8))),

@@ -5,7 +5,7 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), pipeline_speed.py, gallery.py,
-hostile.py and kills.py. Of the photographs, the exam with three references a person counts.
+hostile.py, kills.py and cluster.py. Of the photographs, the exam with three references a person counts.
 """
 
 import argparse
@@ -29,6 +29,8 @@ HEADLINE = dict(
     gallery_1m_recall=("gallery", "gallery_1m_recall"),
     hostile_inputs=("hostile", "hostile_inputs"),
     hostile_failures=("hostile", "hostile_failures"),
+    cluster_bcubed_f_400=("cluster", "cluster_bcubed_f_400"),
+    cluster_bcubed_f_2200=("cluster", "cluster_bcubed_f_2200"),
     kills=("kills", "kills"),
     kills_lost=("kills", "kills_lost"),
 )

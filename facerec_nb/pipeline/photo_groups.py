@@ -157,7 +157,7 @@ def _new_name(group, path):
     if names: return clean_name(names[0])
     return "" if (stayed.typed == "").any() or not len(stayed) else stayed.name.iloc[0]
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #32f6d9c0
+# %% ../../nbs/pipeline/photo_groups.ipynb #f451dc7c
 def _one_per_name(t):
     "Groups of one name become the one with the smallest number"
     named = t.name != ""
@@ -169,10 +169,11 @@ def _decide(self:PhotoGroups, person, typed, path):
     "Take numbers and names of a user; every group that changed is fixed"
     t, before = self.table.copy(), self.table.person.to_numpy()
     t["person"], t["typed"], t["moved"] = person, typed, person != before
-    names = {n: _new_name(g, path) for n, g in t.groupby("person")}
-    touched = {*person[t.moved], *before[t.moved]}
-    t["name"] = t.person.map(names).astype(str)
-    t["fixed"] |= t.person.isin(touched) | (t.name != "")
+    changed = t.moved | (t.typed != t.name)
+    touched = {*person[changed], *before[changed]}
+    names = {n: _new_name(g, path) for n, g in t[t.person.isin(touched)].groupby("person")}
+    t["name"] = [names.get(p, n) for p, n in zip(t.person, t.name)]
+    t["fixed"] |= t.person.isin(touched)
     self.table = _one_per_name(t.drop(columns=["typed", "moved"]))
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #5fbe64b5
