@@ -24,12 +24,13 @@ def metric(
     high:float|None=None, # upper end
     n:int|None=None, # the denominator: how many photographs, pairs, people ...
     unit:str="", # "share", "NME", "ms", "images/s" ...
-) -> dict: # `{value, low, high, n, unit}`
+    why:str="", # for a number that was not measured: what was too little, as a sentence
+) -> dict: # `{value, low, high, n, unit}`, and why where that is said
     "One number of a record; raises `InputError` when the interval does not hold the value"
     if _outside(value, low, high):
         interval = f"the interval [{low}, {high}]"
         raise InputError(f"{interval} does not hold the value {value}: check the order of the arguments")
-    return dict(value=value, low=low, high=high, n=n, unit=unit)
+    return dict(value=value, low=low, high=high, n=n, unit=unit) | (dict(why=why) if why else {})
 
 # %% ../../nbs/core/records.ipynb #c0010
 def _git(folder, *args):
@@ -100,8 +101,8 @@ def show_metric(
     m:dict, # what metric returned
     digits:int=3, # decimals
 ) -> str: # "0.500 (0.400 to 0.600, n = 100)"
-    "A metric as text; a number that was not measured says so"
-    if m["value"] is None: return "not measured"
+    "A metric as text; a number that was not measured says so, and why where that is known"
+    if m["value"] is None: return "not measured" + (f": {m['why']}" if "why" in m else "")
     about = []
     if m.get("low") is not None: about.append(f"{m['low']:.{digits}f} to {m['high']:.{digits}f}")
     if m.get("n") is not None: about.append(f"n = {m['n']:,}")

@@ -108,7 +108,7 @@ def dlib_about(
 ) -> dict: # what the file says about itself
     "Everything that the user of the file has to know"
     source = SHIPPED[name]
-    about = dict(kind="embedder", size=SIZE, template="dlib", colour="RGB", range="0..255", layout="NCHW")
+    about = dict(kind="embedder", size=SIZE, template="dlib_close", colour="RGB", range="0..255", layout="NCHW")
     about |= dict(fingerprint=source["sha256"][:16], origin=source["origin"], licence=source["licence"])
     about |= dict(arch=dict(name="dlib_resnet", emb_dim=128), threshold=None, probability=None)
     return about | (shipped or {})
@@ -151,7 +151,7 @@ def shipped_file(
 ) -> Path: # an `.onnx` file
     "A network of this kind as an ONNX file, made when it is not there; raises `InputError`"
     shipped = read_shipped(name)
-    path = _cache_folder()/f"{name}-{fingerprint(SHIPPED[name]['sha256'], shipped)}.onnx"
+    path = _cache_folder()/f"{name}-{fingerprint(SHIPPED[name]['sha256'], dlib_about(name, shipped))}.onnx"
     if _is_whole(path): return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

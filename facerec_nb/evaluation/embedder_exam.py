@@ -9,13 +9,14 @@ __all__ = ['evaluate', 'report']
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import numpy as np, pandas as pd
 
 from ..models.checkpoint import load_checkpoint
 from .identification import unseen_metrics
 from .report import html_figures, html_notes, html_page, html_table
 from .verification import closed_set
-from ..faces.embedder import FACE_COLUMNS, FaceEmbedder, load_faces, pixel_embeddings, short_name, split_rows
+from ..faces.embedder import FACE_COLUMNS, FaceEmbedder, face_template, load_faces
+from ..faces.embedder import pixel_embeddings, short_name, split_rows
 from ..core.files import InputError, atomic_path, fingerprint, write_json
 from ..core.metrics import overlap, pair_scores
 from ..core.records import metric, record
@@ -34,19 +35,25 @@ def _named(embed, model, faces, rows, ids):
     return _nearest(embed(faces[test]), ids[test], embed(faces[train]), ids[train])
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #bc0b6514
-def _systems(run, names, faces, rows, ids) -> Iterator:
+def _loaded(data, run, names):
+    "The models to be examined by the name of their column: the head's, or the file's where that says something else"
+    models = {n: FaceEmbedder.load(Path(run)/f"best_{n}.pth") for n in names}
+    for m in models.values(): face_template(data, m.template)
+    return {m.head if short_name(m.head) == n else n: m for n, m in models.items()}
+
+def _systems(models, others, faces, rows, ids) -> Iterator:
     "For the pixels and each model: name, embeddings of the unseen, who of the known is named rightly, the model"
-    yield "baseline", pixel_embeddings(faces[rows["unseen"]]), _named(pixel_embeddings, None, faces, rows, ids), None
-    for name in names:
-        model = FaceEmbedder.load(Path(run)/f"best_{name}.pth")
-        yield model.head, model.embed(faces[rows["unseen"]]), _named(model.embed, model, faces, rows, ids), model
+    for name, embed in (dict(baseline=pixel_embeddings) | others).items():
+        yield name, embed(faces[rows["unseen"]]), _named(embed, None, faces, rows, ids), None
+    for name, model in models.items():
+        yield name, model.embed(faces[rows["unseen"]]), _named(model.embed, model, faces, rows, ids), model
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #87f19e49
-def _metric(value, low, high, n, unit="share"):
+def _metric(value, low, high, n, unit="share", why=""):
     "A record's metric; what could not be computed is null"
     if np.isfinite([value, low, high]).all():
         return metric(float(value), float(min(low, value)), float(max(high, value)), n, unit)
-    return metric(float(value) if np.isfinite(value) else None, n=n, unit=unit)
+    return metric(float(value) if np.isfinite(value) else None, n=n, unit=unit, why=why)
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #c7357fad
 def _one_system(name, emb, right, rows, ids, settings):
@@ -54,31 +61,37 @@ def _one_system(name, emb, right, rows, ids, settings):
     test, unseen = ids[rows["test"]], ids[rows["unseen"]]
     top1, hits = closed_set(right, test, settings["n_boot"], settings["seed"])
     found, draws, curves = unseen_metrics(emb, unseen, **settings)
-    numbers = {f"{k}_unseen_{name}": _metric(r.value, r.low, r.high, int(r.n)) for k, r in found.iterrows()}
+    numbers = {f"{k}_unseen_{name}": _metric(r.value, r.low, r.high, int(r.n), why=r.why)
+               for k, r in found.iterrows()}
     return {f"top1_{name}": top1} | numbers, draws.assign(top1=hits), curves
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #89bdb58d
+def _of_pairs(f, *scores, unit="share"):
+    "A number of the cosines of pairs; null where there are none"
+    n, there = sum(map(len, scores)), all(map(len, scores))
+    return metric(float(f(*scores)) if there else None, n=n, unit=unit, why="" if there else _NO_PAIR)
+
+_NO_PAIR = "the unseen people give no such pair"
+
 def _histogram_metrics(name, genuine, impostor):
     "Overlap and medians of the cosines of unseen people"
-    n = len(impostor)
-    return {f"overlap_unseen_{name}": metric(float(overlap(genuine, impostor)), n=n + len(genuine), unit="share"),
-            f"median_impostor_unseen_{name}": metric(float(np.median(impostor)), n=n, unit="cosine"),
-            f"median_genuine_unseen_{name}": metric(float(np.median(genuine)), n=len(genuine), unit="cosine")}
+    return {f"overlap_unseen_{name}": _of_pairs(overlap, genuine, impostor),
+            f"median_impostor_unseen_{name}": _of_pairs(np.median, impostor, unit="cosine"),
+            f"median_genuine_unseen_{name}": _of_pairs(np.median, genuine, unit="cosine")}
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #7b0f30e0
 def _threshold_metrics(name, genuine, impostor, t):
     "The stored threshold, and the shares of unseen people's pairs that pass it"
-    far, tar = (float((k >= t["threshold"]).mean()) for k in (impostor, genuine))
+    def passed(scores): return _of_pairs(lambda s: (s >= t["threshold"]).mean(), scores)
     return {f"threshold_{name}": metric(t["threshold"], n=t["n_impostor"], unit="cosine"),
-            f"far_at_threshold_unseen_{name}": metric(far, n=len(impostor), unit="share"),
-            f"tar_at_threshold_unseen_{name}": metric(tar, n=len(genuine), unit="share")}
+            f"far_at_threshold_unseen_{name}": passed(impostor), f"tar_at_threshold_unseen_{name}": passed(genuine)}
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #4a7d0d4c
-def _threshold_note(name, t, far, n):
+def _threshold_note(name, t, far):
     "What the stored threshold does, as a sentence"
+    unseen = f", and {100*far['value']:.2g} % of {far['n']} of unseen people" if far["n"] else ""
     return (f"{name}: the stored threshold {t['threshold']:.3f} lets {100*t['far']:.2g} % of {t['n_impostor']} "
-            "impostor pairs of the seen people's validation photographs through, "
-            f"and {100*far:.2g} % of {n} of unseen people. {t['note']}").strip()
+            f"impostor pairs of the seen people's validation photographs through{unseen}. {t['note']}").strip()
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #5776e714
 def _differences(metrics, drawn):
@@ -102,13 +115,14 @@ def _save(ax, run, name):
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #ec9cabe7
 def _draw_curves(run, curves, metrics):
-    "ROC and CMC of all systems"
+    "ROC and CMC of all systems, as far as there are people for them"
     from facerec_nb.core.plots import plot_lines, plot_roc, style
     style()
     pairs, probes = (metrics[f"{k}_unseen_baseline"]["n"] for k in ("auc", "rank1"))
-    roc = {k: (c["roc"]["fpr"], c["roc"]["tpr"]) for k, c in curves.items()}
-    _save(plot_roc(roc, f"Verification of unseen people ({pairs:,} pairs)"), run, "roc")
-    cmc = {k: c["cmc"] for k, c in curves.items()}
+    roc = {k: (c["roc"]["fpr"], c["roc"]["tpr"]) for k, c in curves.items() if "roc" in c}
+    if roc: _save(plot_roc(roc, f"Verification of unseen people ({pairs:,} pairs)"), run, "roc")
+    cmc = {k: c["cmc"] for k, c in curves.items() if "cmc" in c}
+    if not cmc: return
     _save(plot_lines(range(1, 11), cmc, f"Identification ({probes:,} probes)", "rank",
                      "share found up to this rank"), run, "cmc")
 
@@ -117,18 +131,20 @@ def _draw_embeddings(run, emb, ids, metrics):
     "Histogram of the cosines and t-SNE of each system"
     from facerec_nb.core.plots import plot_hist, plot_tsne
     for k, e in emb.items():
-        threshold = metrics.get(f"threshold_{k}", {}).get("value")
-        _save(plot_hist(*pair_scores(e, ids), title=f"Pairs of unseen people, {k}", threshold=threshold),
-              run, f"histogram_{k}")
+        threshold, scores = metrics.get(f"threshold_{k}", {}).get("value"), pair_scores(e, ids)
+        if all(map(len, scores)):
+            _save(plot_hist(*scores, title=f"Pairs of unseen people, {k}", threshold=threshold), run, f"histogram_{k}")
+        if len(ids) < 8 or not len(scores[0]): continue
         _save(plot_tsne(e, ids, title=f"t-SNE of unseen people, {k}"), run, f"tsne_{k}")
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #3dc5776c
 def _draw_log(run, heads):
-    "The curves of the training"
+    "The curves of the training, where anything of it is logged"
     from facerec_nb.core.plots import plot_log
-    log = read_log(run)
-    log = log[log.model.isin([short_name(k) for k in heads])]
-    for column, title in _LOGGED.items(): _save(plot_log(log, column, title), run, column)
+    log = read_log(run) if (Path(run)/"log.jsonl").exists() else pd.DataFrame(dict(model=[]))
+    log = log[log.model.isin([short_name(k) for k in heads])].dropna(axis=1, how="all")
+    for column, title in _LOGGED.items():
+        if column in log: _save(plot_log(log, column, title), run, column)
 
 _LOGGED = dict(loss="Training loss", val_top1="Top-1 on validation photographs",
                val_auc="AUC on validation photographs")
@@ -136,9 +152,9 @@ _LOGGED = dict(loss="Training loss", val_top1="Top-1 on validation photographs",
 # %% ../../nbs/evaluation/embedder_exam.ipynb #1ab5627b
 def _check_examined(rows):
     "Raise `InputError` unless there is somebody to examine on"
-    if len(rows["unseen"]) and len(rows["test"]): return
-    raise InputError("evaluation needs test photographs of seen people and photographs of unseen people: "
-                     "prepare with unseen above 0")
+    if len(rows["unseen"]) or len(rows["test"]): return
+    raise InputError("evaluation needs test photographs of seen people or photographs of unseen people, there is "
+                     "neither: prepare with unseen above 0")
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #4cbd7844
 def _data(table, faces, rows):
@@ -156,13 +172,15 @@ def evaluate(
     fars:tuple=(0.1, 0.01), # false accept rates
     n_boot:int=1000, # bootstrap draws over people
     seed:int=0, # of roles and draws
+    others:dict={}, # further systems: name -> function from faces uint8 (N, S, S, 3) to embeddings (N, D)
 ) -> dict: # metrics by name, curves, data, notes; JSON-able
     "A run's checkpoints on photographs and people they were not trained on; writes figures; raises `InputError`"
     table, faces = load_faces(data)
-    rows, ids, settings = split_rows(table), table.identity.to_numpy(), dict(fars=fars, n_boot=n_boot, seed=seed)
+    rows, ids, settings = split_rows(table, False), table.identity.to_numpy(), dict(fars=fars, n_boot=n_boot, seed=seed)
     _check_examined(rows)
+    models = _loaded(data, run, names)
     metrics, curves, drawn, notes, emb = {}, {}, {}, [], {}
-    for name, e, right, model in _systems(run, names, faces, rows, ids):
+    for name, e, right, model in _systems(models, others, faces, rows, ids):
         numbers, drawn[name], curves[name] = _one_system(name, e, right, rows, ids, settings)
         metrics, emb[name] = metrics | numbers | _cosines(name, e, ids[rows["unseen"]], model, notes), e
     metrics |= _differences(metrics, drawn)
@@ -174,10 +192,9 @@ def _cosines(name, emb, ids, model, notes):
     "What the cosines of unseen people say; for a model its threshold too, and a note"
     genuine, impostor = pair_scores(emb, ids)
     found = _histogram_metrics(name, genuine, impostor)
-    if model is None: return found
+    if model is None or model.threshold is None: return found
     found |= _threshold_metrics(name, genuine, impostor, model.threshold)
-    far = found[f"far_at_threshold_unseen_{name}"]["value"]
-    notes.append(_threshold_note(name, model.threshold, far, len(impostor)))
+    notes.append(_threshold_note(name, model.threshold, found[f"far_at_threshold_unseen_{name}"]))
     return found
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #b63be363
@@ -201,12 +218,25 @@ _ROWS = dict(
     tar_at_threshold_unseen="True accepts at the stored threshold")
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #61925953
+def _short(m):
+    "A metric for a cell: the reason of a number that was not measured stands below the table"
+    return m and {k: v for k, v in m.items() if k != "why"}
+
 def _table(metrics, heads):
     "All numbers, one column a system"
     columns = dict(zip(heads, heads))
     if "top1_arcface_minus_ce" in metrics: columns["arcface_minus_ce"] = "ArcFace minus CE"
-    rows = [[text, *(metrics.get(f"{k}_{h}") for h in columns)] for k, text in _ROWS.items()]
+    rows = [[text, *(_short(metrics.get(f"{k}_{h}")) for h in columns)] for k, text in _ROWS.items()]
     return html_table(rows, ["", *columns.values()])
+
+# %% ../../nbs/evaluation/embedder_exam.ipynb #d625c0ff
+def _left_out(metrics):
+    "For each reason a sentence: which rows of the table were not measured"
+    why = {}
+    for k, text in _ROWS.items():
+        m = metrics.get(f"{k}_baseline", {})
+        if "why" in m: why.setdefault(m["why"], []).append(text)
+    return [f"Not measured, since {reason}: {'; '.join(rows)}." for reason, rows in why.items()]
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #61286dfd
 _CAPTIONS = dict(
@@ -226,7 +256,7 @@ def _pictures(run, heads):
 def _recorded(run, names, command, result):
     "The record of a report"
     heads = [h for h in result["curves"] if h != "baseline"]
-    what = "CE and ArcFace" if {"ce", "arcface"} <= set(heads) else ", ".join(heads)
+    what = "CE and ArcFace" if heads == ["ce", "arcface"] else ", ".join(heads) or "pixels"
     seeds = sorted({load_checkpoint(Path(run)/f"best_{n}.pth")["seed"] for n in names})
     return record(f"{what} on aligned faces", command, result["data"], result["metrics"], result["curves"], seeds)
 
@@ -253,7 +283,7 @@ def report(
     result = result or evaluate(data, run, names)
     rec = _recorded(run, names, command, result)
     write_json(Path(run)/"report.json", rec | dict(notes=result["notes"]))
-    notes = html_notes([_INTERVALS, *result["notes"]])
+    notes = html_notes([_INTERVALS, *_left_out(rec["metrics"]), *result["notes"]])
     numbers, pictures = _table(rec["metrics"], list(rec["curves"])), _pictures(run, list(rec["curves"]))
     page = html_page(title, [("Numbers", numbers + notes), *sections, ("Pictures", pictures),
                              ("About this run", _about(rec))])

@@ -96,11 +96,12 @@ def closed_set(
     n_boot:int=1000, # bootstrap draws over people
     seed:int=0, # of the draws
 ) -> tuple: # `metric(...)` of the share; the draws
-    "A share of right answers with its 95 % interval over people"
+    "A share of right answers with its 95 % interval over people; null without answers, no interval for one person"
+    if not len(right): return metric(None, n=0, why="there is no such photograph"), np.full(n_boot, np.nan)
     people, person = np.unique(ids, return_inverse=True)
     w = people_weights(len(people), n_boot, seed)
     draws = w @ np.bincount(person, right)/(w @ np.bincount(person))
-    low, high = np.quantile(draws, [0.025, 0.975]).tolist()
+    low, high = np.quantile(draws, [0.025, 0.975]).tolist() if len(people) > 1 else (None, None)
     return metric(float(right.mean()), low, high, n=len(right), unit="share"), draws
 
 # %% ../../nbs/evaluation/verification.ipynb #c0041

@@ -446,7 +446,7 @@ def _open_or_new(pipe, out):
     held = f"{out} holds faces of model {g.model}, not of {pipe.model}"
     raise InputError(f"{held}: use that model, or another output folder")
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #cdccda99
+# %% ../../nbs/pipeline/photo_groups.ipynb #1727612c
 def cluster_photos(
     pipe:"FacePipeline", # finds and embeds the faces
     photos:str|Path, # folder of photographs, searched recursively
@@ -458,7 +458,7 @@ def cluster_photos(
 ) -> tuple[PhotoGroups, dict]: # the groups; new (a number), paths gone, copies, and sentences about the unreadable
     "Group the faces of a folder into people, with those of earlier runs; raises InputError"
     if gallery is not None: gallery.check_model(pipe.model)
-    threshold = gallery and pipe.need_threshold(None, gallery)
+    threshold = None if gallery is None else pipe.limit(gallery).threshold
     cut = joining_cosine(pipe) if cut is None else pipe.need_threshold(cut)
     g, found = _open_or_new(pipe, out), _contents(photos, out)
     _must_be_same_folder(g, found, photos)

@@ -25,7 +25,7 @@ class OneFace(FacePipeline):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_load", lambda *a: OneFace())
+    monkeypatch.setattr(FacePipeline, "load", lambda *a, **k: OneFace())
     for name, colour in (("a", (200, 30, 30)), ("b", (190, 30, 30)), ("c", (30, 200, 30))):
         write_image(tmp_path/f"photos/{name}.png", np.full((32, 32, 3), colour, np.uint8))
     return tmp_path
