@@ -13,6 +13,7 @@ from facerec_nb.evaluation.clusters import bcubed
 from facerec_nb.pipeline.answers import Face, Faces
 from facerec_nb.pipeline.clustering import group_faces, group_similarity
 from facerec_nb.pipeline.face_pipeline import FacePipeline
+from facerec_nb.pipeline import photo_groups
 from facerec_nb.pipeline.gallery import Gallery
 from facerec_nb.pipeline.photo_groups import apply_edits, cluster_photos, read_groups
 
@@ -336,6 +337,37 @@ def test_unreadable_photographs_are_told_and_tried_again(home):
     assert len(told["unreadable"]) == 1 and "x.png" in told["unreadable"][0]
     paint(broken, RED, seed=8)
     assert run(home)[1]["new"] == 1
+
+
+def test_a_stopped_run_goes_on(home, monkeypatch):
+    monkeypatch.setattr(photo_groups, "BLOCK", 2)
+
+    class Stopped(Patches):
+        def stream(self, paths, progress=False):
+            if self.looked >= 4:
+                raise KeyboardInterrupt
+            yield from super().stream(paths)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(home, Stopped())
+    with pytest.raises(InputError, match="holds faces of a run that was stopped"):
+        apply_edits(home / "out")
+    pipe = Patches()
+    g, told = run(home, pipe)
+    assert pipe.looked == 2 and len(g.table) == 6 and sorted(g.people().faces) == [3, 3], "a block that was kept is kept"
+
+
+def test_nobody_on_the_photographs(tmp_path):
+    class Nobody(Patches):
+        def stream(self, paths, progress=False):
+            yield from (Faces([], p) for p in paths)
+
+    paint(tmp_path / "photos/1.png", RED)
+    for _ in range(2):
+        g, told = run(tmp_path, Nobody())
+    assert len(g.table) == 0 and told["new"] == 0 and "people.html" in {p.name for p in (tmp_path / "out").iterdir()}
+    paint(tmp_path / "photos/2.png", RED, seed=3)
+    assert len(run(tmp_path)[0].table) == 1
 
 
 def test_own_files_among_the_links_stay(home):
