@@ -20,7 +20,7 @@ from facerec_nb.core.files import fingerprint
 from facerec_nb.core.metrics import threshold_at_far
 from facerec_nb.core.records import metric, record, show_metric, write_record
 from facerec_nb.evaluation.folders import embed_people
-from facerec_nb.evaluation.gallery_threshold import FPIR, equal_people, gallery_threshold, mean_reference
+from facerec_nb.core.gallery_threshold import FPIR, equal_people, gallery_threshold, mean_reference
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from studies.galleries import aligned_embeddings, check_people
 

@@ -71,7 +71,7 @@ if __name__ == "__main__":
                 n_people=table.person.nunique())
     given = [f" --{k} {getattr(args, k)}" for k in ("run", "embedder", "landmarks") if getattr(args, k)]
     command = f"python benchmarks/photos.py{''.join(given)}{' --fast'*args.fast} --draws {args.draws}"
-    what = "from photographs to names, the whole pipeline, people never seen"
+    what = "from photographs to names, the whole pipeline"
     write_record(args.out, record(what, command, data, metrics, curves(pipe, table, emb), [args.seed]))
     print(pipe)
     for k, m in metrics.items(): print(f"{k:26s} {show_metric(m)}  {m['unit']}")

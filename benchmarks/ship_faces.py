@@ -23,7 +23,7 @@ from facerec_nb.engines.onnx_embedder import OnnxEmbedder
 from facerec_nb.engines.proof import make_proof
 from facerec_nb.evaluation.calibration import calibrated_threshold, fit_probability, reliability
 from facerec_nb.evaluation.folders import measure_pairs
-from facerec_nb.evaluation.gallery_threshold import fit_tail
+from facerec_nb.core.gallery_threshold import fit_tail
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from studies.galleries import aligned_embeddings, fit_people
 from studies.recognition_faces import sources

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from facerec_nb.core.files import fingerprint
-from facerec_nb.evaluation.gallery_threshold import equal_people
+from facerec_nb.core.gallery_threshold import equal_people
 from facerec_nb.faces.landmarks import LandmarkModel
 from studies.recognition_faces import align_all, sources
 

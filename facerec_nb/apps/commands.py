@@ -397,6 +397,12 @@ def _tell_enrolled(rows, people, gallery):
     return ("{enrolled} photographs enrolled, {already} were there, {no_face} without a face, {unreadable} unreadable"
             "{more}; {people} people in {gallery}").format(**n, more=more, people=people, gallery=gallery)
 
+# %% ../../nbs/apps/commands.ipynb #43be4ee9
+def _limit(pipe, gallery):
+    "The threshold that a gallery is asked with, and what it is for; None where the model has none"
+    try: return pipe.limit(gallery)
+    except InputError: return None
+
 # %% ../../nbs/apps/commands.ipynb #c0056
 @command
 def facerec_enroll(
@@ -405,7 +411,8 @@ def facerec_enroll(
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
-    threshold:float=None, # cosine from which a face is known; stored in the gallery instead of the model's own
+    threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
+    fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     level:int=None, # where the people's folders lie: 1 in the folder given, 2 in those; without it it is recognised
     prune:bool=False, # take out references whose photographs have gone from the folder
@@ -419,10 +426,12 @@ def facerec_enroll(
     pipe = _load(run, detector, embedder, fast)
     g = _told(Gallery(gallery, pipe.model))
     if threshold is not None: g.threshold = pipe.need_threshold(threshold)
+    if fpir is not None: g.fpir = fpir
     if forget_after: g.keep_for(forget_after)
     rows = pipe.enroll(people, g, _progress(), level, prune)
-    said, n = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict()
-    return _say(json, dict(gallery=gallery, people=g.people(), photographs=n, rows=rows), said)
+    said, n, limit = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict(), _limit(pipe, g)
+    found = dict(gallery=gallery, people=g.people(), photographs=n, limit=limit and limit._asdict(), rows=rows)
+    return _say(json, found, said + (f"\n{limit}" if limit else ""))
 
 # %% ../../nbs/apps/commands.ipynb #c0058
 def _drawing(out, base, path):
@@ -463,11 +472,11 @@ def _answer_line(path, a):
     return "\t".join([one_line(path), a.status, a.name or "", *numbers, box])
 
 # %% ../../nbs/apps/commands.ipynb #c0063
-def _identify(pipe, gallery, paths, threshold, top):
+def _identify(pipe, gallery, paths, wanted):
     "Path, problem and answers of each photograph, as they come"
     for path, faces in zip(paths, pipe.stream(paths, progress=_progress())):
         if faces.problem and len(paths) == 1: raise InputError(faces.problem)
-        yield path, faces.problem, [] if faces.problem else pipe.identify(faces, gallery, threshold, top)
+        yield path, faces.problem, [] if faces.problem else pipe.identify(faces, gallery, **wanted)
 
 # %% ../../nbs/apps/commands.ipynb #c0064
 def _tell_identified(found, targets, pipe, json):
@@ -485,9 +494,9 @@ def _tell_identified(found, targets, pipe, json):
     return done, skipped
 
 # %% ../../nbs/apps/commands.ipynb #5a5ebc19
-def _finish(done, skipped, pipe, json):
+def _finish(done, skipped, pipe, limit, json):
     "What is said after the last photograph; the exit code: 1 when none could be read"
-    if json: print(as_json(dict(photos=done, skipped=skipped, model=pipe.model)))
+    if json: print(as_json(dict(photos=done, skipped=skipped, model=pipe.model, limit=limit._asdict())))
     n = len(done) + len(skipped)
     if skipped: print(f"{len(skipped)} of {n} photographs could not be read", file=sys.stderr)
     return int(not done)
@@ -500,7 +509,8 @@ def facerec_identify(
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
-    threshold:float=None, # cosine from which a face is known; without it the gallery's or the model's
+    threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
+    fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
     top:int=5, # people in each ranked answer (with --json)
     draw:str=None, # folder for the photographs with boxes and names drawn in
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
@@ -512,8 +522,10 @@ def facerec_identify(
     paths = _asked(photos)
     targets = _drawings(draw, photos, paths)
     g, pipe = _told(Gallery.load(gallery)), _load(run, detector, embedder, fast)
-    found = _identify(pipe, g, paths, threshold, top)
-    return _finish(*_tell_identified(found, targets, pipe, json), pipe, json)
+    limit = pipe.limit(g, threshold, fpir)
+    print(limit, file=sys.stderr)
+    found = _identify(pipe, g, paths, dict(threshold=threshold, fpir=fpir, k=top))
+    return _finish(*_tell_identified(found, targets, pipe, json), pipe, limit, json)
 
 # %% ../../nbs/apps/commands.ipynb #c0067
 @command

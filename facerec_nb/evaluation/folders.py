@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.photos import find_images, people_below
-from .gallery_threshold import gallery_threshold, mean_reference
+from ..core.gallery_threshold import gallery_threshold, mean_reference
 from .verification import read_pairs
 from ..core.files import InputError
 from ..core.metrics import auc, bootstrap_ids, tenfold, threshold_at_far

@@ -21,6 +21,7 @@ from .embedder import FACE_COLUMNS, classify_faces, embed_faces, face_template, 
 from .embedder import own_angles, raw_embeddings, short_name, split_rows
 from ..core.files import InputError, fingerprint
 from ..models.heads import create_head
+from ..core.gallery_threshold import MIN_PEOPLE, MOST, fit_tail
 from ..core.metrics import auc, choose_threshold, pair_scores
 from ..models.augment import Augment
 from ..core.parallel import join_processes
@@ -165,13 +166,22 @@ def _about(model, table, faces, people, cfg, template):
                 start=cfg.start, data=fingerprint(table[FACE_COLUMNS].to_csv(index=False)))
 
 # %% ../../nbs/03_face_recognition.ipynb #187354be
+def _tail(emb, ids):
+    "The law for galleries, from watched faces; None and a word about it where they are too few"
+    count = np.unique(ids, return_counts=True)[1]
+    k = min(MOST, int(np.sort(count)[-MIN_PEOPLE])) if len(count) >= MIN_PEOPLE else 0
+    try: return fit_tail(emb, ids, k), ""
+    except InputError as e: return None, f"{e}; galleries are asked with the threshold for pairs"
+
 def _add_threshold(path, faces, ids, target_far, metrics):
-    "Add the threshold, from watched faces, and the metrics to a checkpoint; returns the threshold"
+    "Add the thresholds, from watched faces, and the metrics to a checkpoint; returns the one for pairs"
     ck, state = load_checkpoint(path, "embedder"), join_processes()
     net = load_weights(Embedder(**ck["arch"]["backbone"]), ck["weights"]["backbone"]).eval()
-    found = choose_threshold(*pair_scores(embed_faces(net, faces), ids), target_far)
+    emb = embed_faces(net, faces)
+    found, (tail, why) = choose_threshold(*pair_scores(emb, ids), target_far), _tail(emb, ids)
+    found["note"] = "; ".join(filter(None, (found["note"], why)))
     kept = {k: v for k, v in ck.items() if k not in ("schema", "versions")}
-    if state.is_main_process: save_checkpoint(path, **kept | dict(threshold=found, metrics=metrics))
+    if state.is_main_process: save_checkpoint(path, **kept | dict(threshold=found, tail=tail, metrics=metrics))
     state.wait_for_everyone()
     return found
 

@@ -18,7 +18,7 @@ from PIL import Image
 from ..datasets.photos import photos_below
 from ..faces.detection import Detector, create_detector
 from ..core.files import InputError, fingerprint, read_image
-from ..evaluation.gallery_threshold import Limit, limit_for
+from ..core.gallery_threshold import Limit, limit_for
 from .gallery import Gallery
 from ..core.geometry import align_face
 from .answers import Answer, Answers, Face, Faces, draw_answers, show_ranking
@@ -53,7 +53,7 @@ def _network(path, load, probe):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #ca08ae2b
 def _law(embedder):
     "The law for galleries of an embedder, a sensible one or None"
-    from facerec_nb.evaluation.gallery_threshold import gallery_threshold
+    from facerec_nb.core.gallery_threshold import gallery_threshold
     if getattr(embedder, "tail", None) is None: return None
     try: found = gallery_threshold(embedder.tail, 40, 80)
     except Exception: found = dict(threshold=np.nan)
