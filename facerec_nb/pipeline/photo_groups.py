@@ -395,35 +395,39 @@ def _caption(r):
     near = f"{r.similarity:.2f}" if np.isfinite(r.similarity) else ""
     return " · ".join(filter(None, [Path(r.photo).name, f"face {r.face}" if r.face > 1 else "", near, r.poor]))
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #5e72812e
+# %% ../../nbs/pipeline/photo_groups.ipynb #ed84cb54
 @patch
-def _nearest(self:PhotoGroups, people):
-    "For each person, a sentence about who is nearest, by the average cosine"
-    if len(people) < 2: return {}
-    at = np.unique(self.table.person, return_inverse=True)
-    mean = np.zeros((len(at[0]), self.emb.shape[1]))
-    np.add.at(mean, at[1], self.emb)
-    mean /= np.bincount(at[1])[:, None]
-    rows = np.searchsorted(at[0], people)
-    s = mean[rows] @ mean[rows].T
-    np.fill_diagonal(s, -2)
-    return {p: f"nearest: person {people[s[i].argmax()]} ({s[i].max():.2f})" for i, p in enumerate(people)}
+def _nearest(self:PhotoGroups, people, among):
+    "For each of some people, words about who of others is nearest, by the average cosine"
+    numbers, at = np.unique(self.table.person, return_inverse=True)
+    mean = np.zeros((len(numbers), self.emb.shape[1]))
+    np.add.at(mean, at, self.emb)
+    mean /= np.bincount(at)[:, None]
+    a, b = (mean[np.searchsorted(numbers, p)] for p in (people, among))
+    s = np.where(np.equal.outer(people, among), -2, a @ b.T)
+    if not s.shape[1]: return {}
+    return {p: f"like person {among[k]} ({c[k]:.2f})" for p, c, k in zip(people, s, s.argmax(1)) if c[k] > -2}
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #6c3aab58
+# %% ../../nbs/pipeline/photo_groups.ipynb #5b923457
 def _title(r): return f"Person {r.person}{': '*bool(r.name)}{r.name}, {r.faces} face{'s'*(r.faces > 1)}"
+
+@patch
+def _grid(self:PhotoGroups, part, said):
+    "The faces of some rows, with their captions, and what else is said about a person"
+    captions = [said.get(r.person, "") + _caption(r) for r in part.itertuples()]
+    return html_faces((self.small[i], c) for i, c in zip(part.index, captions))
 
 @patch
 def _sections(self:PhotoGroups):
     "Heading and faces of every person; those with a single face and no name together, at the end"
     t, rows = self.table.sort_values("similarity", ascending=False, na_position="last"), self.people()
-    def faces(part, said=""): return html_faces((self.small[i], f"{said.format(r.person)}{_caption(r)}")
-                                                for i, r in zip(part.index, part.itertuples()))
     alone = (rows.faces == 1) & (rows.name == "")
-    near = self._nearest(rows.person[~alone].tolist())
+    many, once = rows.person[~alone].tolist(), rows.person[alone].tolist()
+    near = self._nearest(many + once, many)
     for r in rows[~alone].itertuples():
-        yield _title(r), html_notes([near[r.person]] if r.person in near else []) + faces(t[t.person == r.person])
-    single = t[t.person.isin(rows.person[alone])]
-    if len(single): yield f"Seen once, {len(single)}", faces(single.sort_values("person"), "person {}: ")
+        yield _title(r), html_notes([near[r.person]] if r.person in near else []) + self._grid(t[t.person == r.person], {})
+    said = {p: f"person {p}, {near[p]}: " if p in near else f"person {p}: " for p in once}
+    if once: yield f"Seen once, {len(once)}", self._grid(t[t.person.isin(once)].sort_values("person"), said)
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #27a38413
 @patch
@@ -485,14 +489,14 @@ def cluster_photos(
     lost = sorted(p for k, p in gone.items() if k not in replaced)
     return g, dict(new=len(new) - len(unreadable), gone=lost, copies=copies, unreadable=unreadable)
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #562e2f46
+# %% ../../nbs/pipeline/photo_groups.ipynb #fdeabb74
 def apply_edits(
     folder:str|Path, # written by cluster_photos, with changes in its clusters.csv
 ) -> PhotoGroups: # as the table says now
     "Take over what somebody changed in clusters.csv: links and page follow; raises InputError"
     g = read_groups(folder)
     if (g.table.person == 0).any():
-        raise InputError(f"{folder} holds faces of a run that was stopped: group the photographs of {g.photos} again first")
+        raise InputError(f"{folder} holds faces of a run that was stopped: group the photographs in {g.photos} again")
     g.save()
     return g
 
