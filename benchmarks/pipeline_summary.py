@@ -5,8 +5,8 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), fpir.py, pipeline_speed.py,
-gallery.py, hostile.py, kills.py, turned.py and public_cases.py. A name of the photographs without a number is the exam
-with three references a person.
+gallery.py, hostile.py, kills.py, turned.py, public_cases.py and cluster.py. A name of the photographs without a number is
+the exam with three references a person.
 """
 
 import argparse
@@ -35,6 +35,8 @@ HEADLINE = dict(
     gallery_1m_recall=("gallery", "gallery_1m_recall"),
     hostile_inputs=("hostile", "hostile_inputs"),
     hostile_failures=("hostile", "hostile_failures"),
+    cluster_bcubed_f_400=("cluster", "cluster_bcubed_f_400"),
+    cluster_bcubed_f_2200=("cluster", "cluster_bcubed_f_2200"),
     kills=("kills", "kills"),
     kills_lost=("kills", "kills_lost"),
     right_first_upside_down=("turned", "right_first_180"),

@@ -1,0 +1,62 @@
+"facerec_cluster, called as a program calls it: photographs, changes, a gallery, and what is refused."
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from facerec_nb.apps import commands as cli
+from facerec_nb.core.files import read_image, write_image
+from facerec_nb.pipeline.answers import Face, Faces
+from facerec_nb.pipeline.face_pipeline import FacePipeline
+
+
+class OneFace(FacePipeline):
+    "The whole picture is a face; its colour is who it is"
+    def __init__(self): super().__init__(None, None, None, "colours", threshold=0.8)
+
+    def stream(self, paths, progress=False):
+        for p in paths:
+            img = read_image(p)
+            e = img.mean((0, 1)).astype(np.float32)
+            points = np.array([[8, 8], [24, 8], [16, 16], [10, 24], [22, 24]], float)
+            yield Faces([Face(np.array([0, 0, 32, 32]), 0.9, points, 0.95, img, e/np.linalg.norm(e))], p)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(FacePipeline, "load", lambda *a, **k: OneFace())
+    for name, colour in (("a", (200, 30, 30)), ("b", (190, 30, 30)), ("c", (30, 200, 30))):
+        write_image(tmp_path/f"photos/{name}.png", np.full((32, 32, 3), colour, np.uint8))
+    return tmp_path
+
+
+def test_from_photographs_to_a_gallery(folder, capsys):
+    photos, out, gallery = str(folder/"photos"), str(folder/"groups"), str(folder/"g.db")
+    assert cli.facerec_cluster(photos, out=out, json=True) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (first["photographs"], first["faces"], first["people"], first["new"]) == (3, 3, 2, 3)
+    table = pd.read_csv(folder/"groups/clusters.csv", dtype=str, keep_default_na=False)
+    assert list(table) == ["photo", "face", "box", "person", "name", "similarity", "poor"]
+    table.loc[table.photo == "a.png", "name"] = "Ada"
+    table.to_csv(folder/"groups/clusters.csv", index=False)
+    assert cli.facerec_cluster(out, apply=True) == 0 and "1 with a name" in capsys.readouterr().out
+    assert (folder/"groups/people/0001 Ada/b.png").is_file()
+    assert cli.facerec_cluster(out, enroll=gallery) == 0
+    assert "2 references of 1 people enrolled" in capsys.readouterr().out
+    (folder/"photos/c.png").unlink()
+    assert cli.facerec_cluster(photos, out=str(folder/"again"), gallery=gallery, json=True) == 0
+    assert json.loads(capsys.readouterr().out)["named"] == 1
+    assert cli.facerec_cluster(photos, out=out) == 0 and "c.png: gone since last time" in capsys.readouterr().err
+
+
+def test_what_is_refused(folder, capsys):
+    out = str(folder/"groups")
+    cli.facerec_cluster(str(folder/"photos"), out=out)
+    capsys.readouterr()
+    for args, said in (((out,), "is a folder of groups"), ((str(folder/"photos"), True), "is no folder of groups"),
+                       ((str(folder/"none"),), "is not a folder")):
+        assert cli.facerec_cluster(args[0], apply=len(args) > 1) == 1
+        assert said in capsys.readouterr().err
+    assert cli.facerec_cluster(str(folder/"photos"), out=out, threshold=3.) == 1
+    assert "is not a cosine" in capsys.readouterr().err
