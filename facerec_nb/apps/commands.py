@@ -122,7 +122,9 @@ def facerec_demo(
     seed:int=0, # of everything that is random
     landmark_epochs:int=None, # passes of the landmark training; without it a good number for the size of the data
     epochs:int=None, # passes of each embedder's training; without it likewise
-    unseen:float=0.2, # share of the people held out entirely
+    unseen:float=0.2, # share of the people held out entirely; at least four where there are eight
+    start:str=None, # nothing or faces, of the embedders; without it faces for your photographs, nothing for drawn ones
+    skip:str=None, # stages to leave out, separated by commas: landmarks, ce, arcface, nothing
     redo:str=None, # name of a stage to run although nothing has changed, or all
     only:str=None, # name of the one stage to run; those before it must have been run
     quiet:bool=False, # print only the summary
@@ -130,7 +132,8 @@ def facerec_demo(
 ) -> int: # exit code
     "From a folder of photographs to names: every stage, and a report to open in a browser"
     from facerec_nb.apps.demo import DemoCfg, run_demo, summary
-    cfg = DemoCfg(ids, per_id, seed, unseen=unseen, landmark_epochs=landmark_epochs, epochs=epochs)
+    training = dict(landmark_epochs=landmark_epochs, epochs=epochs, start=start, skip=skip or "")
+    cfg = DemoCfg(ids, per_id, seed, unseen=unseen, **training)
     result = run_demo(out, data, cfg, redo=redo, only=only, quiet=quiet or json)
     if json: print(as_json(result))
     elif quiet: print(summary(result["metrics"]))

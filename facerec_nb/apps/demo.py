@@ -329,7 +329,7 @@ def _name(demo, names):
 # %% ../../nbs/apps/demo.ipynb #60c46ab5
 SUMMARY = dict(
     nme_unseen="landmarks: NME on unseen people",
-    nme_unseen_big="the same, of the package's network",
+    nme_unseen_big="landmarks: NME of the package's network",
     top1_ce="closed set, top-1: cross-entropy",
     top1_arcface="closed set, top-1: ArcFace",
     auc_unseen_baseline="unseen people, AUC: raw pixels",
@@ -344,10 +344,10 @@ SUMMARY = dict(
     found_share="new photographs: a face was found",
     rank1="new photographs: nearest person is right",
     named_right="new photographs: named, and rightly",
-    named_right_nothing="the same, by the network from nothing",
+    named_right_nothing="named, and rightly, from nothing",
     false_names="other strangers: given somebody's name",
-    false_names_nothing="the same, by the network from nothing",
     false_names_pair_threshold="the same, with the threshold for pairs",
+    false_names_nothing="other strangers: named, from nothing",
     reference_first="group pictures: reference in top 1")
 
 # %% ../../nbs/apps/demo.ipynb #c0077

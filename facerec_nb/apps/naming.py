@@ -196,7 +196,7 @@ def _draws(rows, trials, people, seed):
     "Reference, right answer and names of the group, trial by trial"
     rng = np.random.default_rng(seed)
     first = rows[rows.people == "seen"].groupby(["split", "identity"]).image_id.first().unstack("split")
-    pairs = first.reindex(columns=["train", "val", "test"]).dropna(subset="test")
+    pairs = first.reindex(columns=["train", "val", "test"]).dropna(subset="test").astype(object)
     reference, ids = pairs.val.fillna(pairs.train), pairs.index[pairs.val.notna()].to_numpy()
     if len(ids) < 2: ids = pairs.index.to_numpy()
     for who in rng.choice(ids, min(trials, len(ids)), replace=False) if len(ids) > 1 else ():

@@ -87,7 +87,7 @@ def _unidentified(rows):
     ids = rows.identity[rows.people == "unseen"].to_numpy()
     if not len(ids): return f"nobody is held out of {rows.identity.nunique()} people: no strangers are asked about"
     try: roles(ids)
-    except InputError as e: return f"unseen people are compared in pairs only: {e}"
+    except InputError as e: return f"unseen people are compared in pairs only: {e}; with make: ARGS='--unseen 0.4'"
     return ""
 
 def left_out(

@@ -218,13 +218,15 @@ _ROWS = dict(
     tar_at_threshold_unseen="True accepts at the stored threshold")
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #61925953
+_SYSTEMS = dict(start="the start itself", nothing="ArcFace from nothing") # what the demo compares beside its heads
+
 def _short(m):
     "A metric for a cell: the reason of a number that was not measured stands below the table"
     return m and {k: v for k, v in m.items() if k != "why"}
 
 def _table(metrics, heads):
     "All numbers, one column a system"
-    columns = dict(zip(heads, heads))
+    columns = {h: _SYSTEMS.get(h, h) for h in heads}
     if "top1_arcface_minus_ce" in metrics: columns["arcface_minus_ce"] = "ArcFace minus CE"
     rows = [[text, *(_short(metrics.get(f"{k}_{h}")) for h in columns)] for k, text in _ROWS.items()]
     return html_table(rows, ["", *columns.values()])
