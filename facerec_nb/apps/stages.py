@@ -97,8 +97,8 @@ def _imported(path):
 
 # %% ../../nbs/apps/stages.ipynb #c0051
 def code_of(
-    *functions, # of the package
-): # fingerprint of their modules and of what these import from the package
+    *functions:Callable, # of the package
+) -> str: # fingerprint of their modules and of what these import from the package
     "What a stage's code is remembered by"
     todo, seen = [Path(sys.modules[f.__module__].__file__) for f in functions], set()
     while todo:
