@@ -12,7 +12,7 @@ cfg = config["DEFAULT"]
 
 _oldest = int(cfg["min_python"].split(".")[1])
 _pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in range(_oldest, 14)]
-_extras = {"app": cfg["app_requirements"].split()}
+_extras = {k: cfg[f"{k}_requirements"].split() for k in ("app", "heic")}
 _scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])
 
 setup(

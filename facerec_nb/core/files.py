@@ -8,7 +8,7 @@ __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'InputError', 'attempt', 'read_image', '
            'fingerprint']
 
 # %% ../../nbs/core/files.ipynb #c0003
-import contextlib, hashlib, io, json, math, os, re, threading
+import contextlib, functools, hashlib, io, json, math, os, re, threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,34 @@ def attempt(
     except InputError as e: return e
 
 # %% ../../nbs/core/files.ipynb #c0013
+def _top(a, kind):
+    "What is white: the largest number of 8, 10, 12, 14 or 16 bits, whichever the pixels fit into; 1 for floats"
+    most = a.max(initial=0)
+    return next((2**b - 1 for b in (8, 10, 12, 14) if most < 2**b), 65535) if kind in "ui" else max(most, 1)
+
+# %% ../../nbs/core/files.ipynb #0c2eab48
 def _eight_bits(im):
     "A PIL image of 16 bits or of floats as one of 8 bits, scaled to its range"
     a = np.nan_to_num(np.asarray(im), posinf=0, neginf=0)
-    most = a.max(initial=0)
-    if im.mode.startswith("I") and most > 255: top = 65535
-    else: top = max(most, 255 if im.mode == "I" else 1)
-    return Image.fromarray(np.clip(a*np.float32(255/top), 0, 255).round().astype(np.uint8))
+    return Image.fromarray(np.clip(a*np.float32(255/_top(a, a.dtype.kind)), 0, 255).round().astype(np.uint8))
+
+# %% ../../nbs/core/files.ipynb #c35a78f6
+def _all_bits(im):
+    "An RGB image whose file has 16 bits a channel and uses the lower ones only, scaled; any other image as it is"
+    if im.mode not in ("RGB", "RGBA") or not any(";16" in str(t[3]) for t in getattr(im, "tile", ())): return im
+    data, turn = _whole(im.fp), im.getexif().get(0x0112, 1)
+    if np.asarray(im)[..., :3].max(initial=0) >= 64: return im
+    import cv2
+    a = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if a is None or a.dtype != np.uint16 or a.ndim != 3: return im
+    im = Image.fromarray((a[..., 2::-1]*np.float32(255/_top(a, "u"))).round().astype(np.uint8))
+    im.getexif()[0x0112] = turn
+    return im
 
 # %% ../../nbs/core/files.ipynb #c0014
 def _to_rgb(im):
     "A PIL image as RGB PIL image, EXIF orientation applied, alpha on white, 16-bit scaled to 8"
+    im = _all_bits(im)
     if im.getexif().get(0x0112, 1) != 1: im = ImageOps.exif_transpose(im) # which would copy an upright one, too
     if im.mode in ("I;16", "I;16B", "I;16L", "I", "F"): im = _eight_bits(im)
     if im.mode in ("RGBA", "LA", "PA") or (im.mode == "P" and "transparency" in im.info):
@@ -64,7 +81,17 @@ def _from_array(a):
     return np.ascontiguousarray(a) if a.shape[2] == 3 else np.array(_to_rgb(Image.fromarray(a)))
 
 # %% ../../nbs/core/files.ipynb #c0019
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF") # as Pillow calls them
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF") # as Pillow calls them
+
+# %% ../../nbs/core/files.ipynb #558971a5
+@functools.cache
+def _ready():
+    "Let Pillow load what it can read, HEIC where pillow-heif is installed; the names of the formats"
+    Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+        pillow_heif.register_heif_opener()
+    return [f for f in FORMATS if f in Image.OPEN]
 
 # %% ../../nbs/core/files.ipynb #c0020
 def _source(src):
@@ -75,6 +102,23 @@ def _source(src):
     if not os.path.exists(src): raise InputError(f"{src} does not exist: check the path")
     if not os.path.isfile(src): raise InputError(f"{src} is not a file: give a photograph, not a folder")
     return str(src), src
+
+# %% ../../nbs/core/files.ipynb #df820b58
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1") # brands in the head of a file
+_OTHERS = {
+    b"heic": 'is a HEIC photograph: pip install "facerec_nb[heic]", or save it as JPEG',
+    b"film": "is a video, not a photograph: give photographs"}
+
+def _no_photo(name, src):
+    "The `InputError` for a file whose head says what it is, HEIC or a video; None for any other"
+    if isinstance(src, Image.Image): return None
+    with contextlib.nullcontext(src) if isinstance(src, io.BytesIO) else open(src, "rb") as f:
+        f.seek(0)
+        head = f.read(12)
+    film = head[:4] == b"\x1aE\xdf\xa3" or (head[:4] == b"RIFF" and head[8:] == b"AVI ")
+    if not film and head[4:8] != b"ftyp": return None
+    kind = b"heic" if head[8:] in _HEIC else b"film" if film or head[8:] not in (b"avif", b"avis") else b""
+    return InputError(f"{name} {_OTHERS[kind]}") if kind and not (kind == b"heic" and "HEIF" in _ready()) else None
 
 # %% ../../nbs/core/files.ipynb #c0023
 def _unreadable(name, e):
@@ -90,13 +134,12 @@ def _opened(src):
     "The name of a photograph and its lazily read PIL image; whatever goes wrong becomes `InputError`"
     given = isinstance(src, Image.Image)
     name, src = ("the PIL image", src) if given else _source(src)
-    Image.init()
     try:
         if given: yield name, src
         else:
-            with Image.open(src, formats=[f for f in FORMATS if f in Image.OPEN]) as im: yield name, im
+            with Image.open(src, formats=_ready()) as im: yield name, im
     except InputError: raise
-    except Exception as e: raise _unreadable(name, e) from None
+    except Exception as e: raise _no_photo(name, src) or _unreadable(name, e) from None
 
 # %% ../../nbs/core/files.ipynb #c0027
 _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])") # but those that stand inside a scan
@@ -266,7 +309,9 @@ def inside(
     return path
 
 # %% ../../nbs/core/files.ipynb #c0077
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+_SUFFIXES = ("jpg jpeg jpe jfif mpo png apng bmp gif webp tif tiff ppm pgm pbm pnm jp2 j2k j2c jpf jpx jpc avif avifs "
+             "heic heif hif")
+IMAGE_SUFFIXES = {f".{s}" for s in _SUFFIXES.split()}
 
 # %% ../../nbs/core/files.ipynb #c0080
 def thread_map(

@@ -67,7 +67,7 @@ def _scan(root):
         fix = "unpack it and give the folder" if packed else "give the one that holds CelebA's files"
         raise InputError(f"{root} is not a folder: {fix}")
     found = _Found()
-    for folder, names in walk_folders(root, links=True, hidden=False): # img_celeba often is a link to a larger disk
+    for folder, names in walk_folders(root): # img_celeba often is a link to a larger disk
         photos = found.photos["align" in os.path.relpath(folder, root).lower()]
         for n in names:
             if _is_table(n): found.tables.append(folder/n)

@@ -6,6 +6,7 @@
 __all__ = ['ANSWER_COLOURS', 'Face', 'Faces', 'Answer', 'Answers', 'draw_answers', 'show_ranking']
 
 # %% ../../nbs/pipeline/answers.ipynb #0d071605
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,32 +113,68 @@ def _label(a):
     return a.face, f"{a.name or 'unknown'} {a.similarity:.2f}", ANSWER_COLOURS[a.status]
 
 # %% ../../nbs/pipeline/answers.ipynb #1c34a9d5
-def _font(size):
-    "A font that has every letter of Latin, Cyrillic and Greek names"
+@functools.cache
+def _letters(path):
+    "The characters that a font can draw; none when it cannot be read"
+    from matplotlib.ft2font import FT2Font
+    try: return frozenset(FT2Font(path).get_charmap())
+    except Exception: return frozenset()
+
+@functools.cache
+def _font_for(text):
+    "A font file with all letters of a text: matplotlib's own, else one of the system's; None without any"
     import matplotlib
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path())/"fonts/ttf/DejaVuSans.ttf"), size)
+    from matplotlib import font_manager
+    need = {ord(c) for c in text if not c.isspace()}
+    own = str(Path(matplotlib.get_data_path())/"fonts/ttf/DejaVuSans.ttf")
+    if need <= _letters(own): return own
+    def plain(p): return not any(w in p.lower() for w in ("bold", "italic", "oblique", "lastresort")), p
+    others = sorted(font_manager.findSystemFonts(), key=plain, reverse=True)
+    return next((f for f in others if need <= _letters(f)), None)
 
 # %% ../../nbs/pipeline/answers.ipynb #67ac3d3d
 def _draw_face(pen, face, text, colour):
     "Box, points and a label"
     high = float(face.box[3] - face.box[1])
-    wide, font, corner = max(1, round(high/60)), _font(max(10, round(high/8))), tuple(face.box[:2])
+    font = ImageFont.truetype(_font_for(text), max(10, round(high/8)))
+    wide, corner = max(1, round(high/60)), tuple(face.box[:2])
     pen.rectangle(face.box.tolist(), outline=colour, width=wide)
     for x, y in face.points: pen.ellipse([x - wide, y - wide, x + wide, y + wide], fill=colour)
     pen.rectangle(pen.textbbox(corner, text, font=font, anchor="ls"), fill=colour)
     pen.text(corner, text, font=font, fill="white", anchor="ls")
 
+# %% ../../nbs/pipeline/answers.ipynb #75e2601f
+def _drawable(labels):
+    "Labels that a font can draw, and the lines to stand below the picture for those that none can"
+    out, below = [], []
+    for face, text, colour in labels:
+        if not _font_for(text):
+            name, _, cosine = text.rpartition(" ")
+            text = f"#{len(below) + 1} {cosine}"
+            below.append(f"#{len(below) + 1} " + name.encode("ascii", "backslashreplace").decode())
+        out.append((face, text, colour))
+    return out, below
+
+def _with_lines(canvas, lines):
+    "A picture with lines of text below it"
+    font, high = ImageFont.truetype(_font_for("a"), 14), 20
+    tall = Image.new("RGB", (canvas.width, canvas.height + high*len(lines)), "white")
+    tall.paste(canvas)
+    for i, line in enumerate(lines): ImageDraw.Draw(tall).text((4, canvas.height + high*i + 2), line, "black", font)
+    return tall
+
 # %% ../../nbs/pipeline/answers.ipynb #779dbbca
 def draw_answers(
     img:np.ndarray, # RGB uint8 (H, W, 3)
     answers:list, # answers or faces of this photograph
-) -> np.ndarray: # RGB uint8 (H, W, 3)
+) -> np.ndarray: # RGB uint8 (H, W, 3), higher where a name has to stand below the picture
     "A photograph with boxes, points and names: green is known, orange unknown, blue not asked"
     canvas = Image.fromarray(img)
     pen = ImageDraw.Draw(canvas)
-    for face, text, colour in map(_label, answers):
+    labels, below = _drawable(map(_label, answers))
+    for face, text, colour in labels:
         if face is not None: _draw_face(pen, face, text, colour)
-    return np.asarray(canvas)
+    return np.asarray(_with_lines(canvas, below) if below else canvas)
 
 # %% ../../nbs/pipeline/answers.ipynb #d93abf36
 def _put(fig, place, img, title):

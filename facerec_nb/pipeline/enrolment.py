@@ -6,14 +6,15 @@
 __all__ = ['enroll_people']
 
 # %% ../../nbs/pipeline/enrolment.ipynb #6957edb2
+import hashlib, os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..datasets.photos import people_below
+from ..datasets.photos import people_below, was_closed
 from ..core.files import InputError
-from .gallery import Gallery, printable
+from .gallery import Gallery, Source, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,30 +22,115 @@ if TYPE_CHECKING:
     from facerec_nb.pipeline.face_pipeline import FacePipeline
 
 # %% ../../nbs/pipeline/enrolment.ipynb #4afbe0ca
-def _with_sources(folder, paths):
-    "Paths, and the text under which the gallery knows each"
-    return [(p, printable(p.relative_to(folder).as_posix())) for p in paths]
+def _digest(path):
+    "A hash of a file's bytes; empty when they cannot be read"
+    h = hashlib.sha256()
+    try:
+        with open(path, "rb") as f:
+            while part := f.read(1 << 20): h.update(part)
+    except OSError: return ""
+    return h.hexdigest()[:32]
+
+# %% ../../nbs/pipeline/enrolment.ipynb #5578e2a4
+class _Photo(NamedTuple):
+    "A photograph of a folder"
+    path: Path
+    source: Source # what the gallery is told about it
+
+def _photos(folder, paths):
+    "Photographs with the text and the hashes under which the gallery knows them"
+    origin = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+    return [_Photo(p, Source(printable(p.relative_to(folder).as_posix()), _digest(p), origin)) for p in paths]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #4709f9b2
 def _no_faces(folder, n):
     return InputError(f"no face was found in any of the {n} photographs of {folder}: check the pictures")
 
 # %% ../../nbs/pipeline/enrolment.ipynb #d0ccf4c1
+def _row(person, source, status, problem="", faces=None):
+    return dict(person=person, file=source, status=status, faces=faces, problem=problem)
+
 def _line(person, source, faces):
     "What happened to a photograph"
     status = "unreadable" if faces.problem else "enrolled" if faces else "no_face"
-    return dict(person=person, file=source, status=status, faces=len(faces), problem=faces.problem)
+    return _row(person, source, status, faces.problem, len(faces))
+
+# %% ../../nbs/pipeline/enrolment.ipynb #2a931d5d
+class _Known:
+    "The references of a gallery, by what identifies a photograph"
+    def __init__(self, held):
+        self.held, self.replaced = held, set()
+        self.mine = {(r.person, r.content or f"{r.source}"): r for r in held}
+        self.file = {(r.content, r.origin, r.source): r for r in held if r.content}
+        self.place = {(r.person, r.origin, r.source): r for r in held if r.content}
+        self.whose = {r.content: r.person for r in held if r.content}
+    def find(self, name, s):
+        "The reference that a photograph is, or None"
+        old = self.mine.get((name, s.name))
+        return self.mine.get((name, s.content)) or self.file.get((s.content, s.origin, s.name)) or old
+
+# %% ../../nbs/pipeline/enrolment.ipynb #28e71e64
+def _moved(found, sources):
+    "Number -> where it is now, of references whose file was renamed or came with another folder"
+    there = {s.name for s in sources}
+    return {r.id: s for r, s in found if r[4:] != s[1:] or (r.source != s.name and r.source not in there)}
+
+# %% ../../nbs/pipeline/enrolment.ipynb #02019ee4
+def _old_ones(known, name, photos, sources):
+    "Numbers of the references whose files were replaced by these photographs"
+    now = {s.content for s in sources}
+    old = [known.place.get((name, p.source.origin, p.source.name)) for p in photos]
+    return [r.id for r in old if r and r.content not in now]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #07171553
-def _enroll_person(pipe, name, named, gallery):
-    "Add the new photographs of one person, (path, source) each; returns the lines of all of them"
-    have = gallery.sources(name)
-    new = [(p, s) for p, s in named if s not in have]
-    found = [(s, faces) for (_, s), faces in zip(new, pipe.stream([p for p, _ in new]))]
-    ready = [(faces[0].embedding, s) for s, faces in found if faces]
-    if ready: gallery.add(name, np.stack([e for e, _ in ready]), [s for _, s in ready])
-    there = [dict(person=name, file=s, status="already", faces=None, problem="") for _, s in named if s in have]
-    return [_line(name, s, faces) for s, faces in found] + there
+def _split(known, name, photos):
+    "New photographs of a person; (reference, source) of those that are there; lines of second copies"
+    new, found, twice = {}, [], []
+    for p in photos:
+        have = known.find(name, p.source)
+        if have: found.append((have, p.source))
+        elif p.source.content and p.source.content in new:
+            first = new[p.source.content].source.name
+            twice.append(_row(name, p.source.name, "already", f"the same photograph as {first}"))
+        else: new[p.source.content or p.source.name] = p
+    return list(new.values()), found, twice
+
+# %% ../../nbs/pipeline/enrolment.ipynb #c69858ca
+def _enroll_person(pipe, name, photos, gallery, known):
+    "Add the new photographs of one person; returns the lines of all of them"
+    new, found, lines = _split(known, name, photos)
+    sources = [p.source for p in photos]
+    moved = _moved(found, sources)
+    if moved: gallery.relocate(moved)
+    faces = list(pipe.stream([p.path for p in new]))
+    ready = [(p, f[0].embedding) for p, f in zip(new, faces) if f]
+    old = _old_ones(known, name, [p for p, _ in ready], sources)
+    known.replaced |= set(old)
+    if ready: gallery.add(name, np.stack([e for _, e in ready]), [p.source for p, _ in ready], instead=old)
+    there = [_row(name, s.name, "already", "" if r.person == name else f"known as {r.person}") for r, s in found]
+    return [_said(known, _line(name, p.source.name, f), p.source) for p, f in zip(new, faces)] + there + lines
+
+# %% ../../nbs/pipeline/enrolment.ipynb #43ed9aa6
+def _said(known, line, source):
+    "A line, with the person who has this photograph already"
+    if line["status"] != "enrolled": return line
+    other = known.whose.setdefault(source.content, line["person"])
+    return line if other == line["person"] else line | dict(problem=f"the same photograph is a reference of {other}")
+
+# %% ../../nbs/pipeline/enrolment.ipynb #c7563082
+def _gone(known, sources, origin):
+    "References of this folder whose photographs are not in it any more; sources: (person, Source) of all that are"
+    mine = {(name, s.content) for name, s in sources}
+    files = {(s.name, s.content) for _, s in sources}
+    return [r for r in known.held if r.origin == origin and r.content and r.id not in known.replaced
+            and (r.person, r.content) not in mine and (r.source, r.content) not in files]
+
+# %% ../../nbs/pipeline/enrolment.ipynb #3e71c9b9
+def _tell_gone(gallery, gone, prune):
+    "Lines of what has gone, after it was taken out where that is wanted"
+    if gone and prune: gallery.drop([r.id for r in gone])
+    status, why = ("pruned", "taken out") if prune else ("gone", "its photograph is not there any more")
+    return [_row(r.person, r.source, status, why) for r in gone]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #05982e73
 def enroll_people(
@@ -52,13 +138,20 @@ def enroll_people(
     folder:str|Path, # one folder per person, named after the person
     gallery:Gallery, # people are added to it
     progress:bool=False, # show a progress bar
-) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable), faces, problem
+    level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
+    prune:bool=False, # take out references whose photographs have gone from this folder
+) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable, gone, pruned, passed), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
     import pandas as pd
     from tqdm.auto import tqdm
     gallery.check_model(pipe.model)
-    rows, people = [], people_below(folder).items()
+    trouble, rows, sources, known = [], [], [], _Known(gallery.held())
+    people = people_below(folder, level, trouble).items()
     for name, paths in tqdm(people, desc="people", unit="person", disable=not progress):
-        rows += _enroll_person(pipe, name, _with_sources(folder, paths), gallery)
+        photos = _photos(folder, paths)
+        rows += _enroll_person(pipe, name, photos, gallery, known)
+        sources += [(name, p.source) for p in photos]
+    if not was_closed(trouble): rows += _tell_gone(gallery, _gone(known, sources, sources[0][1].origin), prune)
     if not len(gallery): raise _no_faces(folder, len(rows))
+    rows += [_row("", printable(t.partition(":")[0]), "passed", printable(t)) for t in trouble]
     return pd.DataFrame(rows).sort_values(["person", "file"], ignore_index=True)

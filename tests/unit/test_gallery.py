@@ -358,7 +358,7 @@ def test_a_gallery_of_the_first_version_is_refused(tmp_path):
         "PRAGMA application_id=0x46414345; PRAGMA user_version=1"
     )
     db.close()
-    with pytest.raises(InputError, match="old.db is a gallery of version 1, this version of facerec_nb reads 2"):
+    with pytest.raises(InputError, match="old.db is a gallery of version 1, this version of facerec_nb reads 2 and 3"):
         Gallery(tmp_path / "old.db", model="m")
 
 
