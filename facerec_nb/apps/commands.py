@@ -221,6 +221,16 @@ def facerec_prepare(
     rows = prepare(celeba, chosen, out, unseen=unseen, seed=seed, zip=zip, progress=_progress())
     return _say(json, *_selected(rows, out, len(celeba.problems)))
 
+# %% ../../nbs/apps/commands.ipynb #07e650b2
+def _tell_missing(data):
+    "On stderr, before a landmark training: what a folder is too small to choose by or to measure"
+    from facerec_nb.datasets.selected import read_selected
+    rows = read_selected(data)
+    has_val = ((rows.people == "seen") & (rows.split == "val")).any()
+    if not has_val: print("the epoch is chosen by the loss: there are no validation photographs", file=sys.stderr)
+    if (rows.people == "unseen").any(): return
+    print("the NME on unseen people is not measured: nobody is held out (--unseen)", file=sys.stderr)
+
 # %% ../../nbs/apps/commands.ipynb #c0041
 @command
 def facerec_train_landmarks(
@@ -239,6 +249,7 @@ def facerec_train_landmarks(
 ) -> int: # exit code
     "Train the stacked hourglass that finds the five points"
     from facerec_nb.faces.alignment import train_landmarks
+    _tell_missing(data)
     network = dict(stacks=stacks, channels=channels, input_size=input_size)
     training = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, max_images=max_images)
     result = train_landmarks(data, run, **network, **training, resume=resume, progress=_progress())
