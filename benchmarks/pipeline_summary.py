@@ -5,7 +5,7 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), pipeline_speed.py, gallery.py,
-hostile.py and kills.py. Of the photographs, the exam with three references a person counts.
+hostile.py and kills.py. A name of the photographs without a number is the exam with three references a person.
 """
 
 import argparse
@@ -16,8 +16,12 @@ from facerec_nb.core.records import metric, record, show_metric, write_record
 
 HEADLINE = dict(
     found_share=("detection", "found"),
+    rank1_photos_1=("photos", "rank1_1"),
     rank1_photos=("photos", "rank1_3"),
+    rank1_photos_5=("photos", "rank1_5"),
+    dir_at_fpir01_photos_1=("photos", "dir_at_fpir01_1"),
     dir_at_fpir01_photos=("photos", "dir_at_fpir01_3"),
+    dir_at_fpir01_photos_5=("photos", "dir_at_fpir01_5"),
     rank1_photos_fast=("photos_fast", "rank1_3"),
     dir_at_fpir01_photos_fast=("photos_fast", "dir_at_fpir01_3"),
     ms_per_photo=("speed", "onnx_ms_1"),

@@ -108,7 +108,7 @@ def dlib_about(
 ) -> dict: # what the file says about itself
     "Everything that the user of the file has to know"
     source = SHIPPED[name]
-    about = dict(kind="embedder", size=SIZE, template="dlib", colour="RGB", range="0..255", layout="NCHW")
+    about = dict(kind="embedder", size=SIZE, template="dlib_close", colour="RGB", range="0..255", layout="NCHW")
     about |= dict(fingerprint=source["sha256"][:16], origin=source["origin"], licence=source["licence"])
     about |= dict(arch=dict(name="dlib_resnet", emb_dim=128), threshold=None, probability=None)
     return about | (shipped or {})
