@@ -18,7 +18,7 @@ from .naming import choose_embedder, group_trials, name_people
 from .plan import fit_recipe, fit_split, held_out, left_out, untrainable
 from .stages import Stages, code_of
 from ..core.files import InputError, inside, read_image, write_json
-from ..core.geometry import xywh_to_xyxy
+from ..core.geometry import similarity, template, warp, xywh_to_xyxy
 from ..core.metrics import bootstrap_ids
 from ..core.plots import draw_face
 from ..core.records import metric, show_metric
@@ -223,11 +223,16 @@ def _from_nothing(demo, why):
     return demo.attempt("nothing", train, [aligned, FROM_NOTHING, demo.cfg.seed, code_of(train_embedder)], [to], why)
 
 # %% ../../nbs/apps/demo.ipynb #db90ae73
-def _start():
-    "The public-domain network: aligned faces to embeddings"
+def _start(
+    chip:str="dlib", # the template of the faces
+) -> Callable: # aligned faces uint8 (N, S, S, 3) to embeddings (N, D)
+    "The embedder that comes with the package, for faces that may be aligned to another template than its own"
     from facerec_nb.engines.dlib_onnx import shipped_file
     from facerec_nb.engines.onnx_embedder import open_embedder
-    return open_embedder(shipped_file()).embed
+    e = open_embedder(shipped_file())
+    M = similarity(template(e.size, chip), template(e.size, e.template))
+    def cut(faces): return np.array([warp(f, M, e.size) for f in faces], np.uint8).reshape(-1, e.size, e.size, 3)
+    return lambda faces: e.embed(faces if e.template == chip else cut(faces))
 
 # %% ../../nbs/apps/demo.ipynb #8775b661
 def _examine(demo, names):
