@@ -151,7 +151,7 @@ def shipped_file(
 ) -> Path: # an `.onnx` file
     "A network of this kind as an ONNX file, made when it is not there; raises `InputError`"
     shipped = read_shipped(name)
-    path = _cache_folder()/f"{name}-{fingerprint(SHIPPED[name]['sha256'], shipped)}.onnx"
+    path = _cache_folder()/f"{name}-{fingerprint(SHIPPED[name]['sha256'], dlib_about(name, shipped))}.onnx"
     if _is_whole(path): return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
