@@ -7,13 +7,13 @@
 
 Synthetic people: 2 to 60 photographs each (mean 10), 512 numbers, cosine of two photographs of one person about 0.64.
 Embeddings of a trained network do not point everywhere: the variance of those of a recogniser trained here from
-nothing falls like exp(-i/27) from direction to direction (16 directions hold 44 % of it, 64 hold 92 %, 128 hold 99.4 %,
-on people never seen), and so does that of the synthetic ones, turned at random. --spread 0 lets them point everywhere, which is the
-hardest case. The question is a further photograph of an enrolled person. For each size a gallery file is written,
-loaded and searched one face at a time, as `Gallery` does it; the other methods (numpy, FAISS flat, 8 bits with
-re-ranking, inverted lists, a graph) take turns with it on the same vectors in the same run, and are stated as ratios.
-Recall is counted against the exact search of all references. Beside the time on the clock stands the processor time.
-A million references need 5 GB of memory and 7 GB of disk.
+nothing falls like exp(-i/27) from direction to direction (16 directions hold 44 % of it, 64 hold 92 %, 128 hold 99.4
+%, on people never seen), and so does that of the synthetic ones, turned at random. --spread 0 lets them point
+everywhere, which is the hardest case. The question is a further photograph of an enrolled person. For each size a
+gallery file is written, loaded and searched one face at a time, as `Gallery` does it; the other methods (numpy, FAISS
+flat, 8 bits with re-ranking, inverted lists, a graph) take turns with it on the same vectors in the same run, and are
+stated as ratios. Recall is counted against the exact search of all references. Beside the time on the clock stands
+the processor time. A million references need 5 GB of memory and 7 GB of disk.
 """
 
 import argparse, json, os, subprocess, sys, tempfile, threading, time

@@ -1,14 +1,14 @@
-"""The package's recogniser with 8-bit convolutions: what it loses, on this processor and on one without AVX-512 and VNNI.
+"""The package's recogniser with 8-bit convolutions: what it loses here, and on a processor without AVX-512 and VNNI.
 
 Writes results/pipeline/processors.json.
 
     python benchmarks/processors.py [--faces runs/recognition/faces-150] [--data ../shared/data] [--emulated 24]
 
-Three files: in 32 bits, with 8-bit weights everywhere, and with 7-bit weights as `quantise_onnx` writes them. The scales
-come from training people of the study; asked are 300 other people of CelebA (whom the network's author may have used)
-and LFW View 1 (whose people he left out). The other processor is played by an emulator, qemu-user (Debian: apt-get
-install qemu-user). It runs every instruction as a Haswell would: ONNX Runtime then takes the kernels that it takes
-there. It has no fast floating point, so only the 8-bit files go through it; the reference is float32 here.
+Three files: in 32 bits, with 8-bit weights everywhere, and with 7-bit weights as `quantise_onnx` writes them. The
+scales come from training people of the study; asked are 300 other people of CelebA (whom the network's author may
+have used) and LFW View 1 (whose people he left out). The other processor is played by an emulator, qemu-user (Debian:
+apt-get install qemu-user). It runs every instruction as a Haswell would: ONNX Runtime then takes the kernels that it
+takes there. It has no fast floating point, so only the 8-bit files go through it; the reference is float32 here.
 """
 import argparse
 import json
@@ -159,8 +159,9 @@ if __name__ == "__main__":
     study = Study(*read_faces(args.faces), args.faces.parent, raw=args.data)
     with tempfile.TemporaryDirectory() as tmp: out = measure(study, args.n, args.emulated, Path(tmp))
     about = dict(flags=flags(), machine=platform.machine(), emulator=" ".join(EMULATOR))
+    key = json.loads((args.faces/"faces.json").read_text())["key"]
     data = dict(name="celeba-aligned-3000x5, 300 people who set no scale, and lfw-view1-devtest", n_people=300,
-                n_images=len(study.part("unseen")[0]), fingerprint=json.loads((args.faces/"faces.json").read_text())["key"])
+                n_images=len(study.part("unseen")[0]), fingerprint=key)
     what = "The public-domain network in 32 bits, with 8-bit and with 7-bit weights, with and without VNNI"
     write_record("results/pipeline/processors.json", record(what, "python benchmarks/processors.py", data, out, about))
     for k, v in out.items(): print(f"{k:36s} {v['value']:.4f}")

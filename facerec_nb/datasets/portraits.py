@@ -22,7 +22,7 @@ def public_portraits() -> dict[str, np.ndarray]: # name of CREDITS -> RGB uint8 
     "The two photographs; raises `InputError` where a package is missing"
     from matplotlib import cbook
     try: from skimage.data import astronaut
-    except ImportError: raise InputError("the second photograph lies in scikit-image: pip install scikit-image") from None
+    except ImportError: raise InputError("a photograph lies in scikit-image: pip install scikit-image") from None
     with cbook.get_sample_data("grace_hopper.jpg") as file: grace = np.asarray(Image.open(file).convert("RGB"))
     return dict(Grace=grace, Eileen=astronaut())
 

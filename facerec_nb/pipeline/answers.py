@@ -28,7 +28,7 @@ class Face:
     score:float # of the detector, 0..1
     points:np.ndarray # (5, 2) pixels: left eye, right eye, nose, left mouth, right mouth (left in the image)
     confidence:float # of the points, 0..1
-    aligned:np.ndarray # RGB uint8 (112, 112, 3)
+    aligned:np.ndarray # RGB uint8 (S, S, 3), S pixels as the embedder wants them
     embedding:np.ndarray|None = None # (D,) float32, L2-normalised
     def _repr_png_(self): return png_bytes(self.aligned)
     def __repr__(self):
