@@ -17,6 +17,7 @@ from ..core.files import InputError, image_size, inside, read_image
 from ..core.metrics import bootstrap_ids, rate_at_far, threshold_at_far, wilson
 from ..core.records import metric
 from ..datasets.selected import read_selected
+from ..evaluation.gallery_threshold import mean_reference
 from ..pipeline.face_pipeline import FacePipeline
 from ..pipeline.gallery import Gallery
 
@@ -54,9 +55,11 @@ def _place(rows, source, target):
 # %% ../../nbs/apps/naming.ipynb #61d65703
 def _dir(emb, ids, refs, known, strangers, fpir):
     "Share of the known photographs named rightly at a share of strangers' photographs named"
+    people = np.unique(ids[refs])
+    means = np.stack([mean_reference(emb[refs[ids[refs] == p]]) for p in people])
     def nearest(rows):
-        score = emb[rows] @ emb[refs].T
-        return score.max(1), ids[refs][score.argmax(1)]
+        score = emb[rows] @ means.T
+        return score.max(1), people[score.argmax(1)]
     (similar, name), alarm = nearest(known), nearest(strangers)[0]
     return rate_at_far(np.where(name == ids[known], similar, -np.inf), alarm, fpir)["rate"]
 
