@@ -4,7 +4,7 @@
 
 Every photograph is read once (the largest face counts; a photograph without a face is a miss), then many exams are
 drawn: all 40 people enrolled for rank-1, 20 enrolled and 20 strangers for DIR at FPIR 1 % and for the counts of the
-three answers at the stored threshold. Without --run the networks of the package are used. Intervals by bootstrap over
+three answers at the threshold for the gallery's size and at the one for pairs. Without --run the networks of the package are used. Intervals by bootstrap over
 people; nothing here is a time.
 """
 import argparse
@@ -65,7 +65,8 @@ if __name__ == "__main__":
                              fast=args.fast)
     table, emb = embed_people(pipe, args.data, progress=sys.stderr.isatty())
     exams = dict(draws=args.draws, n_boot=args.boot, seed=args.seed)
-    metrics = measure_people(table, emb, (1, 3, 5), pipe.threshold, **exams) | dict(further_faces=further_faces(table))
+    metrics = measure_people(table, emb, (1, 3, 5), (pipe.threshold, pipe.tail), **exams)
+    metrics |= dict(further_faces=further_faces(table))
     data = dict(name=Path(args.data).name, fingerprint=fingerprint(Path(args.data)), n_images=len(table),
                 n_people=table.person.nunique())
     given = [f" --{k} {getattr(args, k)}" for k in ("run", "embedder", "landmarks") if getattr(args, k)]

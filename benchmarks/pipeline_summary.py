@@ -4,8 +4,9 @@ Writes results/pipeline/summary.json.
 
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
-Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), pipeline_speed.py, gallery.py,
-hostile.py and kills.py. A name of the photographs without a number is the exam with three references a person.
+Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), fpir.py, pipeline_speed.py,
+gallery.py, hostile.py and kills.py. A name of the photographs without a number is the exam with three references a
+person.
 """
 
 import argparse
@@ -22,6 +23,7 @@ HEADLINE = dict(
     dir_at_fpir01_photos_1=("photos", "dir_at_fpir01_1"),
     dir_at_fpir01_photos=("photos", "dir_at_fpir01_3"),
     dir_at_fpir01_photos_5=("photos", "dir_at_fpir01_5"),
+    fpir_ratio_worst=("fpir", "fpir_ratio_worst"),
     rank1_photos_fast=("photos_fast", "rank1_3"),
     dir_at_fpir01_photos_fast=("photos_fast", "dir_at_fpir01_3"),
     ms_per_photo=("speed", "onnx_ms_1"),

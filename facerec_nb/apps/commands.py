@@ -339,7 +339,7 @@ def _measure(pipe, pairs, images, people, face, seed):
     from facerec_nb.evaluation.folders import embed_people, measure_pairs, measure_people
     if not people: return measure_pairs(pipe, pairs, images, face or "central", progress=_progress())
     embedded = embed_people(pipe, people, face or "largest", progress=_progress())
-    return measure_people(*embedded, threshold=pipe.threshold, seed=seed)
+    return measure_people(*embedded, calibration=(pipe.threshold, pipe.tail), seed=seed)
 
 # %% ../../nbs/apps/commands.ipynb #c0051
 def _lines(metrics):

@@ -17,7 +17,8 @@ from .onnx_files import check_sealed, is_ours, onnx_session, read_onnx
 from .proof import WrongAnswers, check_proof, make_proof
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #2e5ffcd3
-FACE_INPUT = dict(colour="RGB", mean=127.5, std=127.5, template="arcface", threshold=None, probability=None, float=None)
+FACE_INPUT = dict(colour="RGB", mean=127.5, std=127.5, template="arcface", threshold=None, probability=None, tail=None,
+                  float=None)
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #e8076f85
 def _scales_itself(graph):
@@ -82,6 +83,7 @@ class OnnxEmbedder:
         self._open(data, threads)
         self.preprocessing = {k: self.about[k] for k in ("colour", "mean", "std", "template")} | dict(size=self.size)
         self.threshold, self.probability = self.about["threshold"], self.about.get("probability")
+        self.tail = self.about.get("tail")
         self.template, self.sha256 = self.about["template"], hashlib.sha256(data).hexdigest()
         self.fingerprint = fingerprint(self.sha256, self.preprocessing)
         self._try()

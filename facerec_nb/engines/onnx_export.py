@@ -40,7 +40,7 @@ def read_network(
     net, kind = network_of(model)
     about = {"colour": "RGB", "range": "0..255", **scale, **ck["preprocessing"]}
     about |= dict(kind=kind, layout="NCHW", normalisation="(pixels - mean)/std, inside the graph", arch=net.arch)
-    about |= {k: ck.get(k) for k in ("threshold", "licence", "probability", "versions")}
+    about |= {k: ck.get(k) for k in ("threshold", "licence", "probability", "tail", "versions")}
     return TorchAnswers(net, kind), about | dict(fingerprint=model.fingerprint)
 
 # %% ../../nbs/engines/onnx_export.ipynb #3b47f479

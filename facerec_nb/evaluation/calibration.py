@@ -99,9 +99,10 @@ def store_calibration(
     path:str|Path, # checkpoint of an embedder
     threshold:dict, # from calibrated_threshold
     probability:dict, # from fit_probability
+    tail:dict=None, # from fit_tail, for thresholds of galleries; `None`: there is none
 ) -> Path: # the path
-    "Put threshold and probability into a checkpoint"
+    "Put threshold, probability and the law for galleries into a checkpoint"
     from facerec_nb.models.checkpoint import load_checkpoint, save_checkpoint
     ck = load_checkpoint(path, "embedder")
     kept = {k: v for k, v in ck.items() if k not in ("schema", "versions")}
-    return save_checkpoint(path, **kept | dict(threshold=threshold, probability=probability))
+    return save_checkpoint(path, **kept | dict(threshold=threshold, probability=probability, tail=tail))

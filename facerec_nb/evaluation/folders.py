@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.photos import find_images, people_below
+from .gallery_threshold import gallery_threshold, mean_reference
 from .verification import read_pairs
 from ..core.files import InputError
 from ..core.metrics import auc, bootstrap_ids, tenfold, threshold_at_far
@@ -103,10 +104,12 @@ def _draw_references(person, enrolled, k, rng):
     return np.concatenate([rng.permutation(np.flatnonzero(person == p))[:k] for p in enrolled])
 
 # %% ../../nbs/evaluation/folders.ipynb #c0028
-def _nearest(emb, refs):
-    "Number and similarity of the nearest reference; -infinity without a face"
-    score = np.where(np.isnan(emb[:, :1]), -np.inf, np.nan_to_num(emb) @ refs.T)
-    return score.argmax(1), score.max(1)
+def _nearest(emb, refs, who):
+    "Nearest person, by the mean of the references, and similarity; -infinity without a face"
+    names = pd.unique(who)
+    means = np.stack([mean_reference(refs[who == n]) for n in names])
+    score = np.where(np.isnan(emb[:, :1]), -np.inf, np.nan_to_num(emb) @ means.T)
+    return names[score.argmax(1)], score.max(1)
 
 # %% ../../nbs/evaluation/folders.ipynb #c0029
 def exam(
@@ -115,7 +118,7 @@ def exam(
     enrolled:Iterable, # names of the people in the gallery
     k:int, # references of each
     rng:np.random.Generator, # which photographs are the references
-) -> pd.DataFrame: # a row a question: row, person, enrolled (bool), nearest, similarity (-inf without a face)
+) -> pd.DataFrame: # a question: row, person, enrolled, nearest, similarity (-inf without a face), people, refs (gallery)
     "Enrol k photographs of some people and ask about all other photographs"
     person, face = np.asarray(person), ~np.isnan(emb[:, 0])
     refs = _draw_references(person, enrolled, k, rng)
@@ -123,9 +126,10 @@ def exam(
     refs = refs[face[refs]]
     if not len(refs):
         raise InputError(f"none of the references of {len(enrolled)} people shows a face: check the pictures")
-    best, score = _nearest(emb[asked], emb[refs])
+    best, score = _nearest(emb[asked], emb[refs], person[refs])
     return pd.DataFrame(dict(row=asked, person=person[asked], enrolled=np.isin(person[asked], enrolled),
-                             nearest=np.where(face[asked], person[refs][best], None), similarity=score))
+                             nearest=np.where(face[asked], best, None), similarity=score,
+                             people=len(set(person[refs])), refs=len(refs)))
 
 # %% ../../nbs/evaluation/folders.ipynb #c0035
 def _share(hits, people, n_boot, unit):
@@ -162,15 +166,30 @@ def _dir(exams, fpir, n_boot, unit):
     return {name: _share(np.concatenate(hits), people, n_boot, unit), name + "_sd": _spread(hits, np.mean)}
 
 # %% ../../nbs/evaluation/folders.ipynb #c0042
-def _answers(exams, threshold, n_boot, unit):
-    "Shares of the three answers at a threshold, for enrolled people and strangers"
-    e = pd.concat(exams)
-    known, none, right = e.similarity >= threshold, ~np.isfinite(e.similarity), e.nearest == e.person
-    unknown, unit = ~known & ~none, unit + f", at cosine {threshold:.4f}"
+def _answers(e, cut, n_boot, unit):
+    "Shares of the three answers at thresholds `(n,)`, for enrolled people and strangers"
+    known, none, right = e.similarity >= cut, ~np.isfinite(e.similarity), e.nearest == e.person
+    unknown, unit = ~known & ~none, unit + f", at cosine {np.mean(cut):.4f}"
     mine = dict(named_right=known & right, named_wrong=known & ~right, unknown=unknown, no_face=none)
     other = dict(strangers_named=known, strangers_unknown=unknown, strangers_no_face=none)
     def shares(hits, of): return {k: _share(h[of], e.person[of].to_numpy(), n_boot, unit) for k, h in hits.items()}
     return shares(mine, e.enrolled) | shares(other, ~e.enrolled)
+
+# %% ../../nbs/evaluation/folders.ipynb #ee84a5b5
+def _cuts(e, tail, fpir):
+    "The threshold for the size of the gallery that each question was put to"
+    sizes = set(zip(e.people, e.refs))
+    cut = {s: gallery_threshold(tail, int(s[0]), int(s[1]), fpir)["threshold"] for s in sizes}
+    return np.array([cut[s] for s in zip(e.people, e.refs)])
+
+def _at_thresholds(exams, calibration, fpir, n_boot, unit):
+    "The three answers at the threshold for the gallery, and at the one for pairs"
+    (pairs, tail), e = calibration, pd.concat(exams)
+    if pairs is None and tail is None: return {}
+    if tail is None: return _answers(e, np.full(len(e), pairs), n_boot, unit)
+    found = _answers(e, _cuts(e, tail, fpir), n_boot, unit)
+    if pairs is None: return found
+    return found | {f"{k}_pairs": m for k, m in _answers(e, np.full(len(e), pairs), n_boot, unit).items()}
 
 # %% ../../nbs/evaluation/folders.ipynb #c0043
 def _exams(emb, person, k, draws, seed):
@@ -188,7 +207,7 @@ def _exams(emb, person, k, draws, seed):
 def measure_exams(
     closed:list, # data frames of exam with everybody enrolled
     opened:list, # with half of the people enrolled
-    threshold:float=None, # cosine of the stored threshold; `None`: the three answers are not counted
+    calibration:tuple=(None, None), # threshold for pairs (cosine) and law for galleries (tail), see measure_people
     fpir:float=0.01, # share of strangers' photographs that may be named
     n_boot:int=1000, # bootstrap draws over people
     unit:str="share of questions", # how the questions came about
@@ -198,7 +217,7 @@ def measure_exams(
     half = opened[0].person[opened[0].enrolled].nunique()
     out = _rank1(closed, n_boot, f"{unit}, {n} people")
     out |= _dir(opened, fpir, n_boot, f"{unit}, {half} enrolled, {n - half} strangers")
-    return out if threshold is None else out | _answers(opened, threshold, n_boot, unit)
+    return out | _at_thresholds(opened, calibration, fpir, n_boot, unit)
 
 # %% ../../nbs/evaluation/folders.ipynb #c0045
 def _numbered(found, k):
@@ -210,7 +229,7 @@ def measure_people(
     table:pd.DataFrame, # person and status of each photograph, from embed_people
     emb:np.ndarray, # `(N, D)`
     refs:tuple=(1, 3, 5), # photographs enrolled of each person; those that fewer than four people have are left out
-    threshold:float=None, # cosine of the stored threshold; `None`: the three answers are not counted
+    calibration:tuple=(None, None), # a pipeline's threshold (cosine) and tail; without both, the answers are not counted
     fpir:float=0.01, # share of strangers' photographs that may be named
     draws:int=20, # exams of each kind
     n_boot:int=1000, # bootstrap draws over people
@@ -223,7 +242,7 @@ def measure_people(
         held = _exams(emb, person, k, draws, seed)
         if held is None: continue
         unit = f"share of questions, {k} photographs enrolled of each, {draws} exams"
-        out |= _numbered(measure_exams(*held, threshold, fpir, n_boot, unit), k)
+        out |= _numbered(measure_exams(*held, calibration, fpir, n_boot, unit), k)
     if len(out) > 1: return out
     raise InputError(f"fewer than 4 people have more than {min(refs)} photographs: "
                      "give more photographs of more people")

@@ -36,24 +36,34 @@ def equal_people(
     rows = [rng.permutation(np.flatnonzero(ids == p))[:k] for p in people[count >= k]]
     return np.asarray(emb)[np.array(rows, int).reshape(-1, k)]
 
-# %% ../../nbs/evaluation/gallery_threshold.ipynb #7e9f2505
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #e0c5090f
+def _scores(x, refs, block):
+    "Scores of blocks of people with all references, `(people, k, all people, references)`; -2 with themselves"
+    flat = refs.reshape(-1, x.shape[-1]).T
+    for a in range(0, len(x), block):
+        part = x[a:a + block]
+        s = (part.reshape(-1, x.shape[-1]) @ flat).reshape(*part.shape[:2], len(x), -1)
+        s[np.arange(len(part)), :, np.arange(a, a + len(part))] = -2
+        yield a, s
+
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #ba2ca83b
 def highest_impostors(
     x:np.ndarray, # `(people, k, D)`, from equal_people
     single:bool, # compare with single references, else with the mean of the k
-    share:float=0.03, # how many of the scores to keep
+    share:float=0.03, # about how many of the scores to keep; the first block of people says where that is
+    block:int=100, # people whose scores are in memory at once
 ) -> tuple: # scores in falling order, person of the probe, person of the reference, number of scores of two people
     "The highest cosines of photographs and other people"
-    n, k, dim = x.shape
-    refs = x if single else mean_reference(x)[:, None]
-    s = (x.reshape(-1, dim) @ refs.reshape(-1, dim).T).reshape(n, k, n, -1)
-    s[np.arange(n), :, np.arange(n)] = -2
-    keep = max(1, int(share*n*(n - 1)*s[0, :, 0].size))
-    top = np.argpartition(s.ravel(), -keep)[-keep:]
-    top = top[np.argsort(-s.ravel()[top], kind="stable")]
-    probe, _, ref, _ = np.unravel_index(top, s.shape)
-    return s.ravel()[top].astype(float), probe, ref, s[0, :, 0].size
+    refs, found, cut = x if single else mean_reference(x)[:, None], [], None
+    for a, s in _scores(x, refs, block):
+        if cut is None: cut = np.quantile(s[s > -2], 1 - share)
+        probe, _, ref, _ = at = np.nonzero(s >= cut)
+        found.append((s[at], probe + a, ref))
+    score, probe, ref = (np.concatenate(v) for v in zip(*found))
+    order = np.argsort(-score, kind="stable")
+    return score[order].astype(float), probe[order], ref[order], x.shape[1]*refs.shape[1]
 
-# %% ../../nbs/evaluation/gallery_threshold.ipynb #00223e3f
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #a8f8cb15
 SHARE = 0.01 # of the impostor scores: what the tail is fitted to
 
 def fit_excess(
@@ -80,7 +90,7 @@ def exceeded_by(
     if abs(shape) < 1e-6: return start - scale*np.log(q/share)
     return start + scale/shape*((q/share)**-shape - 1)
 
-# %% ../../nbs/evaluation/gallery_threshold.ipynb #7ebfd2a5
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #8a5abd6a
 def fit_laws(
     x:np.ndarray, # `(people, k, D)`, from equal_people
     share:float=SHARE, # share of the impostor scores in the tail
@@ -92,7 +102,7 @@ def fit_laws(
     def law(w, s, a, b, per): return fit_excess(s, w[a]*w[b], per*(w.sum()**2 - (w**2).sum()), share)
     return [[v for f in found for v in law(w, *f)] for w in weights]
 
-# %% ../../nbs/evaluation/gallery_threshold.ipynb #d4cdfa54
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #c6f9479c
 def _must_suffice(x, k):
     "Refuse a fit on too few people"
     if len(x) >= MIN_PEOPLE and k > 1: return
@@ -113,7 +123,7 @@ def fit_tail(
     law, *others = np.round(fit_laws(x, weights=np.r_[np.ones((1, len(x))), draws]), 6).tolist()
     return dict(refs=k, share=SHARE, law=law, draws=others, n_people=len(x))
 
-# %% ../../nbs/evaluation/gallery_threshold.ipynb #db3ba387
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #ff2b5b70
 def _at(law, q, k, tail):
     "The threshold that one pair of laws gives"
     one, many = (exceeded_by(q, law[i:i + 3], tail["share"]) for i in (0, 3))
@@ -132,7 +142,7 @@ def gallery_threshold(
     low, high = np.quantile([_at(law, q, k, tail) for law in tail["draws"]], [0.025, 0.975])
     return dict(threshold=t, low=float(min(low, t)), high=float(max(high, t)))
 
-# %% ../../nbs/evaluation/gallery_threshold.ipynb #01431557
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #768f609c
 RULES = dict(given="given with the question", gallery="stored in the gallery", size="for the size of the gallery",
              pairs="for pairs: the model stores no law for galleries") # rule -> what is said of it
 
@@ -152,7 +162,7 @@ class Limit(NamedTuple):
         return (f"threshold {self.threshold:.3f} ({self.low:.3f}-{self.high:.3f}): names {100*self.fpir:.3g} % of "
                 f"strangers' faces among {size}")
 
-# %% ../../nbs/evaluation/gallery_threshold.ipynb #75e6311b
+# %% ../../nbs/evaluation/gallery_threshold.ipynb #3eddc3a0
 FPIR = 0.01 # wanted where nobody says otherwise
 
 def limit_for(

@@ -194,6 +194,7 @@ class FaceEmbedder:
         self.model = _rebuilt(ck).to(self.device)
         self.preprocessing, self.metrics = ck["preprocessing"], ck["metrics"]
         self.threshold, self.probability = ck["threshold"], ck.get("probability")
+        self.tail = ck.get("tail")
         self.size, self.template = self.preprocessing["size"], self.preprocessing["template"]
         self.classes, self.epoch = np.array(ck["classes"]), ck.get("epoch")
         self.head, self.emb_dim = ck["arch"]["head"]["name"], self.model["backbone"].emb_dim

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..evaluation.report import html_table, png_bytes
+from ..evaluation.gallery_threshold import Limit
 from .gallery import Match
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -65,6 +66,7 @@ class Answer:
     matches:list[Match] = field(default_factory=list) # ranked people, nearest first
     face:Face|None = None # the face asked about
     probability:float|None = None # that face and nearest reference are one person, 0..1; None without a fit
+    limit:Limit|None = None # where the threshold comes from, and for how many people it is
     def __repr__(self):
         "The answer as one line"
         if self.face is None: return "no_face"
@@ -88,6 +90,7 @@ def _plain_face(f):
 def as_dict(self:Answer) -> dict: # plain values for JSON
     "The answer without pictures"
     said = {k: getattr(self, k) for k in ("status", "name", "similarity", "threshold", "probability")}
+    said["rule"] = self.limit and self.limit.rule
     return said | dict(matches=[m._asdict() for m in self.matches]) | _plain_face(self.face)
 
 # %% ../../nbs/pipeline/answers.ipynb #eca9d4a6

@@ -18,6 +18,7 @@ from PIL import Image
 from ..datasets.photos import photos_below
 from ..faces.detection import Detector, create_detector
 from ..core.files import InputError, fingerprint, read_image
+from ..evaluation.gallery_threshold import Limit, limit_for
 from .gallery import Gallery
 from ..core.geometry import align_face
 from .answers import Answer, Answers, Face, Faces, draw_answers, show_ranking
@@ -50,13 +51,22 @@ def _network(path, load, probe):
     except Exception as e: raise _not_ours(path, e) from None
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #ca08ae2b
+def _law(embedder):
+    "The law for galleries of an embedder, a sensible one or None"
+    from facerec_nb.evaluation.gallery_threshold import gallery_threshold
+    if getattr(embedder, "tail", None) is None: return None
+    try: found = gallery_threshold(embedder.tail, 40, 80)
+    except Exception: found = dict(threshold=np.nan)
+    if np.isfinite(list(found.values())).all(): return embedder.tail
+    raise InputError("its law for galleries (tail) gives no threshold: store it again")
+
 def _calibration(embedder):
-    "Threshold and fitted probability of an embedder, each a sensible one or None"
+    "Threshold, fitted probability and law for galleries of an embedder, each a sensible one or None"
     from facerec_nb.evaluation.calibration import same_person
     fitted = embedder.probability
     if fitted is not None and not np.isfinite(same_person([-1., 0., 1.], fitted)).all():
         raise InputError("its fitted probability is no probability: store it again")
-    return embedder.threshold and float(embedder.threshold["threshold"]), fitted
+    return embedder.threshold and float(embedder.threshold["threshold"]), fitted, _law(embedder)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1be0fe29
 def _load_network(kind, path, engine, threads):
@@ -116,10 +126,12 @@ class FacePipeline:
         model:str, # fingerprint of the two networks, stored in galleries
         threshold:float|None=None, # cosine at or above which two faces are one person; None: give it with each question
         probability:dict|None=None, # fitted curve from cosine to probability; None: answers come without one
+        tail:dict|None=None, # law of the impostors for thresholds of galleries; None: the pairs' threshold serves
         mirror:bool=True, # embed the mirrored face too
     ):
         self.detector, self.landmarks, self.embedder = detector, landmarks, embedder
-        self.model, self.threshold, self.probability, self.mirror = model, threshold, probability, mirror
+        self.model, self.threshold, self.probability = model, threshold, probability
+        self.tail, self.mirror = tail, mirror
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #57b25ad1
 @patch
@@ -157,10 +169,10 @@ def _model_name(points, emb, embedder, fast):
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #38dd64e2
 def _networks(points, emb, engine, threads, fast):
-    "Landmark network, embedder, fingerprint, threshold and probability, as the constructor takes them"
-    landmarks, embedder, threshold, probability = _models(points, emb, engine, threads)
+    "Landmark network, embedder, fingerprint and calibration, as the constructor takes them"
+    landmarks, embedder, *calibration = _models(points, emb, engine, threads)
     if fast: landmarks.flip, landmarks.upright = False, None
-    return landmarks, embedder, _model_name(points, emb, embedder, fast), threshold, probability
+    return landmarks, embedder, _model_name(points, emb, embedder, fast), *calibration
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #7ce7c1c1
 @patch(cls_method=True)
@@ -310,6 +322,24 @@ def need_threshold(self:FacePipeline,
     if self.threshold is not None: return _cosine_or_error(self.threshold, f" of the model {self.model}")
     raise InputError(f"the model {self.model} has no calibrated threshold: give threshold=")
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #48898ca9
+@patch
+def limit(self:FacePipeline,
+    gallery:Gallery, # people to compare with; its size counts
+    threshold:float|None=None, # cosine asked for; wins when given
+    fpir:float|None=None, # share of strangers' faces that may be named, 0..1; comes next
+) -> Limit: # threshold, rule (given, gallery, size, pairs), and for size: interval, fpir, people, references
+    "The threshold in force for a gallery as it is now; raises InputError when there is none"
+    if threshold is not None: return Limit(_cosine_or_error(threshold, ""), "given")
+    if fpir is not None and self.tail is None: raise _no_law(self.model)
+    if fpir is None and gallery.threshold is not None: return Limit(self.need_threshold(None, gallery), "gallery")
+    if self.tail is None: return Limit(self.need_threshold(), "pairs")
+    return limit_for(self.tail, gallery.size, gallery.fpir if fpir is None else fpir)
+
+def _no_law(model):
+    return InputError(f"the model {model} stores no law for galleries, so no share of strangers can be kept: "
+                      "give a threshold, or train with at least 20 people who have two watched photographs each")
+
 # %% ../../nbs/pipeline/face_pipeline.ipynb #2469964b
 @patch
 def probability_of(self:FacePipeline,
@@ -338,28 +368,29 @@ def _faces_of(pipe, photo):
     return photo if isinstance(photo, Faces) else pipe(photo)
 
 @patch
-def _answer(self:FacePipeline, face, matches, threshold):
+def _answer(self:FacePipeline, face, matches, limit):
     "What the ranked people of a gallery say about one face"
-    near = matches[0]
-    sure = self.probability_of(near.similarity)
-    status, name = ("known", near.name) if near.similarity >= threshold else ("unknown", None)
-    return Answer(status, name, near.similarity, threshold, matches, face, sure)
+    near, t = matches[0], limit.threshold
+    sure = self.probability_of(near.nearest)
+    status, name = ("known", near.name) if near.similarity >= t else ("unknown", None)
+    return Answer(status, name, near.similarity, t, matches, face, sure, limit)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #470fef42
 @patch
 def identify(self:FacePipeline,
     photo:Photo|Faces, # a photograph, or the faces found in one
     gallery:Gallery, # people to compare with
-    threshold:float|None=None, # cosine from which a face is known; None: the gallery's, else the model's
+    threshold:float|None=None, # cosine from which a face is known; None: see limit
     k:int=5, # people in the ranked answer
+    fpir:float|None=None, # share of strangers' faces that may be named, 0..1; None: the gallery's, else 0.01
 ) -> Answers: # one per face, largest face first; a single no_face when there is none
     "Who is on a photograph; raises InputError for an unreadable photograph, an empty or a foreign gallery"
     gallery.check_model(self.model)
-    threshold = self.need_threshold(threshold, gallery)
+    limit = self.limit(gallery, threshold, fpir)
     faces = _faces_of(self, photo)
-    if not faces: return Answers([Answer("no_face", threshold=threshold)])
+    if not faces: return Answers([Answer("no_face", threshold=limit.threshold, limit=limit)])
     ranked = gallery.search(np.stack([f.embedding for f in faces]), k)
-    return Answers(self._answer(face, matches, threshold) for face, matches in zip(faces, ranked))
+    return Answers(self._answer(face, matches, limit) for face, matches in zip(faces, ranked))
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #a3362c3a
 @patch
