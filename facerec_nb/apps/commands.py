@@ -336,8 +336,10 @@ def _load(run, detector, embedder, fast):
 # %% ../../nbs/apps/commands.ipynb #c0050
 def _measure(pipe, pairs, images, people, face, seed):
     "The whole pipeline on pairs or on a folder of people"
-    from facerec_nb.evaluation.folders import embed_people, measure_pairs, measure_people
+    from facerec_nb.datasets.photos import people_below
+    from facerec_nb.evaluation.folders import embed_people, enough_people, measure_pairs, measure_people
     if not people: return measure_pairs(pipe, pairs, images, face or "central", progress=_progress())
+    enough_people(map(len, people_below(people).values()))
     embedded = embed_people(pipe, people, face or "largest", progress=_progress())
     return measure_people(*embedded, calibration=(pipe.threshold, pipe.tail), seed=seed)
 
