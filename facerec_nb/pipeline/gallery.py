@@ -646,14 +646,14 @@ def _first_people(self:Gallery, m, e, k):
 
 # %% ../../nbs/pipeline/gallery.ipynb #ffb8b85f
 SHORT_LIST = 20 # people who are compared by the mean of their references
-_OF = "SELECT source, embedding FROM refs WHERE person=? AND id<=? AND added>=? ORDER BY id"
+_REFS_OF = "SELECT source, embedding FROM refs WHERE person=? AND id<=? AND added>=? ORDER BY id"
 
 @patch
 def _means(self:Gallery, m, people):
     "Sources, references (k, D) and their mean, of each of these people"
     last, since = int(m.ids[-1]), _before(_number(self._get("forget_after")))
     def of(p):
-        rows = self._rows(_OF, p, last, since)
+        rows = self._rows(_REFS_OF, p, last, since)
         e = np.frombuffer(b"".join(r[1] for r in rows), "<f4").reshape(len(rows), m.nearest.dim)
         return [r[0] for r in rows], e, mean_reference(e) if rows else None
     return {p: of(p) for p in people}
