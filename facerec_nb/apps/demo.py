@@ -323,12 +323,13 @@ def _name(demo, names):
     demo.got["choose"], name = chosen, chosen["name"]
     why = "" if name else "no embedder could be trained"
     reads = [chosen, *run.glob("best_*.pth"), prepared, code_of(name_people)]
-    say = lambda: name_people(run, prepared, _pipeline(demo, name))
+    rule = dict(false_share=0.05 if demo.warm else 0.1) # of the choosing strangers
+    say = lambda: name_people(run, prepared, _pipeline(demo, name), **rule)
     look = lambda: group_trials(run, prepared, _pipeline(demo, name), _save)
     demo.attempt("names", say, reads, [run/"gallery.db", run/"identified.csv"], why)
     demo.attempt("groups", look, reads, [run/"figures/group.png"], why)
     if "nothing" not in names: return
-    cold = lambda: name_people(run/"nothing", prepared, _pipeline(demo, "nothing"))
+    cold = lambda: name_people(run/"nothing", prepared, _pipeline(demo, "nothing"), **rule)
     demo.attempt("names_cold", cold, reads, [run/"nothing/identified.csv"])
 
 # %% ../../nbs/apps/demo.ipynb #60c46ab5
