@@ -172,7 +172,7 @@ def evaluate(
     fars:tuple=(0.1, 0.01), # false accept rates
     n_boot:int=1000, # bootstrap draws over people
     seed:int=0, # of roles and draws
-    others:dict={}, # further systems: name -> function from faces uint8 (N, S, S, 3) to embeddings (N, D)
+    others:dict|None=None, # further systems: name -> function from faces uint8 (N, S, S, 3) to embeddings (N, D)
 ) -> dict: # metrics by name, curves, data, notes; JSON-able
     "A run's checkpoints on photographs and people they were not trained on; writes figures; raises `InputError`"
     table, faces = load_faces(data)
@@ -180,7 +180,7 @@ def evaluate(
     _check_examined(rows)
     models = _loaded(data, run, names)
     metrics, curves, drawn, notes, emb = {}, {}, {}, [], {}
-    for name, e, right, model in _systems(models, others, faces, rows, ids):
+    for name, e, right, model in _systems(models, others or {}, faces, rows, ids):
         numbers, drawn[name], curves[name] = _one_system(name, e, right, rows, ids, settings)
         metrics, emb[name] = metrics | numbers | _cosines(name, e, ids[rows["unseen"]], model, notes), e
     metrics |= _differences(metrics, drawn)
