@@ -30,8 +30,8 @@ from ..pipeline.face_pipeline import FacePipeline
 from ..pipeline.gallery import Gallery
 
 # %% ../../nbs/apps/demo.ipynb #650ba240
-PASSES = dict(drawn=(16, 30), nothing=(30, 30), faces=(8, 10)) # of the landmark network, of an embedder
-FROM_NOTHING = 12 # passes of the embedder that is shown beside tuned ones
+PASSES = dict(drawn=(16, 30), nothing=(30, 30), faces=(6, 8)) # of the landmark network, of an embedder
+FROM_NOTHING = 10 # passes of the embedder that is shown beside tuned ones
 OPTIONAL = ("landmarks", "ce", "arcface", "nothing") # stages that --skip may name
 
 # %% ../../nbs/apps/demo.ipynb #e32eaced
