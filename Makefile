@@ -16,7 +16,8 @@ export GOMP_SPINCOUNT = 20000
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
 	@echo "DATA=folder  a CelebA-format folder for 'make demo'; OUT=folder  where it goes; PYTHON=python3.x"
-	@echo "ARGS='...'   handed on: make demo ARGS='--ids 20 --quiet', make test ARGS='-k demo', make study STUDY=landmarks ARGS=--help"
+	@echo "ARGS='...'   handed on: make demo DATA=folder ARGS='--unseen 0.4 --skip nothing', make demo ARGS=--help, make test ARGS='-k demo',"
+	@echo "             make study STUDY=landmarks ARGS=--help"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "facerec_nb needs Python 3.10 or newer: make PYTHON=python3.11 ...")'

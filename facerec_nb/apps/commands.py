@@ -150,7 +150,9 @@ def facerec_demo(
     seed:int=0, # of everything that is random
     landmark_epochs:int=None, # passes of the landmark training; without it a good number for the size of the data
     epochs:int=None, # passes of each embedder's training; without it likewise
-    unseen:float=0.2, # share of the people held out entirely
+    unseen:float=0.2, # share of the people held out entirely; at least four where there are eight
+    start:str=None, # nothing or faces, of the embedders; without it faces for your photographs, nothing for drawn ones
+    skip:str=None, # stages to leave out, separated by commas: landmarks, ce, arcface, nothing
     redo:str=None, # name of a stage to run although nothing has changed, or all
     only:str=None, # name of the one stage to run; those before it must have been run
     quiet:bool=False, # print only the summary
@@ -158,7 +160,8 @@ def facerec_demo(
 ) -> int: # exit code
     "From a folder of photographs to names: every stage, and a report to open in a browser"
     from facerec_nb.apps.demo import DemoCfg, run_demo, summary
-    cfg = DemoCfg(ids, per_id, seed, unseen=unseen, landmark_epochs=landmark_epochs, epochs=epochs)
+    training = dict(landmark_epochs=landmark_epochs, epochs=epochs, start=start, skip=skip or "")
+    cfg = DemoCfg(ids, per_id, seed, unseen=unseen, **training)
     result = run_demo(out, data, cfg, redo=redo, only=only, quiet=quiet or json)
     if json: print(as_json(result))
     elif quiet: print(summary(result["metrics"]))
@@ -226,6 +229,16 @@ def facerec_prepare(
     rows = prepare(celeba, chosen, out, unseen=unseen, seed=seed, zip=zip, progress=_progress())
     return _say(json, *_selected(rows, out, len(celeba.problems)))
 
+# %% ../../nbs/apps/commands.ipynb #07e650b2
+def _tell_missing(data):
+    "On stderr, before a landmark training: what a folder is too small to choose by or to measure"
+    from facerec_nb.datasets.selected import read_selected
+    rows = read_selected(data)
+    has_val = ((rows.people == "seen") & (rows.split == "val")).any()
+    if not has_val: print("the epoch is chosen by the loss: there are no validation photographs", file=sys.stderr)
+    if (rows.people == "unseen").any(): return
+    print("the NME on unseen people is not measured: nobody is held out (--unseen)", file=sys.stderr)
+
 # %% ../../nbs/apps/commands.ipynb #c0041
 @command
 def facerec_train_landmarks(
@@ -244,6 +257,7 @@ def facerec_train_landmarks(
 ) -> int: # exit code
     "Train the stacked hourglass that finds the five points"
     from facerec_nb.faces.alignment import train_landmarks
+    _tell_missing(data)
     network = dict(stacks=stacks, channels=channels, input_size=input_size)
     training = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, max_images=max_images)
     result = train_landmarks(data, run, **network, **training, resume=resume, progress=_progress())
@@ -330,8 +344,10 @@ def _load(run, detector, embedder, fast):
 # %% ../../nbs/apps/commands.ipynb #c0050
 def _measure(pipe, pairs, images, people, face, seed):
     "The whole pipeline on pairs or on a folder of people"
-    from facerec_nb.evaluation.folders import embed_people, measure_pairs, measure_people
+    from facerec_nb.datasets.photos import people_below
+    from facerec_nb.evaluation.folders import embed_people, enough_people, measure_pairs, measure_people
     if not people: return measure_pairs(pipe, pairs, images, face or "central", progress=_progress())
+    enough_people(map(len, people_below(people).values()))
     embedded = embed_people(pipe, people, face or "largest", progress=_progress())
     return measure_people(*embedded, calibration=(pipe.threshold, pipe.tail), seed=seed)
 

@@ -172,7 +172,7 @@ def evaluate(
     fars:tuple=(0.1, 0.01), # false accept rates
     n_boot:int=1000, # bootstrap draws over people
     seed:int=0, # of roles and draws
-    others:dict={}, # further systems: name -> function from faces uint8 (N, S, S, 3) to embeddings (N, D)
+    others:dict|None=None, # further systems: name -> function from faces uint8 (N, S, S, 3) to embeddings (N, D)
 ) -> dict: # metrics by name, curves, data, notes; JSON-able
     "A run's checkpoints on photographs and people they were not trained on; writes figures; raises `InputError`"
     table, faces = load_faces(data)
@@ -180,7 +180,7 @@ def evaluate(
     _check_examined(rows)
     models = _loaded(data, run, names)
     metrics, curves, drawn, notes, emb = {}, {}, {}, [], {}
-    for name, e, right, model in _systems(models, others, faces, rows, ids):
+    for name, e, right, model in _systems(models, others or {}, faces, rows, ids):
         numbers, drawn[name], curves[name] = _one_system(name, e, right, rows, ids, settings)
         metrics, emb[name] = metrics | numbers | _cosines(name, e, ids[rows["unseen"]], model, notes), e
     metrics |= _differences(metrics, drawn)
@@ -218,13 +218,15 @@ _ROWS = dict(
     tar_at_threshold_unseen="True accepts at the stored threshold")
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #61925953
+_SYSTEMS = dict(start="the start itself", nothing="ArcFace from nothing") # what the demo compares beside its heads
+
 def _short(m):
     "A metric for a cell: the reason of a number that was not measured stands below the table"
     return m and {k: v for k, v in m.items() if k != "why"}
 
 def _table(metrics, heads):
     "All numbers, one column a system"
-    columns = dict(zip(heads, heads))
+    columns = {h: _SYSTEMS.get(h, h) for h in heads}
     if "top1_arcface_minus_ce" in metrics: columns["arcface_minus_ce"] = "ArcFace minus CE"
     rows = [[text, *(_short(metrics.get(f"{k}_{h}")) for h in columns)] for k, text in _ROWS.items()]
     return html_table(rows, ["", *columns.values()])

@@ -21,7 +21,7 @@ def _halves(ids, rng):
     people = people[count > 1]
     if len(people) < 4:
         raise InputError("identification needs at least 4 unseen people with two photographs, "
-                         f"there are {len(people)}: hold out more people")
+                         f"there are {len(people)}: give more people, or hold out more (--unseen)")
     people = rng.permutation(people)
     return people[:len(people)//2], people[len(people)//2:]
 
