@@ -227,8 +227,8 @@ def facerec_align(
     data:str, # folder written by facerec_prepare
     out:str, # folder to write (data-for-recognition)
     model:str="big", # big or small (they come with the package), or the folder of a run with best_stacked_hg.pth
-    template:str="arcface", # where the points go: arcface or course
-    size:int=112, # side of the aligned faces, pixels
+    template:str="arcface", # where the points go: arcface, course, or dlib for --start faces
+    size:int=None, # side of the aligned faces, pixels; without it the template's: 112, for dlib 150
     min_confidence:float=None, # leave out faces whose points are less certain, 0..1
     json:bool=False, # print JSON
 ) -> int: # exit code
@@ -245,19 +245,25 @@ def facerec_train_embedder(
     data:str, # folder written by facerec_align
     run:str, # folder of the run, made when needed
     head:str="arcface", # arcface, adaface, ce, cosface, normface or triplet
-    backbone:str="tiny", # tiny, small, base, iresnet18, resnet18 or resnet50
-    epochs:int=30, # passes over the faces
+    start:str="nothing", # what the network knows: nothing, imagenet, or faces (aligned with --template dlib)
+    backbone:str=None, # tiny, small, base, iresnet18, resnet18, resnet50, dlib_resnet; without it one that suits start
+    epochs:int=None, # passes over the faces; without it, like all that follows, what suits start
     batch_size:int=32, # faces a step
-    lr:float=2e-3, # highest learning rate
-    emb_dim:int=512, # numbers in an embedding
+    lr:float=None, # highest learning rate
+    emb_dim:int=None, # numbers in an embedding
+    body_lr:float=None, # learning rate of the backbone, as a factor of lr
+    frozen_steps:int=None, # first steps in which the backbone stays as it is
+    scale:float=None, # factor on the cosines of a head that has one
+    margin:float=None, # margin of a head that has one
     seed:int=0, # of weights, order and augmentation
     resume:bool=False, # go on from the last epoch
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Train the network that turns an aligned face into an embedding"
     from facerec_nb.faces.recognition import train_embedder
-    network = dict(head=head, backbone=backbone, emb_dim=emb_dim)
-    training = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
+    network = dict(head=head, start=start, backbone=backbone, emb_dim=emb_dim)
+    network["head_kw"] = {k: v for k, v in dict(scale=scale, margin=margin).items() if v is not None}
+    training = dict(epochs=epochs, batch_size=batch_size, lr=lr, body_lr=body_lr, frozen_steps=frozen_steps, seed=seed)
     result = train_embedder(data, run, **network, **training, resume=resume, progress=_progress())
     return _say(json, result, f"trained on {result['n_train']} faces of {result['n_people']} people; {result['path']}")
 

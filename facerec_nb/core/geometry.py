@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TEMPLATE_112', 'COURSE_TEMPLATE', 'TEMPLATE_150', 'TEMPLATES', 'FLIP_ORDER', 'xywh_to_xyxy', 'xyxy_to_xywh',
            'shrink_box', 'square_box', 'apply_matrix', 'compose', 'invert', 'crop_matrix', 'turn', 'seen_box',
-           'shrinks', 'check_view', 'warp', 'crop_resize', 'similarity', 'template', 'align_matrix', 'align_face',
-           'flip_points', 'warp_batch', 'jitter', 'jitter_points']
+           'shrinks', 'check_view', 'warp', 'crop_resize', 'similarity', 'template', 'usual_size', 'align_matrix',
+           'align_face', 'flip_points', 'warp_batch', 'jitter', 'jitter_points']
 
 # %% ../../nbs/core/geometry.ipynb #c0003
 import math
@@ -217,11 +217,18 @@ def template(
     if name not in TEMPLATES: raise InputError(f"there is no template {name!r}: use one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]*size - 0.5
 
+# %% ../../nbs/core/geometry.ipynb #f5a1060b
+def usual_size(
+    name:str="arcface", # 'arcface', 'course' or 'dlib'
+) -> int: # pixels
+    "The side that a face on a template usually has"
+    return 150 if name == "dlib" else 112
+
 # %% ../../nbs/core/geometry.ipynb #c0059
 def align_matrix(
     points:np.ndarray, # `(..., 5, 2)` pixels of the photograph
     size:int=112, # side of the aligned face in pixels
-    name:str="arcface", # 'arcface' or 'course'
+    name:str="arcface", # 'arcface', 'course' or 'dlib'
 ) -> np.ndarray: # `(..., 2, 3)`: photograph -> aligned face
     "The similarity that brings five points as near to a template as it can"
     return similarity(points, template(size, name))
@@ -231,7 +238,7 @@ def align_face(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`
     points:np.ndarray, # `(5, 2)` pixels of the photograph
     size:int=112, # side of the aligned face in pixels
-    template:str="arcface", # 'arcface' or 'course'
+    template:str="arcface", # 'arcface', 'course' or 'dlib'
     border:str="black", # what lies outside: 'black' or 'replicate'
 ) -> np.ndarray: # RGB uint8 `(size, size, 3)`
     "Turn, scale and shift a photograph so that its five points lie on the template"

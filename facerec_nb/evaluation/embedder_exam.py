@@ -15,7 +15,8 @@ from ..models.checkpoint import load_checkpoint
 from .identification import unseen_metrics
 from .report import html_figures, html_notes, html_page, html_table
 from .verification import closed_set
-from ..faces.embedder import FACE_COLUMNS, FaceEmbedder, load_faces, pixel_embeddings, short_name, split_rows
+from ..faces.embedder import FACE_COLUMNS, FaceEmbedder, face_template, load_faces
+from ..faces.embedder import pixel_embeddings, short_name, split_rows
 from ..core.files import InputError, atomic_path, fingerprint, write_json
 from ..core.metrics import overlap, pair_scores
 from ..core.records import metric, record
@@ -34,11 +35,12 @@ def _named(embed, model, faces, rows, ids):
     return _nearest(embed(faces[test]), ids[test], embed(faces[train]), ids[train])
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #bc0b6514
-def _systems(run, names, faces, rows, ids) -> Iterator:
+def _systems(data, run, names, faces, rows, ids) -> Iterator:
     "For the pixels and each model: name, embeddings of the unseen, who of the known is named rightly, the model"
     yield "baseline", pixel_embeddings(faces[rows["unseen"]]), _named(pixel_embeddings, None, faces, rows, ids), None
     for name in names:
         model = FaceEmbedder.load(Path(run)/f"best_{name}.pth")
+        face_template(data, model.template)
         yield model.head, model.embed(faces[rows["unseen"]]), _named(model.embed, model, faces, rows, ids), model
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #87f19e49
@@ -162,7 +164,7 @@ def evaluate(
     rows, ids, settings = split_rows(table), table.identity.to_numpy(), dict(fars=fars, n_boot=n_boot, seed=seed)
     _check_examined(rows)
     metrics, curves, drawn, notes, emb = {}, {}, {}, [], {}
-    for name, e, right, model in _systems(run, names, faces, rows, ids):
+    for name, e, right, model in _systems(data, run, names, faces, rows, ids):
         numbers, drawn[name], curves[name] = _one_system(name, e, right, rows, ids, settings)
         metrics, emb[name] = metrics | numbers | _cosines(name, e, ids[rows["unseen"]], model, notes), e
     metrics |= _differences(metrics, drawn)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALIGNED_COLUMNS', 'AlignedBatch', 'sharpness', 'align_batch', 'resume_batches', 'aligned_name', 'still_there',
-           'align', 'read_aligned']
+           'align', 'aligned_template', 'read_aligned']
 
 # %% ../../nbs/faces/aligned.ipynb #c0003
 import shutil, warnings
@@ -22,7 +22,7 @@ from ..datasets.face_store import face_store
 from .landmarks import LandmarkModel, boxes_and_points
 from ..core.files import InputError, attempt, fingerprint, inside, read_csv, read_image, read_json
 from ..core.files import thread_map, write_csv, write_image, write_json
-from ..core.geometry import align_matrix, apply_matrix, invert, warp
+from ..core.geometry import align_matrix, apply_matrix, invert, usual_size, warp
 from ..core.metrics import nme
 from ..datasets.selected import read_selected
 
@@ -210,14 +210,15 @@ def align(
     data:str|Path, # a prepared folder: `images/` and `selected_images.csv`
     run:str|Path, # 'big', 'small', a run folder with `best_stacked_hg.pth`, or a `.pth`
     out:str|Path, # the folder to write: `data-for-recognition`
-    template:str="arcface", # where the points go: 'arcface' or 'course'
-    size:int=112, # side of the aligned faces in pixels
+    template:str="arcface", # where the points go: 'arcface', 'course' or 'dlib'
+    size:int|None=None, # side of the aligned faces in pixels; None: the template's usual one, 112 or 150
     min_confidence:float|None=None, # faces below are left out and listed in `skipped.csv`
     batch_size:int=64, # photographs in memory at once
     progress:bool=False, # show a progress bar
 ) -> pd.DataFrame: # the rows of `aligned_pred_all.csv`; points in pixels of the photograph
     "Write the aligned faces of all selected photographs; killed and started again it ends with the same bytes"
     model, rows, out = LandmarkModel.load(run), read_selected(data), Path(out)
+    size = usual_size(template) if size is None else size
     align_matrix(np.eye(5, 2), size, template)  # bad settings are told before anything is read
     _no_name_twice(rows.image_id)
     settings = dict(template=template, size=size, min_confidence=min_confidence, batch_size=batch_size)
@@ -226,6 +227,14 @@ def align(
     job = _Job(model, Path(data)/"images", out, template, size, min_confidence)
     parts = resume_batches(out/"progress"/key, len(rows), batch_size, lambda i, j: job.do(rows[i:j]), progress=progress)
     return _finish(out, parts, settings | dict(key=key))
+
+# %% ../../nbs/faces/aligned.ipynb #c08e5107
+def aligned_template(
+    folder:str|Path, # what align wrote
+) -> str|None: # 'arcface', 'course' or 'dlib'; None where the folder does not say
+    "The template of a folder of aligned faces"
+    path = Path(folder)/"aligned.json"
+    return read_json(path).get("template") if path.is_file() else None
 
 # %% ../../nbs/faces/aligned.ipynb #c0040
 def _check_table(path, table):

@@ -39,6 +39,8 @@ class FitCfg:
     seed:int=0 # order of the rows, dropout, augmentation
     compile:bool=False # torch.compile the step
     channels_last:bool=True # memory layout of 4-d weights
+    body_lr:float=1.0 # learning rate of the model's part 'backbone', as a factor of the others'
+    frozen_steps:int=0 # first batches in which the part 'backbone' stays as it is
 
     def __post_init__(self): _check_settings(self)
 
@@ -52,6 +54,8 @@ def _check_settings(cfg):
             raise InputError(f"{k} is {getattr(cfg, k)!r}: use one of {', '.join(allowed)}")
     for k in ("epochs", "batch_size", "accumulate"):
         if getattr(cfg, k) < 1: raise InputError(f"{k} is {getattr(cfg, k)}: it must be at least 1")
+    for k in ("body_lr", "frozen_steps"):
+        if getattr(cfg, k) < 0: raise InputError(f"{k} is {getattr(cfg, k)}: it must be at least 0")
     if cfg.lr > 0 and 0 <= cfg.warmup < 1: return
     raise InputError(f"lr is {cfg.lr} and warmup {cfg.warmup}: "
                      "lr must be above 0, warmup a share of the steps, below 1")
@@ -206,11 +210,24 @@ class _Step(nn.Module):
         return out if isinstance(out, tuple) else (out, {})
 
 # %% ../../nbs/models/training.ipynb #294871f9
-def _groups(module, decay):
-    "Parameters in two groups: matrices and kernels with weight decay, the rest without"
-    ps = [p for p in module.parameters() if p.requires_grad]
-    matrices, rest = [p for p in ps if p.ndim > 1], [p for p in ps if p.ndim < 2]
-    return [dict(params=matrices, weight_decay=decay), dict(params=rest, weight_decay=0.0)]
+def _groups(module, decay, body=(), body_lr=1.):
+    "Parameters in groups: matrices and kernels with weight decay, the rest without; the body's apart, with its factor"
+    slow = set(body) if body_lr != 1 else set()
+    ps, groups = [p for p in module.parameters() if p.requires_grad], []
+    for factor, part in (1., [p for p in ps if p not in slow]), (body_lr, [p for p in ps if p in slow]):
+        matrices, rest = [p for p in part if p.ndim > 1], [p for p in part if p.ndim < 2]
+        groups += [dict(params=matrices, weight_decay=decay), dict(params=rest, weight_decay=0.0)]
+        for g in groups[-2:]: g["factor"] = factor
+    return groups if slow else groups[:2]
+
+# %% ../../nbs/models/training.ipynb #d721f616
+def _body(model, cfg):
+    "The parameters of the part 'backbone' where they are treated differently from the others; raises `InputError`"
+    if cfg.body_lr == 1 and not cfg.frozen_steps: return []
+    if isinstance(model, nn.ModuleDict) and "backbone" in model:
+        return [p for p in model["backbone"].parameters() if p.requires_grad]
+    raise InputError("body_lr and frozen_steps are for a model with a part 'backbone': "
+                     "give a ModuleDict of backbone and head, or leave them out")
 
 # %% ../../nbs/models/training.ipynb #5cd463f7
 def seed_everything(
@@ -254,6 +271,7 @@ class _Loop:
         self.validate, self.augment = validate, augment
         self.settings = {**dataclasses.asdict(cfg), "rows": len(train)}
         self.log, self.epoch, self.at, self.lr, self.norm, self.said = [], 0, 0, 0., math.nan, {}
+        self.body, self.frozen = _body(model, cfg), False
         self.last = run.folder and run.folder/f"last_{run.name}.pth"
         self.acc = _accelerator(cfg, len(train))
 
@@ -270,7 +288,7 @@ def prepare(self:_Loop, loss):
     if cfg.channels_last: self.model.to(memory_format=torch.channels_last)
     step, split = _Step(self.model, loss), _split(self.model)
     fused = acc.device.type in ("cpu", "cuda")
-    opt = torch.optim.AdamW(_groups(step, cfg.weight_decay), lr=cfg.lr, fused=fused)
+    opt = torch.optim.AdamW(_groups(step, cfg.weight_decay, self.body, cfg.body_lr), lr=cfg.lr, fused=fused)
     step._ddp_params_and_buffers_to_ignore = [k for k, p in step.named_parameters() if p in split]
     if acc.scaler and split: raise _no_scaler()
     if cfg.compile: step.compile()
@@ -291,6 +309,7 @@ def one_batch(self:_Loop, batch):
         value, self.said = loss.item(), {k: float(v) for k, v in said.items()}
         self.stop_unless_finite(value, "loss", batch)
         self.acc.backward(loss)
+        if self.frozen: _forget_gradients(self.body)
         if self.acc.sync_gradients:
             self.norm = self.clip()
             if self.acc.scaler is None: self.stop_unless_finite(self.norm, "gradient", batch)
@@ -314,7 +333,22 @@ def set_lr(self:_Loop, i):
     "The learning rate of batch i of this epoch"
     n = len(self.loader)
     self.at, self.lr = i, lr_at(self.epoch*n + i, self.cfg.epochs*n, self.cfg)
-    for g in self.opt.param_groups: g["lr"] = self.lr
+    for g in self.opt.param_groups: g["lr"] = self.lr*g.get("factor", 1.)
+    self.freeze(self.epoch*n + i < self.cfg.frozen_steps)
+
+# %% ../../nbs/models/training.ipynb #6dbbb3b3
+def _forget_gradients(params):
+    "The optimiser leaves parameters without a gradient alone"
+    for p in params: p.grad = None
+
+@patch
+def freeze(self:_Loop, frozen):
+    "Let the body wait, or learn"
+    if not self.body: return
+    self.frozen = frozen
+    self.model["backbone"].train(not frozen)
+    if self.acc.num_processes > 1: return
+    for p in self.body: p.requires_grad_(not frozen)
 
 # %% ../../nbs/models/training.ipynb #1af1b34b
 @patch
@@ -458,6 +492,7 @@ def keep(self:_Loop, row):
 # %% ../../nbs/models/training.ipynb #3abb5567
 def _check_same(path, had, asked):
     "Raise `InputError` that names the first setting in which two runs differ, and both values"
+    had = dataclasses.asdict(FitCfg()) | had
     for k, v in asked.items():
         if had[k] == v: continue
         raise InputError(f"{path} was trained with {k}={had[k]!r}, asked is {k}={v!r}: "
@@ -565,6 +600,7 @@ def start(self:_Loop, loss):
 def leave(self:_Loop):
     "The model in eval mode; forget the run"
     from accelerate.state import AcceleratorState
+    for p in self.body: p.requires_grad_(True)
     self.model.eval()
     self.acc.free_memory()
     AcceleratorState._reset_state(reset_partial_state=self.acc.num_processes == 1)
@@ -575,7 +611,7 @@ def epochs_left(self:_Loop): return range(len(self.log), min(self.cfg.epochs, se
 
 # %% ../../nbs/models/training.ipynb #ebfb4aff
 def fit(
-    model:nn.Module, # everything that learns; a ModuleDict of backbone and head is saved part by part
+    model:nn.Module, # everything that learns; a ModuleDict of backbone and head is saved part by part, see body_lr too
     loss:Callable, # loss(model, batch) -> scalar tensor, or (scalar, {name: number}) with numbers for the log
     train:ArrayData, # training rows
     cfg:FitCfg=FitCfg(), # settings of the training

@@ -8,6 +8,7 @@ __all__ = ['arc_margin', 'ArcFaceHead']
 # %% ../../../nbs/models/losses/arcface.ipynb #c0003
 import torch
 from torch import nn
+import torch.nn.functional as F
 from fastcore.basics import patch
 
 from ...core.files import InputError
@@ -48,6 +49,18 @@ def cosine(self:ArcFaceHead,
 ) -> torch.Tensor: # `(N, n_classes)`, -1..1, at least float32
     "Cosine of each face with the nearest centre of each person; row `j*centres + k` of weight is centre k of person j"
     return NormFaceHead.cosine(self, emb).unflatten(1, (self.n_classes, self.centres)).amax(2)
+
+# %% ../../../nbs/models/losses/arcface.ipynb #7d691522
+@patch
+def set_centres(self:ArcFaceHead,
+    centres:torch.Tensor, # `(n_classes, emb_dim)`, of length 1
+    length:torch.Tensor|None=None, # of an embedding; not used
+    apart:float=0.1, # how far sub-centres are moved, in units of the centre's length
+) -> None:
+    "The centre of each person, or so many places around it as there are sub-centres"
+    rows = centres.repeat_interleave(self.centres, 0)
+    moved = F.normalize(torch.randn_like(rows))*(apart if self.centres > 1 else 0.)
+    self.weight.copy_(F.normalize(rows + moved))
 
 # %% ../../../nbs/models/losses/arcface.ipynb #2977c5a4
 @patch

@@ -48,6 +48,15 @@ def cosine(self:NormFaceHead,
     self.check(emb)
     with torch.autocast(emb.device.type, enabled=False): return F.linear(unit(emb), unit(self.weight))
 
+# %% ../../../nbs/models/losses/normface.ipynb #50e41dfc
+@patch
+def set_centres(self:NormFaceHead,
+    centres:torch.Tensor, # `(n_classes, emb_dim)`, of length 1
+    length:torch.Tensor|None=None, # of an embedding; not used
+) -> None:
+    "The centres are the rows"
+    self.weight.copy_(centres)
+
 # %% ../../../nbs/models/losses/normface.ipynb #c0019
 @patch
 def with_margin(self:NormFaceHead,

@@ -150,6 +150,15 @@ def _load_from_state_dict(self:PartialHead, state_dict, prefix, *args):
     if self.split_rows: state_dict = {**state_dict, prefix + "weight": state_dict[prefix + "weight"][self.own]}
     nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
+# %% ../../../nbs/models/losses/partial_fc.ipynb #f564f8ed
+@patch
+def set_centres(self:PartialHead,
+    centres:torch.Tensor, # `(n_classes, emb_dim)`, of length 1
+    length:torch.Tensor|None=None, # of an embedding; not used
+) -> None:
+    "The own share of the centres"
+    self.weight.copy_(centres[self.own])
+
 # %% ../../../nbs/models/losses/partial_fc.ipynb #e1e61605
 @patch
 def cosine(self:PartialHead,
