@@ -128,9 +128,10 @@ def raw_embeddings(
     net:Embedder, # a backbone
     faces:np.ndarray, # uint8 RGB (N, S, S, 3)
     batch:int=64, # faces at once
-) -> torch.Tensor: # float32 (N, emb_dim), as long as they come, on the backbone's device
+) -> torch.Tensor: # float32 (N, emb_dim), as long as they come, on the CPU
     "What the backbone says before its embeddings are normalised"
-    return torch.cat([net(x).float() for x in face_batches(faces, net, batch)])
+    found = [net(x).float().cpu() for x in face_batches(faces, net, batch)]
+    return torch.cat([torch.zeros(0, net.emb_dim), *found])
 
 # %% ../../nbs/faces/embedder.ipynb #1f55c21a
 @torch.no_grad()
@@ -272,7 +273,7 @@ def norms(self:FaceEmbedder,
 ) -> np.ndarray: # float32 (N,)
     "Lengths of the embeddings before they are normalised"
     self.check(faces)
-    return raw_embeddings(self.model["backbone"], faces, batch).norm(dim=1).cpu().numpy()
+    return raw_embeddings(self.model["backbone"], faces, batch).norm(dim=1).numpy()
 
 # %% ../../nbs/faces/embedder.ipynb #3e4c2a3a
 @patch

@@ -85,7 +85,8 @@ def fit_cfg(self:EmbedderCfg,
 ) -> FitCfg: # a batch is never larger than the data
     "The settings that `fit` needs"
     cfg, batch, frozen = self.filled(), min(self.batch_size, n), self.frozen_steps
-    if frozen is None: frozen = round(BY_START[cfg.start]["frozen"]*cfg.epochs*(n//batch)) if cfg.head != "triplet" else 0
+    share = BY_START[cfg.start]["frozen"]*(cfg.head != "triplet") # nothing to learn in a head without centres
+    if frozen is None: frozen = round(share*cfg.epochs*(n//batch))
     return FitCfg(cfg.epochs, batch, cfg.lr, cfg.weight_decay, precision=cfg.precision, seed=cfg.seed,
                   body_lr=cfg.body_lr, frozen_steps=frozen)
 
@@ -104,7 +105,7 @@ def _make_model(cfg, size, n_people, attributes=None):
 def _known_head(model, faces, label):
     "Begin the head with the mean embedding of each person"
     net = model["backbone"].to(join_processes().device).eval()
-    model["head"].start_from(raw_embeddings(net, faces).cpu(), torch.as_tensor(label))
+    model["head"].start_from(raw_embeddings(net, faces), torch.as_tensor(label))
 
 # %% ../../nbs/03_face_recognition.ipynb #6fe94e48
 @torch.no_grad()

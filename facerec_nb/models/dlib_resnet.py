@@ -22,7 +22,8 @@ def fill_up(
     side:int, # pixels, at least h and w
 ) -> torch.Tensor: # `(N, channels, side, side)`
     "Zeros at the right, at the bottom and in further channels"
-    return F.pad(x, (0, side - x.shape[3], 0, side - x.shape[2], 0, channels - x.shape[1]))
+    c, h, w = map(int, x.shape[1:]) # fixed numbers, in an exported graph too
+    return F.pad(x, (0, side - w, 0, side - h, 0, channels - c))
 
 # %% ../../nbs/models/dlib_resnet.ipynb #3026d7d2
 class DlibBlock(nn.Module):
@@ -46,8 +47,8 @@ def forward(self:DlibBlock,
     y = self.b(F.relu(self.a(x)))
     if self.halve:
         x = F.avg_pool2d(x, 2)
-        side = max(x.shape[2], y.shape[2])
-        x, y = fill_up(x, y.shape[1], side), fill_up(y, y.shape[1], side)
+        side = max(int(x.shape[2]), int(y.shape[2]))
+        x, y = fill_up(x, len(self.b.weight), side), fill_up(y, len(self.b.weight), side)
     return F.relu(x + y)
 
 # %% ../../nbs/models/dlib_resnet.ipynb #a6b656c3
