@@ -71,23 +71,24 @@ RUNS |= {f"grid_m{m:g}_s{s:g}": Recipe(head_kw=dict(scale=s, margin=m), size=56)
 RUNS |= {f"people_{n}": Recipe(head_kw=ARC, people=n, epochs=e, size=56) for n, e in ((270, 100), (900, 30))}
 RUNS |= {f"photos_{k}": Recipe(head_kw=ARC, per_person=k, epochs=e, size=56) for k, e in ((1, 40), (2, 20), (3, 13))}
 
-# from faces: the public-domain network goes on learning; a pass at a learning rate of nothing is the start, untuned
+# from faces: the public-domain network goes on learning; a pass at a learning rate of nothing is the start, untuned.
+# All its faces lie in one cone, two people 20 degrees apart: scales are larger there, margins smaller
 START = Recipe("normface", "dlib_resnet", epochs=1, lr=1e-12, emb_dim=128, size=150, start="faces", template="dlib")
-TUNED = replace(START, epochs=5, lr=1e-3, augment=MILD)
-THREE = (0, 1, 2)
+TUNED = replace(START, epochs=3, lr=1e-3, augment=MILD, tuning=dict(body_lr=0.1))
+THREE, NEAR = (0, 1, 2), dict(scale=128.0, margin=0.1)
 FACES = dict(
     start_faces=START,
     ce_faces=replace(TUNED, head="ce", seeds=THREE),
-    arcface_faces=replace(TUNED, head="arcface", head_kw=ARC, seeds=THREE),
-    normface_faces=replace(TUNED, head_kw=dict(scale=30.0)),
-    cosface_faces=replace(TUNED, head="cosface", head_kw=dict(scale=30.0, margin=0.2)),
-    adaface_faces=replace(TUNED, head="adaface", head_kw=dict(scale=30.0, margin=0.3)),
-    subcentres_faces=replace(TUNED, head="arcface", head_kw=ARC | dict(centres=3)),
+    arcface_faces=replace(TUNED, head="arcface", head_kw=NEAR, seeds=THREE),
+    normface_faces=replace(TUNED, head_kw=dict(scale=128.0)),
+    cosface_faces=replace(TUNED, head="cosface", head_kw=dict(scale=128.0, margin=0.03)),
+    adaface_faces=replace(TUNED, head="adaface", head_kw=dict(scale=128.0, margin=0.03)),
+    subcentres_faces=replace(TUNED, head="arcface", head_kw=NEAR | dict(centres=3)),
     triplet_faces=replace(TUNED, head="triplet", together=True),
 )
 # the course's own ratio: 60 people, 18 of 25 photographs of each
 FACES |= {f"course_{n}": replace(FACES[n], photographs=True, epochs=e)
-          for n, e in dict(start_faces=1, ce_faces=15, arcface_faces=15).items()}
+          for n, e in dict(start_faces=1, ce_faces=8, arcface_faces=8).items()}
 REGISTERS = dict(nothing=RUNS, faces=FACES)
 
 
