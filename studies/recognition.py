@@ -26,7 +26,8 @@ from studies.recognition_measures import Measures, attribute_errors, paired_diff
 from studies.recognition_recipes import ARC, FACES, REGISTERS, RUNS, Recipe, list_jobs, parse_job
 
 __all__ = ["COMMAND", "TRACKS", "Study", "summarise", "ms_per_face", "open_study", "main", "align_all", "read_faces",
-           "sources", "attribute_errors", "paired_difference", "ARC", "FACES", "RUNS", "Recipe", "list_jobs", "parse_job"]
+           "sources", "attribute_errors", "paired_difference", "ARC", "FACES", "RUNS",
+           "Recipe", "list_jobs", "parse_job"]
 
 COMMAND = "python -m studies.recognition"
 LADDER = ("arcface_half", "small", "base", "arcface", "course", "best_64", "best")
@@ -181,7 +182,7 @@ def error_cut(best, base):
 def chosen(
     numbers, # recipe -> its metrics, a function
 ) -> str: # a recipe; `None` where none was measured
-    "The recipe from faces with the highest TAR at its own threshold on the calibration people, on whom alone one chooses"
+    "The recipe from faces with the highest TAR at its own threshold on the calibration people"
     known = {n: numbers(n).get("tar_at_threshold_calibration") for n, r in FACES.items() if not r.photographs}
     known = {n: m["value"] for n, m in known.items() if m}
     return max(known, key=known.get) if known else None
