@@ -74,7 +74,7 @@ RUNS |= {f"photos_{k}": Recipe(head_kw=ARC, per_person=k, epochs=e, size=56) for
 # from faces: the public-domain network goes on learning; a pass at a learning rate of nothing is the start, untuned.
 # All its faces lie in one cone, two people 20 degrees apart: scales are larger there, margins smaller
 START = Recipe("normface", "dlib_resnet", epochs=1, lr=1e-12, emb_dim=128, size=150, start="faces", template="dlib")
-TUNED = replace(START, epochs=3, lr=1e-3, augment=MILD, tuning=dict(body_lr=0.1))
+TUNED = replace(START, epochs=3, lr=4e-4, augment=MILD, tuning=dict(body_lr=0.05))
 THREE, NEAR = (0, 1, 2), dict(scale=128.0, margin=0.1)
 FACES = dict(
     start_faces=START,
