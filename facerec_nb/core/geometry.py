@@ -222,7 +222,7 @@ def usual_size(
     name:str="arcface", # 'arcface', 'course' or 'dlib'
 ) -> int: # pixels
     "The side that a face on a template usually has"
-    return 150 if name == "dlib" else 112
+    return 150 if name.startswith("dlib") else 112
 
 # %% ../../nbs/core/geometry.ipynb #c0059
 def align_matrix(

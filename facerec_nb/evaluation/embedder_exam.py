@@ -37,10 +37,10 @@ def _named(embed, model, faces, rows, ids):
 # %% ../../nbs/evaluation/embedder_exam.ipynb #bc0b6514
 def _systems(data, run, names, faces, rows, ids) -> Iterator:
     "For the pixels and each model: name, embeddings of the unseen, who of the known is named rightly, the model"
+    models = [FaceEmbedder.load(Path(run)/f"best_{name}.pth") for name in names]
+    for model in models: face_template(data, model.template)
     yield "baseline", pixel_embeddings(faces[rows["unseen"]]), _named(pixel_embeddings, None, faces, rows, ids), None
-    for name in names:
-        model = FaceEmbedder.load(Path(run)/f"best_{name}.pth")
-        face_template(data, model.template)
+    for model in models:
         yield model.head, model.embed(faces[rows["unseen"]]), _named(model.embed, model, faces, rows, ids), model
 
 # %% ../../nbs/evaluation/embedder_exam.ipynb #87f19e49

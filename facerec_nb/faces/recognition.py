@@ -27,7 +27,11 @@ from ..core.parallel import join_processes
 from ..models.training import ArrayData, FitCfg, fit, seed_everything
 
 # %% ../../nbs/03_face_recognition.ipynb #b8e4ce28
-HEAD_KW = dict(arcface=dict(scale=16.0, margin=0.3)) # what a head gets unless head_kw says otherwise
+HEAD_KW = dict( # start -> head -> what it gets unless head_kw says otherwise
+    nothing=dict(arcface=dict(scale=16.0, margin=0.3)),
+    imagenet=dict(arcface=dict(scale=16.0, margin=0.3)),
+    faces=dict(normface=dict(scale=128.0), cosface=dict(scale=128.0, margin=0.03),
+               arcface=dict(scale=128.0, margin=0.1), adaface=dict(scale=128.0, margin=0.03)))
 
 # %% ../../nbs/03_face_recognition.ipynb #747cee47
 BY_START = dict( # start -> what an open setting becomes
@@ -95,7 +99,7 @@ def _make_model(cfg, size, n_people, attributes=None):
     "Backbone and head, and a head for the attributes where there are some; seeded"
     seed_everything(cfg.seed)
     model = nn.ModuleDict(dict(backbone=Embedder(cfg.backbone, cfg.emb_dim, size, cfg.start)))
-    settings = HEAD_KW.get(cfg.head, {}) | (cfg.head_kw or {})
+    settings = HEAD_KW[cfg.start].get(cfg.head, {}) | (cfg.head_kw or {})
     model["head"] = create_head(cfg.head, cfg.emb_dim, n_people, **settings)
     if attributes is not None:
         model["attributes"] = AttributeHead(cfg.emb_dim, attributes.mean(0), cfg.attribute_weight)
@@ -104,7 +108,7 @@ def _make_model(cfg, size, n_people, attributes=None):
 # %% ../../nbs/03_face_recognition.ipynb #310255f2
 def _known_head(model, faces, label):
     "Begin the head with the mean embedding of each person"
-    net = model["backbone"].to(join_processes().device).eval()
+    net = model["backbone"].to(join_processes().device).to(memory_format=torch.channels_last).eval()
     model["head"].start_from(raw_embeddings(net, faces), torch.as_tensor(label))
 
 # %% ../../nbs/03_face_recognition.ipynb #6fe94e48

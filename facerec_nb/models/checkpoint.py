@@ -230,7 +230,7 @@ def _blank(path, part, maker, arch):
     "A part built without memory"
     module, name = maker.rsplit(".", 1)
     make = getattr(importlib.import_module(module), name)
-    if not isinstance(arch, dict) or arch.get("pretrained"):
+    if not isinstance(arch, dict) or arch.keys() & {"pretrained", "start"}:
         raise InputError(f"{path} does not say how its {part} is built: get a file that facerec_nb wrote")
     try:
         with torch.device("meta"), torch.random.fork_rng([]): return make(**arch)

@@ -225,7 +225,10 @@ def _body(model, cfg):
     "The parameters of the part 'backbone' where they are treated differently from the others; raises `InputError`"
     if cfg.body_lr == 1 and not cfg.frozen_steps: return []
     if isinstance(model, nn.ModuleDict) and "backbone" in model:
-        return [p for p in model["backbone"].parameters() if p.requires_grad]
+        body = [p for p in model["backbone"].parameters() if p.requires_grad]
+        if cfg.frozen_steps and not len(list(model.parameters())) > len(list(model["backbone"].parameters())):
+            raise InputError("frozen_steps leaves nothing to learn: the model has no weights outside its backbone")
+        return body
     raise InputError("body_lr and frozen_steps are for a model with a part 'backbone': "
                      "give a ModuleDict of backbone and head, or leave them out")
 

@@ -110,6 +110,7 @@ def scene(out):
         for name, kw in dict(
             plain={},
             accumulated=dict(accumulate=2),
+            frozen=dict(frozen_steps=7, body_lr=0.1, accumulate=2),
             normed=dict(norm=True),
             split=dict(head=dict(split=True)),
             sampled=dict(head=dict(split=True, sample=0.5)),

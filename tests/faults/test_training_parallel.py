@@ -53,11 +53,11 @@ def close(a, b):
 
 
 def test_two_processes_give_the_curve_of_one(alone, torchrun):
-    """Also with accumulated batches and a clipped gradient; what a row contributes to the log does not depend on
-    who saw it"""
+    """Also with accumulated batches, a clipped gradient and a body that waits; what a row contributes to the log
+    does not depend on who saw it"""
     for seen in torchrun[1]:
         assert seen["world"] == 2
-        for run in ("plain", "accumulated"):
+        for run in ("plain", "accumulated", "frozen"):
             for k in ("lr", "loss", "first", "held_loss"):
                 close(seen["logs"][run][k], alone[1]["logs"][run][k])
         close(seen["sum"], alone[1]["sum"])

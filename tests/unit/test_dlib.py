@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from facerec_nb.core.files import InputError, read_json
 from facerec_nb.core.records import show_metric
@@ -10,6 +12,7 @@ from facerec_nb.engines.dlib_onnx import dlib_graph, read_shipped
 from facerec_nb.engines.onnx_files import onnx_session
 from facerec_nb.engines.proof import check_proof
 from facerec_nb.models import dlib_weights
+from facerec_nb.models.backbones import Embedder
 
 
 @pytest.fixture(scope="module")
@@ -18,17 +21,36 @@ def answer():
     return lambda x, name="raw": session.run([name], dict(pixels=x.astype(np.float32)))[0]
 
 
-def test_it_answers_as_dlib_does(answer):
+@pytest.fixture(scope="module")
+def torch_answer():
+    net = Embedder("dlib_resnet", 128, 150, start="faces").eval()
+    @torch.no_grad()
+    def answer(x, name="raw"):
+        raw = net(torch.as_tensor(x).float())
+        return (raw if name == "raw" else F.normalize(raw)).numpy()
+    return answer
+
+
+@pytest.fixture(params=["onnx", "torch"])
+def either(request, answer, torch_answer): return answer if request.param == "onnx" else torch_answer
+
+
+def test_it_answers_as_dlib_does(either):
     dlib = pytest.importorskip("dlib", reason="dlib is the oracle: pip install dlib-bin")
     faces = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3), np.uint8)
     net = dlib.face_recognition_model_v1(str(dlib_weights.find_dlib_file()))
     want = np.array([net.compute_face_descriptor(face) for face in faces])
-    np.testing.assert_allclose(answer(faces.transpose(0, 3, 1, 2)), want, atol=1e-5)
+    np.testing.assert_allclose(either(faces.transpose(0, 3, 1, 2)), want, atol=1e-5)
 
 
-def test_it_gives_the_shipped_answers(answer):
+def test_it_gives_the_shipped_answers(either):
     about = dict(kind="embedder", size=150)
-    assert check_proof("faces", about, read_shipped()["proof"], lambda x: answer(x, "embedding")) > 0.9999
+    assert check_proof("faces", about, read_shipped()["proof"], lambda x: either(x, "embedding")) > 0.9999
+
+
+def test_torch_and_onnx_agree(answer, torch_answer):
+    x = np.random.default_rng(1).integers(0, 256, (3, 3, 150, 150), np.uint8)
+    np.testing.assert_allclose(torch_answer(x), answer(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("change", ["cut", "bit", "longer", "empty", "text"])

@@ -32,7 +32,7 @@ class SoftmaxHead(Head):
         return self.linear(emb)
 
 # %% ../../../nbs/models/losses/softmax.ipynb #cf05bbf7
-SCALE = 30. # of the cosines in the first logits of a head that starts from known centres
+SCALE = 128. # of the cosines in the first logits of a head that starts from known centres
 
 @patch
 def set_centres(self:SoftmaxHead,
