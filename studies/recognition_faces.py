@@ -135,7 +135,7 @@ def described(rows, i, batch, box_how, points_how):
                 confidence=round(float(batch.confidence[i]), 5), sharpness=round(float(batch.sharpness[i]), 2)) | points
 
 
-def align_block(rows, model, detector, size, name):
+def align_block(rows, model, detector, size, name="arcface"):
     "Faces of one block, black where there is none, and a dict for each that was made"
     box_how, points_how = {}, {}
     def boxes(at, photos):
