@@ -37,7 +37,7 @@ HEAD_KW = dict( # start -> head -> what it gets unless head_kw says otherwise
 BY_START = dict( # start -> what an open setting becomes
     nothing=dict(backbone="tiny", epochs=30, lr=2e-3, emb_dim=512, body_lr=1.0, frozen=0.),
     imagenet=dict(backbone="resnet50", epochs=20, lr=3e-4, emb_dim=512, body_lr=1.0, frozen=0.),
-    faces=dict(backbone="dlib_resnet", epochs=10, lr=2e-3, emb_dim=128, body_lr=0.05, frozen=0.1))
+    faces=dict(backbone="dlib_resnet", epochs=3, lr=4e-4, emb_dim=128, body_lr=0.05, frozen=0.1))
 
 # %% ../../nbs/03_face_recognition.ipynb #0d2671ea
 @dataclasses.dataclass(frozen=True)
