@@ -4,13 +4,14 @@
     python -m studies.recognition --state                # what is finished, begun, missing
     python -m studies.recognition --train ce:0,arcface:1 # only these, and measure nothing
     python -m studies.recognition --speed                # time the trained networks
+    python -m studies.recognition --start faces          # the same, from the public-domain network: records *_faces
 """
 import argparse
 import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,33 @@ from facerec_nb.core.records import metric, record, write_record
 from facerec_nb.models.training import read_log
 from studies.recognition_faces import align_all, read_faces, sources
 from studies.recognition_measures import Measures, attribute_errors, paired_difference
-from studies.recognition_recipes import ARC, RUNS, Recipe, list_jobs, parse_job
+from studies.recognition_recipes import ARC, FACES, REGISTERS, RUNS, Recipe, list_jobs, parse_job
 
-__all__ = ["COMMAND", "MAIN", "Study", "summarise", "ms_per_face", "open_study", "main", "align_all", "read_faces",
-           "sources", "attribute_errors", "paired_difference", "ARC", "RUNS", "Recipe", "list_jobs", "parse_job"]
+__all__ = ["COMMAND", "TRACKS", "Study", "summarise", "ms_per_face", "open_study", "main", "align_all", "read_faces",
+           "sources", "attribute_errors", "paired_difference", "ARC", "FACES", "RUNS",
+           "Recipe", "list_jobs", "parse_job"]
 
 COMMAND = "python -m studies.recognition"
-MAIN = ("ce", "arcface", "course", "best")  # full bootstrap and errors by attribute
 LADDER = ("arcface_half", "small", "base", "arcface", "course", "best_64", "best")
-VERSUS = (("arcface", "ce"), ("best", "course"), ("arcface", "triplet"))
+COMPARED = ("start_faces", "ce_faces", "arcface_faces", "course_start_faces", "course_ce_faces", "course_arcface_faces")
+
+
+@dataclass(frozen=True)
+class Track:
+    "One of the two tellings of the study"
+    main:tuple # recipes with the full bootstrap and the errors by attribute
+    versus:tuple # pairs to compare
+    people:str # who is asked about
+    command:str = COMMAND # that makes it again
+    floor:tuple = () # what is measured without any training
+
+
+TRACKS = dict(
+    nothing=Track(("ce", "arcface", "course", "best"), (("arcface", "ce"), ("best", "course"), ("arcface", "triplet")),
+                  "people never seen", floor=("pixels",)),
+    faces=Track(COMPARED, tuple((f"{k}{a}_faces", f"{k}{b}_faces") for k in ("", "course_")
+                                for a, b in (("arcface", "ce"), ("ce", "start"), ("arcface", "start"))),
+                "people held out of our training, who may be in the start's", f"{COMMAND} --start faces"))
 
 # headline name -> record and number
 HEADLINE = dict(
@@ -41,10 +60,20 @@ HEADLINE = dict(
     dir_at_fpir01_unseen=("best", "dir_at_fpir01_unseen"),
     lfw_view1_accuracy=("best", "lfw_view1_accuracy"), lfw_view1_baseline=("course", "lfw_view1_accuracy"),
     train_seconds_best=("best", "train_seconds"), train_seconds_baseline=("course", "train_seconds"))
+HEADLINE |= {f"{k}_{n}": (n, k) for k in ("top1", "auc_unseen") for n in COMPARED}
+# from faces, of the recipe that is best on the calibration people
+CHOSEN = dict(tpr_at_fpr05_faces="tpr_at_fpr05_unseen", rank1_faces="rank1_unseen",
+              dir_at_fpir01_faces="dir_at_fpir01_unseen", lfw_view1_accuracy_faces="lfw_view1_accuracy",
+              triplet_share_faces="triplet_share_unseen")
 
 
 class Study(Measures):
     "Faces, trainings, measurements, and the records made of them"
+    @property
+    def track(self) -> Track: # from nothing or from faces
+        "Which telling of the study this is"
+        return TRACKS["faces" if any(r.start == "faces" for r in self.recipes.values()) else "nothing"]
+
     def about(self) -> dict: # name, fingerprint, n_images, n_people, and the counts of every role
         "What the study is made of, for its records"
         t = self.table
@@ -59,21 +88,23 @@ class Study(Measures):
         n_boot:int, # bootstrap draws over people
     ) -> tuple: # see `over_seeds`
         "A recipe measured as thoroughly as it deserves: the main ones fully, the others with a fifth of the draws"
-        return self.over_seeds(name, n_boot if name in MAIN else n_boot//5, name in MAIN)
+        main = name in self.track.main
+        return self.over_seeds(name, n_boot if main else n_boot//5, main)
 
     def write_run(self,
         name:str, # a key of `recipes`, or 'pixels'
         out:str|Path, # folder of the records
-        n_boot:int=1000, # bootstrap draws over people; a fifth of it for recipes outside `MAIN`
+        n_boot:int=1000, # bootstrap draws over people; a fifth of it for what is not the track's main
     ) -> dict: # the record written to `out/NAME.json`
         "Measure a recipe and write its record"
         if name == "pixels":
             metrics, _, curves = self.numbers(pixel_embeddings, n_boot//5)[:3]
-            seeds, what = [], "the bare pixels, nothing learned"
+            seeds, what, about = [], "the bare pixels, nothing learned", self.about()
         else:
             metrics, _, curves, seeds = self.over(name, n_boot)
             curves, what = curves | dict(recipe=asdict(self.recipes[name])), f"recipe {name}"
-        rec = record(f"Faces of people never seen: {what}", COMMAND, self.about(), metrics, curves, seeds)
+            about = self.playing(name).about()
+        rec = record(f"Faces of {self.track.people}: {what}", self.track.command, about, metrics, curves, seeds)
         write_record(Path(out)/f"{name}.json", rec)
         return rec
 
@@ -90,7 +121,7 @@ class Study(Measures):
         metrics = {k: metric(d["value"], d["low"], d["high"], ma[k]["n"], "difference") for k, d in diff.items()}
         curves = dict(p={k: d["p"] for k, d in diff.items()}, seeds={a: sa, b: sb})
         what = f"{a} minus {b}, people and seeds drawn together"
-        rec = record(what, COMMAND, self.about(), metrics, curves, sorted({*sa, *sb}))
+        rec = record(what, self.track.command, self.playing(a).about(), metrics, curves, sorted({*sa, *sb}))
         write_record(Path(out)/f"{a}_against_{b}.json", rec)
         return rec
 
@@ -136,8 +167,8 @@ class Study(Measures):
     ) -> dict: # the summary
         "Measure everything that is trained and write all records"
         done = [n for n in self.recipes if self.trained(n)]
-        for n in ["pixels", *done]: self.write_run(n, out, n_boot)
-        for a, b in VERSUS:
+        for n in [*self.track.floor, *done]: self.write_run(n, out, n_boot)
+        for a, b in self.track.versus:
             if a in done and b in done: self.compare(a, b, out, n_boot)
         return summarise(out, self.about())
 
@@ -148,6 +179,15 @@ def error_cut(best, base):
     return metric(1 - (1 - best)/(1 - base) if known else None, unit="share of the baseline's error")
 
 
+def chosen(
+    numbers, # recipe -> its metrics, a function
+) -> str: # a recipe; `None` where none was measured
+    "The recipe from faces with the highest TAR at its own threshold on the calibration people"
+    known = {n: numbers(n).get("tar_at_threshold_calibration") for n, r in FACES.items() if not r.photographs}
+    known = {n: m["value"] for n, m in known.items() if m}
+    return max(known, key=known.get) if known else None
+
+
 def summarise(
     out:str|Path, # folder of the records
     about:dict, # from `Study.about`
@@ -156,15 +196,16 @@ def summarise(
     def numbers(name):
         path = Path(out)/f"{name}.json"
         return read_json(path)["metrics"] if path.exists() else {}
-    got = {n: numbers(n) for n in ("ce", "arcface", "best", "course", "speed")}
+    got, best = {n: numbers(n) for n in ("ce", "arcface", "best", "course", "speed", *COMPARED)}, chosen(numbers)
     metrics = {k: got[n].get(m) or metric(None) for k, (n, m) in HEADLINE.items()}
+    metrics |= {k: numbers(best).get(m) or metric(None) for k, m in CHOSEN.items()}
     value = {k: m["value"] for k, m in metrics.items()}
     metrics["auc_error_cut"] = error_cut(value["auc_unseen_best"], value["auc_unseen_baseline"])
     metrics["lfw_error_cut"] = error_cut(value["lfw_view1_accuracy"], value["lfw_view1_baseline"])
     cost = [got["speed"].get(f"train_core_seconds_{n}", metric(None))["value"] for n in ("best", "course")]
     metrics["train_time_ratio"] = metric(cost[0]/cost[1] if all(cost) else None,
                                          unit="ratio of the seconds on one quiet core")
-    rec = record("Recognition: the headline numbers", COMMAND, about, metrics)
+    rec = record("Recognition: the headline numbers", COMMAND, about, metrics, dict(best_faces=best))
     write_record(Path(out)/"summary.json", rec)
     return rec
 
@@ -202,13 +243,16 @@ def open_study(
     data:str|Path="../shared/data", # the folder that holds the three folders of pictures and the annotations
     runs:str|Path="runs/recognition", # folder of faces and trainings
     model:str="big", # 'big' or 'small' landmark network of the package, or a run folder or `.pth`
-    size:int=112, # side of the aligned faces in pixels
+    start:str="nothing", # what the trainings begin as: nothing, or faces
     progress:bool=False, # show progress bars
 ) -> Study: # ready to train and to measure
     "Align what is not aligned yet, and open the study; raises `InputError`"
-    rows = sources(data)
-    table, faces = align_all(rows, LandmarkModel.load(model), Path(runs)/f"faces-{size}", size, progress=progress)
-    return Study(table, faces, runs, raw=data)
+    recipes = REGISTERS[start]
+    wanted, more = next(iter(recipes.values())), start == "faces"
+    size = max(r.size for r in recipes.values())
+    table, faces = align_all(sources(data, more=more), LandmarkModel.load(model), Path(runs)/f"faces-{size}", size,
+                             progress=progress, name=wanted.template)
+    return Study(table[table.role != "more"], faces, runs, recipes, data)
 
 
 # The command
@@ -226,6 +270,7 @@ def arguments():
     say("--state", action="store_true", help="only say which trainings are finished, begun, missing")
     say("--measure", action="store_true", help="only measure what is trained")
     say("--speed", action="store_true", help="only time the trained networks, with nothing else running")
+    say("--start", default="nothing", choices=REGISTERS, help="what the trainings begin as (default: nothing)")
     say("--model", default="big", help="landmark network: big or small, a run folder or a .pth")
     say("--boot", default=1000, help="bootstrap draws of the intervals (default: 1000)", **number)
     say("--threads", help="processor threads; without it one a core", **number)
@@ -234,16 +279,17 @@ def arguments():
 
 def run(args):
     "Do what the arguments say"
-    wanted = [parse_job(j.strip()) for j in (args.train or "").split(",") if j.strip()]
-    if args.state: return print(list_jobs(args.runs).to_string(index=False))
+    recipes = REGISTERS[args.start]
+    wanted = [parse_job(j.strip(), recipes) for j in (args.train or "").split(",") if j.strip()]
+    if args.state: return print(list_jobs(args.runs, recipes).to_string(index=False))
     if args.threads:
         import torch
         torch.set_num_threads(args.threads)
     show = sys.stderr.isatty()
-    study = open_study(args.data, args.runs, args.model, progress=show)
+    study = open_study(args.data, args.runs, args.model, args.start, show)
     if args.faces: return print(json.dumps(study.about(), indent=1))
     if args.speed: return print(json.dumps(study.speed(args.out)["metrics"], indent=1))
-    every = [] if args.measure else list_jobs(args.runs)[["name", "seed"]].values.tolist()
+    every = [] if args.measure else list_jobs(args.runs, recipes)[["name", "seed"]].values.tolist()
     for name, seed in wanted or every:
         done = study.train(name, seed, progress=show)
         print(name, seed, json.dumps(done["metrics"]), file=sys.stderr)

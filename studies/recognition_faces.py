@@ -89,6 +89,19 @@ def sources(
     return one_place(rows[["source", "image_id", "path", "identity", "role", *BOX]])
 
 
+def of_photographs(
+    table:pd.DataFrame, # from `align_all`
+    split:tuple=(18, 0, 7), # training : val : test photographs within each person
+    n_watched:int=100, # of the aligned people, who set the threshold
+    seed:int=21, # of both draws
+) -> pd.DataFrame: # the table with other roles
+    "The course's ratio: all people of the wild photographs train, some of the aligned ones are the calibration"
+    rows, spare = add_splits(table[table.source == "wild"], split, 0, seed), table.role.isin(["train", "test"])
+    watched = np.random.default_rng(seed).permutation(table.identity[spare].unique())[:n_watched]
+    role = table.role.mask(spare, "spare").mask(spare & table.identity.isin(watched), "calibration")
+    return table.assign(role=rows.split.reindex(table.index).fillna(role))
+
+
 # From photograph to face
 
 def face_matrix(
@@ -122,7 +135,7 @@ def described(rows, i, batch, box_how, points_how):
                 confidence=round(float(batch.confidence[i]), 5), sharpness=round(float(batch.sharpness[i]), 2)) | points
 
 
-def align_block(rows, model, detector, size, name):
+def align_block(rows, model, detector, size, name="arcface"):
     "Faces of one block, black where there is none, and a dict for each that was made"
     box_how, points_how = {}, {}
     def boxes(at, photos):

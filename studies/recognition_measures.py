@@ -1,6 +1,7 @@
 """What the recognition study measures of an embedding, trained or not, and how two of them are compared."""
 import numpy as np
 import pandas as pd
+import torch
 
 from facerec_nb.evaluation.calibration import calibrated_threshold, fit_probability, reliability, store_calibration
 from facerec_nb.datasets.celeba_files import ATTRIBUTES
@@ -13,7 +14,7 @@ from facerec_nb.core.records import metric
 from facerec_nb.models.training import read_log
 from studies.recognition_trainings import Trainings
 
-FARS = (0.1, 0.01, 0.001)
+FARS = (0.1, 0.01, 0.001, 0.0001)
 
 
 def interval(draws, value):
@@ -32,27 +33,42 @@ def auc_of(pairs, unit="AUC"):
     return metric(auc(*pairs), n=sum(map(len, pairs)), unit=unit)
 
 
+def share_of(right, ids, n_boot):
+    "What `closed_set` returns, where there is something to be right about"
+    known = ~np.isnan(right)
+    return closed_set(right[known], ids[known], n_boot)
+
+
 # Where it fails: errors within and across an attribute
 
-def weighted_shares(hit, total, W, pairs=False):
-    "Value, low, high of `hit` in `total` for each row of `W`; people x people matrices when pairs"
-    def share(W):
-        top, whole = (((W @ m)*W).sum(1) if pairs else W @ m for m in (hit, total))
-        return np.divide(top, whole, out=np.full(len(W), np.nan), where=whole > 0)
-    value = share(np.ones((1, len(total))))[0]
-    return (None, None, None) if np.isnan(value) else interval(share(W), value)
+def drawn_shares(hit, total, W, pairs=False):
+    "The share of `hit` in `total`, first as it is, then for each row of `W`; people x people matrices when pairs"
+    W = np.r_[np.ones((1, len(total))), W]
+    top, whole = (((W @ m)*W).sum(1) if pairs else W @ m for m in (hit, total))
+    return np.divide(top, whole, out=np.full(len(W), np.nan), where=whole > 0)
+
+
+def told(drawn):
+    "Value, low, high of shares or their ratios, the value first; `None` where there is none"
+    return interval(drawn[1:], drawn[0]) if np.isfinite(drawn[0]) else (None, None, None)
 
 
 def errors_among(kind, same, accepted, person_a, person_b, W):
-    "False non-match and false match rate of the pairs of one kind"
+    "False non-match and false match rate of the pairs of one kind, each as `drawn_shares` returns it; counts"
     n = W.shape[1]
     g, i = same & kind, ~same & kind
     a, b = person_a, person_b
     wrong, genuine = (np.bincount(a[g], w, n) for w in (~accepted[g], None))
     cell = a[i]*n + b[i]
     taken, impostor = (np.bincount(cell, w, n*n).reshape(n, n) for w in (accepted[i], None))
-    return dict(fnmr=weighted_shares(wrong, genuine, W), fmr=weighted_shares(taken, impostor, W, True),
+    return dict(fnmr=drawn_shares(wrong, genuine, W), fmr=drawn_shares(taken, impostor, W, True),
                 n_genuine=int(g.sum()), n_impostor=int(i.sum()), n_people=len(set(a[g | i]) | set(b[g | i])))
+
+
+def times(above, below):
+    "How many times as often, with its interval; draws without a single error below it are left out"
+    ratio = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return told(ratio)
 
 
 def attribute_errors(
@@ -62,21 +78,35 @@ def attribute_errors(
     threshold:float, # cosine from which two faces are taken for one person
     n_boot:int=1000, # bootstrap draws over people
     seed:int=0, # of the draws
-) -> dict: # with, without, across -> fnmr, fmr (each value, low, high), n_genuine, n_impostor, n_people
-    "Error rates within and across an attribute, with 95 % intervals over people; `None` where there are no such pairs"
+) -> dict: # with, without, across -> fnmr, fmr (value, low, high), n_genuine, n_impostor, n_people; times -> fnmr, fmr
+    "Error rates within and across an attribute, and with over without, 95 % over people; `None` where there are none"
     people, person = np.unique(ids, return_inverse=True)
     W = people_weights(len(people), n_boot, seed)
     a, b = np.triu_indices(len(ids), 1)
     accepted, both = (emb @ emb.T)[a, b] >= threshold, has[a].astype(int) + has[b]
     a, b = person[a], person[b]
-    return {name: errors_among(both == k, a == b, accepted, a, b, W)
-            for k, name in ((2, "with"), (0, "without"), (1, "across"))}
+    found = {name: errors_among(both == k, a == b, accepted, a, b, W)
+             for k, name in ((2, "with"), (0, "without"), (1, "across"))}
+    ratio = {k: times(found["with"][k], found["without"][k]) for k in ("fnmr", "fmr")}
+    return {n: f | {k: told(f[k]) for k in ("fnmr", "fmr")} for n, f in found.items()} | dict(times=ratio)
 
 
-# People never seen
+# People held out
+
+def triplet_share(
+    emb:np.ndarray, # `(N, D)` L2-normalised
+    ids:np.ndarray, # `(N,)` who they are
+) -> np.ndarray: # `(N,)` of each photograph; NaN for the only one of its person
+    "The share of all triplets in which the other photograph of the same person is nearer than somebody else's"
+    sim, same = emb @ emb.T, ids[:, None] == ids
+    def of(i):
+        other, own = np.sort(sim[i, ~same[i]]), sim[i, same[i] & (np.arange(len(ids)) != i)]
+        return np.searchsorted(other, own).mean()/len(other) if len(own) else np.nan
+    return np.array([of(i) for i in range(len(ids))])
+
 
 def unseen_numbers(emb, ids, fars, n_boot):
-    "Everything about people never seen: name -> metric, draws, curves, pair scores"
+    "Everything about people held out: name -> metric, draws, curves, pair scores"
     genuine, impostor = pair_scores(emb, ids)
     fars = tuple(f for f in fars if f*len(impostor) >= 1)
     found, draws, curves = unseen_metrics(emb, ids, fars, n_boot)
@@ -84,6 +114,7 @@ def unseen_numbers(emb, ids, fars, n_boot):
     def as_metric(r):
         return metric(plain(r.value), plain(min(r.low, r.value)), plain(max(r.high, r.value)), int(r.n), "share")
     out = {f"{k}_unseen": as_metric(r) for k, r in found.iterrows()}
+    out["triplet_share_unseen"], draws["triplet_share"] = share_of(triplet_share(emb, ids), ids, n_boot)
     out["overlap_unseen"] = metric(overlap(genuine, impostor), n=len(genuine) + len(impostor), unit="shared area")
     for kind, scores in dict(impostor=impostor, genuine=genuine).items():
         out[f"median_{kind}_unseen"] = metric(float(np.median(scores)), n=len(scores), unit="cosine")
@@ -141,10 +172,20 @@ class Measures(Trainings):
         known = np.isin(rows.identity, model.classes)
         ids = rows.identity.to_numpy()[known]
         if not known.any(): return None, None
-        if model.model["head"].classifies: return closed_set(model.classify(faces[known]) == ids, ids, n_boot)
+        if not model.model["head"].classifies: return self.nearest(model, n_boot)
+        return closed_set(model.classify(faces[known]) == ids, ids, n_boot)
+
+    def nearest(self,
+        model:FaceEmbedder, # trained on the train photographs of some of the people
+        n_boot:int=1000, # bootstrap draws over people
+    ) -> tuple: # `metric` and draws
+        "Closed-set accuracy by the nearest training photograph: what the embeddings know, whatever the head"
         train, near = self.part("train")
-        nearest = (model.embed(faces[known]) @ model.embed(near).T).argmax(1)
-        return closed_set(train.identity.to_numpy()[nearest] == ids, ids, n_boot)
+        rows, faces = self.part("test")
+        known = np.isin(rows.identity, train.identity)
+        ids = rows.identity.to_numpy()[known]
+        found = (model.embed(faces[known]) @ model.embed(near).T).argmax(1)
+        return closed_set(train.identity.to_numpy()[found] == ids, ids, n_boot)
 
     def calibrate(self,
         embed, # faces -> embeddings
@@ -160,6 +201,7 @@ class Measures(Trainings):
         cut, fitted = calibrated_threshold(emb, ids, target_far, n_boot), fit_probability(*kept)
         t, out = cut["threshold"], dict(auc_calibration=auc_of(kept))
         out["threshold"] = metric(t, cut["low"], cut["high"], cut["n_impostor"], "cosine")
+        out["tar_at_threshold_calibration"] = metric(cut["tar"], n=len(kept[0]), unit="share")
         out["far_at_threshold_unseen"] = share_above(impostor, t)
         out["tar_at_threshold_unseen"] = share_above(genuine, t)
         rel = {k: reliability(genuine, impostor, fitted, isotonic=k == "isotonic") for k in ("logistic", "isotonic")}
@@ -168,15 +210,30 @@ class Measures(Trainings):
         return out, dict(reliability=rel) | stored, stored
 
     def attributes(self,
-        emb:np.ndarray, # `(N, D)` embeddings of `part("unseen")`
+        emb:np.ndarray, # `(N, D)` embeddings of `part(*roles)`
         threshold:float, # cosine
         names:list=ATTRIBUTES, # which
         n_boot:int=1000, # bootstrap draws over people
+        roles:tuple=("unseen",), # whose errors
     ) -> dict: # attribute -> what `attribute_errors` returns
-        "Errors of the unseen people within and across CelebA's attributes"
-        rows = self.part("unseen")[0]
+        "Errors of people held out within and across CelebA's attributes"
+        rows = self.part(*roles)[0]
         ids, known = rows.identity.to_numpy(), self.known(rows, names)
         return {k: attribute_errors(emb, ids, h, threshold, n_boot) for k, h in zip(names, known.T)}
+
+    def where_it_fails(self,
+        model:FaceEmbedder, # trained
+        emb:np.ndarray, # `(N, D)` its embeddings of `part("unseen")`
+        threshold:float, # cosine
+        n_boot:int=1000, # bootstrap draws over people
+    ) -> dict: # curves: attributes and, of the people in photographs who are in no training, attributes_photographs
+        "Errors by attribute, in both kinds of pictures"
+        found, roles = dict(attributes=self.attributes(emb, threshold, n_boot=n_boot)), ("calibration", "wild_unseen")
+        rows, faces = self.part(*roles)
+        if (rows.source == "wild").all():
+            wild = self.attributes(model.embed(faces), threshold, n_boot=n_boot, roles=roles)
+            found["attributes_photographs"] = wild
+        return found
 
     def angles(self,
         model:FaceEmbedder, # trained
@@ -215,10 +272,16 @@ class Measures(Trainings):
         more, curves["calibration"], stored = self.calibrate(embed, *scores)
         lfw = embed(self.part("lfw")[1])
         pairs, draws["lfw_view1_accuracy"] = self.lfw(lfw, stored["threshold"]["threshold"], n_boot=n_boot)
-        wild, faces = self.part("wild_unseen")
-        kept = pair_scores(embed(faces), wild.identity.to_numpy())
-        out |= more | pairs | dict(auc_wild_unseen=auc_of(kept, f"AUC, {wild.identity.nunique()} people"))
-        return out, draws, curves, emb, stored
+        return out | more | pairs | self.in_photographs(embed), draws, curves, emb, stored
+
+    def in_photographs(self,
+        embed, # faces -> embeddings
+    ) -> dict: # name -> `metric`; nothing where all people of the photographs train
+        "People held out, in photographs of their own"
+        rows, faces = self.part("wild_unseen")
+        if not len(rows): return {}
+        kept = pair_scores(embed(faces), rows.identity.to_numpy())
+        return dict(auc_wild_unseen=auc_of(kept, f"AUC, {rows.identity.nunique()} people"))
 
     def training_numbers(self, done, model):
         "What the training says of itself"
@@ -250,11 +313,12 @@ class Measures(Trainings):
         "Metrics, draws and curves of one training; puts the calibration into its checkpoint"
         short = short_name(self.recipes[name].head)
         model = FaceEmbedder.load(run/f"best_{short}.pth")
+        model.model.to(memory_format=torch.channels_last) # faster
         out, draws, curves, emb, stored = self.numbers(model.embed, n_boot)
         found, drawn = (None, None) if self.recipes[name].with_test else self.top1(model, n_boot)
         if found: out["top1"], draws["top1"] = found, drawn
         more, curves["pictures"] = self.pictures(model, emb)
-        if attributes: curves["attributes"] = self.attributes(emb, out["threshold"]["value"], n_boot=n_boot)
+        if attributes: curves |= self.where_it_fails(model, emb, out["threshold"]["value"], n_boot)
         curves["log"] = read_log(run, short).drop(columns="model").round(5).to_dict("list")
         store_calibration(run/f"best_{short}.pth", **stored)
         return out | more | self.training_numbers(done, model), draws, curves

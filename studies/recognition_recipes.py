@@ -27,11 +27,16 @@ class Recipe:
     per_person:int = None # only so many photographs of each
     size:int = 112 # side of the faces in pixels; smaller than the study's: shrunk
     attributes:float = 0. # weight of CelebA's forty attributes as a second task; 0: not used
+    start:str = "nothing" # what the weights begin as: nothing, or faces
+    template:str = "arcface" # the template the faces are aligned to
+    photographs:bool = False # the 60 people with thirty photographs each train, not the 2,700 with four
+    tuning:dict = field(default_factory=dict) # body_lr, frozen_steps; otherwise those of `EmbedderCfg`
 
 
 ARC = dict(scale=30.0, margin=0.3)  # the grid shows what else there is
 PLAIN = Augment(rotation=0., zoom=0., shift=0., light=0., colour=0., grey=0., cutout=0.)  # mirrored at most
 HARD = Augment(coarse=0.15)
+MILD = Augment(rotation=5., zoom=0.05, shift=0.02, light=0.2, cutout=0.25)
 COURSE = Recipe("ce", "resnet18", epochs=30, lr=1e-3, head_kw=dict(smoothing=0.1), augment=PLAIN, with_test=True)
 
 # the comparison, three seeds each; and the other losses beside the same on faces of half the side
@@ -65,6 +70,26 @@ RUNS |= {f"grid_m{m:g}_s{s:g}": Recipe(head_kw=dict(scale=s, margin=m), size=56)
 # learning curves, the same number of steps each; all 2,700 people and all four photographs are arcface_half
 RUNS |= {f"people_{n}": Recipe(head_kw=ARC, people=n, epochs=e, size=56) for n, e in ((270, 100), (900, 30))}
 RUNS |= {f"photos_{k}": Recipe(head_kw=ARC, per_person=k, epochs=e, size=56) for k, e in ((1, 40), (2, 20), (3, 13))}
+
+# from faces: the public-domain network goes on learning; a pass at a learning rate of nothing is the start, untuned.
+# All its faces lie in one cone, two people 20 degrees apart: scales are larger there, margins smaller
+START = Recipe("normface", "dlib_resnet", epochs=1, lr=1e-12, emb_dim=128, size=150, start="faces", template="dlib")
+TUNED = replace(START, epochs=3, lr=4e-4, augment=MILD, tuning=dict(body_lr=0.05))
+THREE, NEAR = (0, 1, 2), dict(scale=128.0, margin=0.1)
+FACES = dict(
+    start_faces=START,
+    ce_faces=replace(TUNED, head="ce", seeds=THREE),
+    arcface_faces=replace(TUNED, head="arcface", head_kw=NEAR, seeds=THREE),
+    normface_faces=replace(TUNED, head_kw=dict(scale=128.0)),
+    cosface_faces=replace(TUNED, head="cosface", head_kw=dict(scale=128.0, margin=0.03)),
+    adaface_faces=replace(TUNED, head="adaface", head_kw=dict(scale=128.0, margin=0.03)),
+    subcentres_faces=replace(TUNED, head="arcface", head_kw=NEAR | dict(centres=3)),
+    triplet_faces=replace(TUNED, head="triplet", together=True),
+)
+# the course's own ratio: 60 people, 18 of 25 photographs of each
+FACES |= {f"course_{n}": replace(FACES[n], photographs=True, epochs=e)
+          for n, e in dict(start_faces=1, ce_faces=8, arcface_faces=8).items()}
+REGISTERS = dict(nothing=RUNS, faces=FACES)
 
 
 def parse_job(

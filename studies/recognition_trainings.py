@@ -9,7 +9,7 @@ import pandas as pd
 from facerec_nb.datasets.celeba_files import ATTRIBUTES, load_celeba
 from facerec_nb.core.files import InputError, fingerprint, read_json, thread_map, write_json
 from facerec_nb.faces.recognition import train_embedder
-from studies.recognition_faces import one_place
+from studies.recognition_faces import of_photographs, one_place
 from studies.recognition_recipes import RUNS, Recipe
 
 
@@ -69,11 +69,18 @@ class Trainings:
         faces = np.stack(thread_map(shrink, self.faces))
         return type(self)(self.table, faces, self.runs, self.recipes, self.raw)
 
+    def playing(self,
+        name:str, # a key of `recipes`
+    ): # this study, or the same with other roles
+        "The study in which the people play what a recipe wants"
+        if not self.recipes[name].photographs: return self
+        return type(self)(of_photographs(self.table), self.faces, self.runs, self.recipes, self.raw)
+
     def sized(self,
         name:str, # a key of `recipes`
     ): # this study, or the same on smaller faces
-        "The study on the faces that a recipe wants"
-        size = self.recipes[name].size
+        "The study on the faces, and with the roles, that a recipe wants"
+        self, size = self.playing(name), self.recipes[name].size
         return self if size == self.faces.shape[1] else self.at(size)
 
     def known(self,
@@ -94,8 +101,9 @@ class Trainings:
         **settings, # held, resume, progress of `train_embedder`
     ) -> dict: # what `train_embedder` returns
         "Train as a recipe says"
-        same = ("head", "backbone", "batch_size", "lr", "weight_decay", "emb_dim", "augment", "head_kw", "together")
-        wanted = {k: getattr(recipe, k) for k in same}
+        same = ("head", "backbone", "batch_size", "lr", "weight_decay", "emb_dim", "augment", "head_kw", "together",
+                "start", "template")
+        wanted = {k: getattr(recipe, k) for k in same} | recipe.tuning
         attributes = self.known(data[0]) if recipe.attributes else None
         return train_embedder(data, run, **wanted, epochs=epochs, seed=seed, attributes=attributes,
                               attribute_weight=recipe.attributes, **settings)

@@ -13,13 +13,20 @@ from facerec_nb.evaluation.calibration import calibrated_threshold
 from facerec_nb.faces.crops import CropCfg
 from facerec_nb.faces.embedder import FaceEmbedder
 from facerec_nb.core.files import InputError, read_json
-from studies.recognition import RUNS, Recipe, Study, align_all, attribute_errors, list_jobs, main, paired_difference
-from studies.recognition import parse_job, summarise
+from facerec_nb.core.records import metric, record, write_record
+from studies.recognition import FACES, RUNS, Recipe, Study, align_all, attribute_errors, list_jobs, main
+from studies.recognition import paired_difference, parse_job, summarise
+from studies.recognition_faces import of_photographs, one_place
+from studies.recognition_measures import triplet_share
 
 SIDE, QUICK = 32, dict(epochs=3, batch_size=12, emb_dim=16, size=32, lr=5e-3)
 ROLES = ["train"]*6 + ["unseen"]*8 + ["calibration"]*5 + ["wild_unseen"]*2 + ["lfw"]*4
 NAMES = """top1_ce top1_arcface auc_unseen_ce auc_unseen_arcface auc_unseen_best auc_unseen_baseline tpr_at_fpr05_unseen
-rank1_unseen dir_at_fpir01_unseen lfw_view1_accuracy lfw_view1_baseline""".split()
+rank1_unseen dir_at_fpir01_unseen lfw_view1_accuracy lfw_view1_baseline top1_start_faces top1_ce_faces
+top1_arcface_faces top1_course_ce_faces top1_course_arcface_faces auc_unseen_ce_faces auc_unseen_arcface_faces
+tpr_at_fpr05_faces lfw_view1_accuracy_faces rank1_faces dir_at_fpir01_faces triplet_share_faces""".split()
+
+ABOUT = dict(name="none", fingerprint="0", n_images=1, n_people=1)
 
 
 def coloured(seed=0):
@@ -102,9 +109,36 @@ def test_records(study, tmp_path):
     said = summarise(tmp_path, study.about())
     assert set(NAMES) <= set(said["metrics"]) and all(m["value"] is None for m in said["metrics"].values())
     rec = read_json(tmp_path/"triplet.json")
+    assert said["curves"]["best_faces"] is None and rec["command"] == "python -m studies.recognition"
     assert rec["data"]["images"]["unseen"] == 40 and rec["seeds"] == [0] and rec["curves"]["recipe"]["together"]
     diff = study.compare("triplet", "triplet", tmp_path, 100)["metrics"]["auc_unseen"]
     assert diff["value"] == diff["low"] == diff["high"] == 0
+
+
+def test_the_best_from_faces_is_chosen_on_the_calibration_people(tmp_path):
+    for name, tar in (("start_faces", 0.9), ("ce_faces", 0.8), ("course_ce_faces", 0.95)):
+        numbers = dict(tar_at_threshold_calibration=metric(tar), lfw_view1_accuracy=metric(1 - tar))
+        write_record(tmp_path/f"{name}.json", record(name, "c", ABOUT, numbers))
+    said = summarise(tmp_path, ABOUT)
+    assert said["curves"]["best_faces"] == "start_faces"
+    assert said["metrics"]["lfw_view1_accuracy_faces"]["value"] == pytest.approx(0.1)
+
+
+def test_other_people_train_at_the_ratio_of_the_course(study):
+    rows = study.table.assign(source=study.table.source.replace(dict(calibration="wild", wild_unseen="wild")))
+    other = one_place(of_photographs(rows, split=(3, 0, 2), n_watched=2))
+    count = other.role.value_counts().to_dict()
+    assert count == dict(train=21, test=14, unseen=40, lfw=20, spare=20, calibration=10)
+    assert set(other[other.role.isin(["train", "test"])].source) == {"wild"}
+    recipes = dict(few=Recipe(photographs=True), many=Recipe())
+    both = Study(rows, study.faces, study.runs, recipes, study.raw)
+    assert both.playing("many") is both and both.playing("few").about()["people"]["train"] == 7
+
+
+def test_all_triplets_are_counted():
+    ids = np.array([0, 0, 1, 1, 2])
+    e = np.array([[1, 0], [0.8, 0.6], [0, 1], [1, 0], [-1, 0]], float)
+    assert triplet_share(e, ids)[:4] == pytest.approx([2/3, 2/3, 0, 1/3]) and np.isnan(triplet_share(e, ids)[4])
 
 
 def test_paired_difference_sees_what_is_there():
@@ -124,6 +158,9 @@ def test_threshold_and_attributes_by_hand():
     everybody = attribute_errors(e, ids, np.ones(120, bool), cut["threshold"], 50)
     assert everybody["with"]["fmr"][0] == pytest.approx(cut["far"])
     assert everybody["with"]["fnmr"][0] == pytest.approx(1 - cut["tar"]) and everybody["across"]["fmr"] == (None,)*3
+    some = attribute_errors(e, ids, ids < 15, np.median(impostor), 50)
+    assert some["times"]["fmr"][0] == pytest.approx(some["with"]["fmr"][0]/some["without"]["fmr"][0])
+    assert some["times"]["fmr"][1] <= some["times"]["fmr"][0] <= some["times"]["fmr"][2]
 
 
 class Average:
@@ -163,6 +200,10 @@ def test_faces_killed_and_gone_on_with_are_the_same_bytes(tmp_path):
 
 def test_register():
     assert RUNS["ce"].seeds == RUNS["arcface"].seeds == (0, 1, 2) and parse_job("base") == ("base", 0)
+    assert all(n.endswith("_faces") and r.start == "faces" for n, r in FACES.items()) and not set(FACES) & set(RUNS)
+    for k in ("", "course_"):
+        ce, arcface = FACES[f"{k}ce_faces"], FACES[f"{k}arcface_faces"]
+        assert ce.seeds == arcface.seeds == (0, 1, 2) and (ce.epochs, ce.lr) == (arcface.epochs, arcface.lr)
     assert RUNS["course"].head_kw == dict(scale=30.0, margin=0.5, smoothing=0.1) and RUNS["course"].head == "arcface"
 
 
@@ -172,5 +213,6 @@ def test_command(capsys, tmp_path):
     assert "choose one of ce, arcface" in capsys.readouterr().err
     assert main([*where, "--faces"]) == 1
     assert "has no folder celeba-aligned-3000x5" in capsys.readouterr().err
-    assert main([*where, "--state"]) == 0
-    assert capsys.readouterr().out.count("missing") == sum(len(r.seeds) for r in RUNS.values())
+    for start, recipes in (("nothing", RUNS), ("faces", FACES)):
+        assert main([*where, "--state", "--start", start]) == 0
+        assert capsys.readouterr().out.count("missing") == sum(len(r.seeds) for r in recipes.values())
