@@ -72,8 +72,8 @@ def fill(path, refs, person):
 
 
 def exact(refs, asked, person, k):
-    "The k nearest references and the k nearest people of each question, by the product with all references"
-    rows, people, many = [], [], 100 * k
+    "The k nearest references of each question, and the k people whose mean reference is nearest"
+    rows, many = [], 100 * k
     top = [(np.empty(0, np.float32), np.empty(0, np.int64))] * len(asked)
     for s in range(0, len(refs), 50_000):
         part = asked @ refs[s : s + 50_000].T
@@ -82,10 +82,10 @@ def exact(refs, asked, person, k):
             v, r = np.r_[top[i][0], row[c]], np.r_[top[i][1], c + s]
             o = np.argsort(-v)[:many]
             top[i] = v[o], r[o]
-    for _, r in top:
-        rows.append(r[:k])
-        people.append(list(dict.fromkeys(person[r].tolist()))[:k])
-    return rows, people
+    for _, r in top: rows.append(r[:k])
+    first = np.flatnonzero(np.r_[True, person[1:] != person[:-1]])
+    near = asked @ unit(np.add.reduceat(refs, first)).T
+    return rows, [person[first[np.argsort(-s)[:k]]].tolist() for s in near]
 
 
 def share(found, want):

@@ -15,9 +15,9 @@ import pandas as pd
 
 from ..datasets.photos import find_images, people_below
 from ..core.gallery_threshold import gallery_threshold, mean_reference
-from .verification import read_pairs
+from .verification import people_weights, read_pairs
 from ..core.files import InputError
-from ..core.metrics import auc, bootstrap_ids, tenfold, threshold_at_far
+from ..core.metrics import auc, tenfold, threshold_at_far
 from ..core.records import metric
 
 # %% ../../nbs/evaluation/folders.ipynb #c0007
@@ -133,10 +133,12 @@ def exam(
 
 # %% ../../nbs/evaluation/folders.ipynb #c0035
 def _share(hits, people, n_boot, unit):
-    "Share of questions with its interval over people"
-    hits = np.asarray(hits, float)
-    value, low, high = bootstrap_ids(lambda r: hits[r].mean(), people, n_boot)
-    return metric(value, min(low, value), max(high, value), n=len(hits), unit=unit)
+    "Share of questions with its interval over people: a person drawn twice brings all their questions twice"
+    hits, at = np.asarray(hits, float), np.unique(people, return_inverse=True)[1]
+    right, asked = np.bincount(at, hits), np.bincount(at)
+    w = people_weights(len(asked), n_boot, 0)
+    value, (low, high) = float(hits.mean()), np.quantile((w @ right)/(w @ asked), [0.025, 0.975])
+    return metric(value, min(float(low), value), max(float(high), value), n=len(hits), unit=unit)
 
 def _spread(exams, share):
     "Standard deviation of a share over the exams"
