@@ -408,7 +408,7 @@ def _nearest(self:PhotoGroups, people, among):
     if not s.shape[1]: return {}
     return {p: f"like person {among[k]} ({c[k]:.2f})" for p, c, k in zip(people, s, s.argmax(1)) if c[k] > -2}
 
-# %% ../../nbs/pipeline/photo_groups.ipynb #5b923457
+# %% ../../nbs/pipeline/photo_groups.ipynb #3d0bb289
 def _title(r): return f"Person {r.person}{': '*bool(r.name)}{r.name}, {r.faces} face{'s'*(r.faces > 1)}"
 
 @patch
@@ -425,7 +425,8 @@ def _sections(self:PhotoGroups):
     many, once = rows.person[~alone].tolist(), rows.person[alone].tolist()
     near = self._nearest(many + once, many)
     for r in rows[~alone].itertuples():
-        yield _title(r), html_notes([near[r.person]] if r.person in near else []) + self._grid(t[t.person == r.person], {})
+        notes = [near[r.person]] if r.person in near else []
+        yield _title(r), html_notes(notes) + self._grid(t[t.person == r.person], {})
     said = {p: f"person {p}, {near[p]}: " if p in near else f"person {p}: " for p in once}
     if once: yield f"Seen once, {len(once)}", self._grid(t[t.person.isin(once)].sort_values("person"), said)
 
