@@ -4,8 +4,8 @@
 
 Every photograph is read once (the largest face counts; a photograph without a face is a miss), then many exams are
 drawn: all 40 people enrolled for rank-1, 20 enrolled and 20 strangers for DIR at FPIR 1 % and for the counts of the
-three answers at the threshold for the gallery's size and at the one for pairs. Without --run the networks of the package are used. Intervals by bootstrap over
-people; nothing here is a time.
+three answers at the threshold for the gallery's size and at the one for pairs. Without --run the networks of the
+package are used. Intervals by bootstrap over people; nothing here is a time.
 """
 import argparse
 import sys

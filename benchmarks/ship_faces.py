@@ -5,7 +5,8 @@
 Writes facerec_nb/weights/embedder_free.json and results/recognition/faces.json. Threshold and probability come from 48
 people of CelebA who are in no test here (the calibration people), through the whole pipeline: detector, points, chip of
 150 px, mirrored face. The law for galleries (`tail`) is fitted on them, the 300 aligned people who are held out from
-every training, and 1,700 further aligned people; benchmarks/fpir.py checks it on the 4,000 that are left. People of CelebA may be in the network's training; LFW's people were kept out by its author.
+every training, and 1,700 further aligned people; benchmarks/fpir.py checks it on the 4,000 that are left. People of
+CelebA may be in the network's training; LFW's people were kept out by its author.
 """
 import argparse
 import sys

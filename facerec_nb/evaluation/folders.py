@@ -119,7 +119,7 @@ def exam(
     enrolled:Iterable, # names of the people in the gallery
     k:int, # references of each
     rng:np.random.Generator, # which photographs are the references
-) -> pd.DataFrame: # a question: row, person, enrolled, nearest, similarity (-inf without a face), people, refs (gallery)
+) -> pd.DataFrame: # row, person, enrolled, nearest, similarity (-inf without a face), people, refs (of the gallery)
     "Enrol k photographs of some people and ask about all other photographs"
     person, face = np.asarray(person), ~np.isnan(emb[:, 0])
     refs = _draw_references(person, enrolled, k, rng)
@@ -242,7 +242,7 @@ def measure_people(
     table:pd.DataFrame, # person and status of each photograph, from embed_people
     emb:np.ndarray, # `(N, D)`
     refs:tuple=(1, 3, 5), # photographs enrolled of each person; null for those that fewer than four people have
-    calibration:tuple=(None, None), # a pipeline's threshold (cosine) and tail; without both, the answers are not counted
+    calibration:tuple=(None, None), # a pipeline's threshold (cosine) and tail; without them answers are not counted
     fpir:float=0.01, # share of strangers' photographs that may be named
     draws:int=20, # exams of each kind
     n_boot:int=1000, # bootstrap draws over people
