@@ -81,8 +81,9 @@ def rules(emb, ids, k, draws, n_boot):
     who, hits = np.concatenate(who), {r: np.concatenate(h).astype(float) for r, h in hits.items()}
     said = f"DIR at FPIR 0.01, {len(x)} calibration people, half of them enrolled with {k}"
     out = {f"dir_{r}_{k}": share(h, who, n_boot, said) for r, h in hits.items()}
-    return out | {f"gain_{r}_{k}": share(h - hits["nearest"], who, n_boot, f"{said}: over the nearest reference")
-                  for r, h in hits.items() if r != "nearest"}
+    gains = {r: h - hits["nearest"] for r, h in hits.items() if r != "nearest"}
+    over = f"{said}: over the nearest reference"
+    return out | {f"gain_{r}_{k}": share(g, who, n_boot, over) for r, g in gains.items()}
 
 
 def worst(out):
@@ -90,7 +91,8 @@ def worst(out):
     ratio = lambda v: max(v/FPIR, FPIR/v)
     m = max((out[f"fpir_{n}_{k}"] for n in SIZES for k in REFS), key=lambda m: ratio(m["value"]))
     ends = sorted(ratio(m[e]) for e in ("low", "high"))
-    return metric(ratio(m["value"]), min(ends[0], ratio(m["value"])), ends[1], n=m["n"], unit="achieved / wanted, or inverse")
+    value = ratio(m["value"])
+    return metric(value, min(ends[0], value), max(ends[1], value), n=m["n"], unit="achieved / wanted, or inverse")
 
 
 def arguments():
@@ -124,7 +126,8 @@ if __name__ == "__main__":
     curves = dict(people=SIZES, refs=REFS, strangers=len(strangers), tail=pipe.tail, pair_threshold=pipe.threshold,
                   model=pipe.model)
     data = dict(name="celeba-aligned-3000x5, celeba-aligned-more-3000x5, celeba-photos-40, lfw-view1-devtest",
-                n_images=len(probes) + len(seen) + int(lfw.sum()), n_people=len(people) + len(strangers) + photos.person.nunique(),
+                n_images=len(probes) + len(seen) + int(lfw.sum()),
+                n_people=len(people) + len(strangers) + photos.person.nunique(),
                 fingerprint=fingerprint(table.to_csv(index=False)))
     command = "python benchmarks/fpir.py" + (f" --embedder {args.embedder}" if args.embedder else "")
     what = "the share of strangers named at the threshold that follows the gallery's size, wanted 0.01"

@@ -114,7 +114,7 @@ def test_the_gallery_finds_by_the_mean_of_the_references():
     x = people(50, 4, seed=3)
     with Gallery(model="m") as g:
         g.add_many([(str(i), e, [f"{i}/{j}" for j in range(4)]) for i, e in enumerate(x)])
-        for i, probe in enumerate(people(50, 5, seed=3)[:, 4]):
+        for probe in people(50, 5, seed=3)[:, 4]:
             found, want = g.search(probe, k=3)[0], mean_reference(x) @ probe
             assert [m.name for m in found] == [str(j) for j in np.argsort(-want)[:3]]
             best = int(found[0].name)
