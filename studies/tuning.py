@@ -190,13 +190,16 @@ def main():
     views = Views(exam, args.runs)
     parts = free_candidates(views, train_raw(faces, table, args.runs))
     if Path(args.tuned).is_file(): parts |= tuned_candidates(views, args.tuned)
-    numbers = {name: exam.numbers(emb) for name, emb in parts.items()}
+    numbers = {}
+    for name, emb in parts.items():
+        numbers[name] = exam.numbers(emb)
+        print(name, numbers[name].iloc[0][list(SHOWN)].round(4).to_dict(), flush=True)
     out, every = as_metrics(numbers, numbers["start"])
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
-                n_people=48 + 300, n_images=int(sum(len(v) for v in exam.rows.values())))
+                n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),
+                n_images=int(sum(len(v) for v in exam.rows.values())))
     what = "The public-domain face network as it is, its chip cut closer, in two views, behind linear maps, and tuned"
     write_record(args.out, record(what, "python -m studies.tuning", data, out, every, [0]))
-    for name, d in numbers.items(): print(name, d.iloc[0][list(SHOWN)].round(4).to_dict())
 
 
 if __name__ == "__main__": main()
