@@ -17,7 +17,7 @@ from ..core.files import InputError, image_size, inside, read_image
 from ..core.metrics import bootstrap_ids, rate_at_far, threshold_at_far, wilson
 from ..core.records import metric
 from ..datasets.selected import read_selected
-from ..evaluation.gallery_threshold import mean_reference
+from ..core.gallery_threshold import mean_reference
 from ..pipeline.face_pipeline import FacePipeline
 from ..pipeline.gallery import Gallery
 

@@ -6,7 +6,6 @@
 __all__ = ['SPLITS', 'AtLeast', 'fit_recipe', 'held_out', 'untrainable', 'fit_split', 'left_out']
 
 # %% ../../nbs/apps/plan.ipynb #595323b0
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd

@@ -7,7 +7,6 @@ __all__ = ['COLUMNS', 'STATE', 'BLOCK', 'HOW_TO', 'PhotoGroups', 'read_groups', 
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #f295cb67
 import io, os, shutil, unicodedata, zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ from PIL import Image
 from ..core.files import InputError, atomic_path, fingerprint, inside, write_csv
 from ..datasets.photos import clean_name, photos_below
 from ..evaluation.report import html_faces, html_notes, html_page
-from .answers import Face
 from .clustering import group_faces, group_similarity, joining_cosine, why_poor
 from .gallery import Gallery, printable
 
