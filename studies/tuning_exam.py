@@ -145,7 +145,7 @@ class Exam:
     def lfw(self, emb):
         i, j, same = (self.pairs[c].to_numpy() for c in ("i", "j", "same"))
         score, W = (emb[i]*emb[j]).sum(1), self.W["lfw"]
-        a, b = self.who["lfw"][i], self.who["lfw"][j]
+        a = self.who["lfw"][i]
         right = tenfold(score, same, 10)["right"]
         acc = (W[:, a]*right).sum(1)/W[:, a].sum(1)
         rates = pair_rates(score[same], score[~same], W[:, a[same]], W[:, a[~same]], (1e-2,))
@@ -166,7 +166,7 @@ class Exam:
 
     def pose(self, emb):
         "Frontal against turned heads: the straightest 40 % and the most turned 8 % of each set"
-        g, i, Wg, Wi, first = [], [], [], [], 0
+        g, i, Wg, Wi = [], [], [], []
         for role in ("calibration", "unseen"):
             y, who, W = self.yaw[role], self.who[role], self.W[role]
             a, b = np.flatnonzero(y <= np.quantile(y, .4)), np.flatnonzero(y >= np.quantile(y, .92))
