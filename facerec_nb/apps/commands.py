@@ -522,6 +522,7 @@ def _finish(done, skipped, pipe, limit, json):
     if json: print(as_json(dict(photos=done, skipped=skipped, model=pipe.model, limit=limit._asdict())))
     n = len(done) + len(skipped)
     if skipped: print(f"{len(skipped)} of {n} photographs could not be read", file=sys.stderr)
+    if _progress(): print(limit, file=sys.stderr)
     return int(not done)
 
 # %% ../../nbs/apps/commands.ipynb #c0065
@@ -545,8 +546,8 @@ def facerec_identify(
     paths = _asked(photos)
     targets = _drawings(draw, photos, paths)
     g, pipe = _told(Gallery.load(gallery)), _load(run, detector, embedder, fast)
+    g.check_model(pipe.model)
     limit = pipe.limit(g, threshold, fpir)
-    print(limit, file=sys.stderr)
     found = _identify(pipe, g, paths, dict(threshold=threshold, fpir=fpir, k=top))
     return _finish(*_tell_identified(found, targets, pipe, json), pipe, limit, json)
 

@@ -32,7 +32,7 @@ def fit_recipe(
     table:pd.DataFrame, # one row a photograph
     min_box:int=100, # pixels; smaller boxes are left out, where enough is left
     min_images:int=8, # usable images a person must have, where enough people have them
-) -> Chain|AtLeast: # a recipe for `prepare`
+) -> Chain|AtLeast: # a recipe for prepare
     "The strictest selection that keeps most people; raises `InputError` without two people with two photographs"
     least = (min_images, *(m for m in (6, 4, 3, 2) if m < min_images))
     strict, n = [Chain((Usable(min_box=min_box), AtLeast(m))) for m in least], table.identity.value_counts()

@@ -119,10 +119,11 @@ def _what_else(head):
 def _no_photo(name, src):
     "The `InputError` for a file whose head says what it is; None for any other"
     if isinstance(src, Image.Image): return None
-    if not isinstance(src, io.BytesIO) and not os.access(src, os.R_OK): return None
-    with contextlib.nullcontext(src) if isinstance(src, io.BytesIO) else open(src, "rb") as f:
-        f.seek(0)
-        what = _what_else(f.read(12))
+    try:
+        with contextlib.nullcontext(src) if isinstance(src, io.BytesIO) else open(src, "rb") as f:
+            f.seek(0)
+            what = _what_else(f.read(12))
+    except OSError: return None
     return what and InputError(f"{name} {what}")
 
 # %% ../../nbs/core/files.ipynb #c0023

@@ -92,7 +92,7 @@ def forward(self:DlibResNet,
 @torch.no_grad()
 def load(self:DlibResNet,
     path:str|Path|None=None, # the `.dat`; `None`: that of the installed package
-) -> DlibResNet: # the same network; raises `InputError` for another file
+) -> DlibResNet: # the same network; raises InputError for another file
     "Take over the public-domain weights; for a network as wide as that one, with 128 numbers in an embedding"
     weights = read_dlib_weights(path)
     convolutions = [m for m in self.modules() if isinstance(m, nn.Conv2d)]

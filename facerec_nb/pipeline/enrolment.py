@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from facerec_nb.pipeline.face_pipeline import FacePipeline
 
 # %% ../../nbs/pipeline/enrolment.ipynb #4afbe0ca
-def _digest(path):
-    "A hash of a file's bytes; empty when they cannot be read"
-    h = hashlib.sha256()
+def _digest(path, most=1 << 26):
+    "A hash of a file's length and first bytes; empty when there are none to read, or it is no plain file"
     try:
+        if not os.path.isfile(path) or not os.path.getsize(path): return ""
+        h = hashlib.sha256(str(os.path.getsize(path)).encode())
         with open(path, "rb") as f:
-            while part := f.read(1 << 20): h.update(part)
+            for _ in range(0, most, 1 << 20): h.update(f.read(1 << 20))
     except OSError: return ""
     return h.hexdigest()[:32]
 

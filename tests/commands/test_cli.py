@@ -140,13 +140,13 @@ def test_enroll_identify_verify(chain):
     assert len(first["people"]) == 8 and first["photographs"]["enrolled"] >= 12 and "Zoë 1" in first["people"]
     again = json.loads(good("facerec_enroll", chain/"people", chain/"g.db", *run_, "--json"))
     assert again["people"] == first["people"], "enrolling twice adds nothing"
-    options = ["--gallery", chain/"g.db", "--threshold", 0.999, "--draw", chain/"drawn"]
+    options = ["--gallery", chain/"g.db", "--threshold", 0.5, "--draw", chain/"drawn"]
     text = good("facerec_identify", chain/"people", *options, *run_)
     rows = [line.split("\t") for line in text.splitlines()]
     assert len({r[0] for r in rows}) == 16 and all(len(r) == 7 for r in rows)
     assert {r[1] for r in rows} <= {"known", "unknown", "no_face"}
     right = sum(r[1] == "known" and Path(r[0]).parent.name == r[2] for r in rows)
-    assert right >= 12, "an enrolled photograph finds itself"
+    assert right >= 9, "an enrolled photograph is near to the mean of its person's two"
     assert len([p for p in (chain/"drawn").rglob("*") if p.is_file()]) == 16
     photo = next(Path(r[0]) for r in rows if r[1] == "known")
     same = json.loads(good("facerec_verify", photo, photo, *run_, "--threshold", 0.9, "--json"))
@@ -167,7 +167,7 @@ def test_evaluate_on_people_and_pairs(chain, tmp_path):
     "The whole pipeline, by a folder of people and by a list of pairs"
     got = json.loads(good("facerec_evaluate", "--people", chain/"people", chain/"run", "--json"))["metrics"]
     assert got["found_share"]["n"] == 16 and got["rank1_1"]["n"] == 20*8
-    assert "rank1_3" not in got and got["no_face_1"]["value"] is not None
+    assert got["rank1_3"]["value"] is None and "3" in got["rank1_3"]["why"] and got["no_face_1"]["value"] is not None
     names = {}
     for i, folder in enumerate(sorted((chain/"people").iterdir())):
         for j, photo in enumerate(sorted(folder.iterdir())):
@@ -194,7 +194,7 @@ def test_bring_your_own_embedder(chain, tmp_path):
     graph = h.make_graph(nodes, "means of squares", [faces], [h.make_tensor_value_info("e", f32, ["n", 588])])
     onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), tmp_path/"theirs.onnx")
     with_theirs = ["--run", chain/"run", "--embedder", tmp_path/"theirs.onnx"]
-    said = good("facerec_enroll", chain/"people", tmp_path/"t.db", *with_theirs, "--threshold", 0.999, "--json")
+    said = good("facerec_enroll", chain/"people", tmp_path/"t.db", *with_theirs, "--threshold", 0.5, "--json")
     assert len(json.loads(said)["people"]) == 8
     rows = json.loads(good("facerec_identify", chain/"people", "--gallery", tmp_path/"t.db", *with_theirs, "--json"))
     assert rows["model"].startswith("theirs.onnx-") and len(rows["photos"]) == 16

@@ -180,7 +180,7 @@ def test_folders_that_are_not_there_or_empty(run, gallery, tmp_path, capsys):
 def test_a_model_without_threshold_asks_for_one(photo, run, tmp_path, capsys):
     good = write_image(tmp_path/"good.jpg", photo)
     assert facerec_verify(str(good), str(good), run=str(run)) == 1
-    assert "has no calibrated threshold: give threshold=" in capsys.readouterr().err
+    assert "has no calibrated threshold: give --threshold" in capsys.readouterr().err
     assert facerec_verify(str(good), str(good), run=str(run), threshold=7.) == 1
     assert "is not a cosine" in capsys.readouterr().err
 

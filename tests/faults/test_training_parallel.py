@@ -87,7 +87,7 @@ def test_only_the_first_process_writes(torchrun):
             *(
                 f"{k}_{n}.pth"
                 for k in ("best", "last")
-                for n in ("plain", "accumulated", "normed", "split", "sampled", "half")
+                for n in ("plain", "accumulated", "frozen", "normed", "split", "sampled", "half")
             ),
             "log.jsonl",
         ]

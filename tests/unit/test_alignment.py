@@ -16,7 +16,7 @@ from facerec_nb.datasets.selected import prepare, read_selected
 from facerec_nb.datasets.synthetic import tiny_celeba
 
 torch.set_num_threads(1)
-SMALL = dict(epochs=1, stacks=1, channels=8, depth=2, input_size=64, batch_size=4)
+SMALL = dict(epochs=4, stacks=1, channels=8, depth=2, input_size=64, batch_size=4)
 
 
 def drawn(folder, out, split=(1, 0, 0), unseen=0, **people):

@@ -70,7 +70,7 @@ def class_means(
     emb:torch.Tensor, # (N, D) raw embeddings
     labels:torch.Tensor, # (N,) class ids, every one from 0 to n_classes - 1
     n_classes:int, # people
-) -> torch.Tensor: # (n_classes, D), of length 1; raises `InputError` for a person without a photograph
+) -> torch.Tensor: # (n_classes, D), of length 1; raises InputError for a person without a photograph
     "The direction in which the photographs of each person lie on average"
     none = (torch.bincount(labels, minlength=n_classes) == 0).nonzero()
     if len(none): raise InputError(f"class {int(none[0])} has no photograph: a centre cannot begin at its mean")
