@@ -166,19 +166,20 @@ def _about(model, table, faces, people, cfg, template):
                 start=cfg.start, data=fingerprint(table[FACE_COLUMNS].to_csv(index=False)))
 
 # %% ../../nbs/03_face_recognition.ipynb #187354be
-def _tail(emb, ids):
-    "The law for galleries, from watched faces; None and a word about it where they are too few"
+def _tail(emb, ids, held):
+    "The law for galleries, from people held out; None and a word about it where they are too few, or were trained on"
+    if not held: return None, "the watched people were trained on: galleries are asked with the threshold for pairs"
     count = np.unique(ids, return_counts=True)[1]
     k = min(MOST, int(np.sort(count)[-MIN_PEOPLE])) if len(count) >= MIN_PEOPLE else 0
     try: return fit_tail(emb, ids, k), ""
     except InputError as e: return None, f"{e}; galleries are asked with the threshold for pairs"
 
-def _add_threshold(path, faces, ids, target_far, metrics):
+def _add_threshold(path, faces, ids, target_far, metrics, held):
     "Add the thresholds, from watched faces, and the metrics to a checkpoint; returns the one for pairs"
     ck, state = load_checkpoint(path, "embedder"), join_processes()
     net = load_weights(Embedder(**ck["arch"]["backbone"]), ck["weights"]["backbone"]).eval()
     emb = embed_faces(net, faces)
-    found, (tail, why) = choose_threshold(*pair_scores(emb, ids), target_far), _tail(emb, ids)
+    found, (tail, why) = choose_threshold(*pair_scores(emb, ids), target_far), _tail(emb, ids, held)
     found["note"] = "; ".join(filter(None, (found["note"], why)))
     kept = {k: v for k, v in ck.items() if k not in ("schema", "versions")}
     if state.is_main_process: save_checkpoint(path, **kept | dict(threshold=found, tail=tail, metrics=metrics))
@@ -209,11 +210,11 @@ def _asked(watched, people, arrays, held):
     return _validation(*watched, np.searchsorted(people, watched[1]))
 
 # %% ../../nbs/03_face_recognition.ipynb #8562c6f2
-def _trained(run, cfg, log, monitor, watched):
+def _trained(run, cfg, log, watched, held):
     "What came of a training: the best epoch, its threshold, the time"
-    best, name = log.loc[log[monitor].idxmax()].drop("model").to_dict(), short_name(cfg.head)
+    best, name = log.loc[log[_monitor(held)].idxmax()].drop("model").to_dict(), short_name(cfg.head)
     path = Path(run)/f"best_{name}.pth"
-    threshold = _add_threshold(path, *watched, cfg.target_far, best)
+    threshold = _add_threshold(path, *watched, cfg.target_far, best, held is not None)
     return dict(name=name, head=cfg.head, path=str(path), metrics=best, threshold=threshold, epochs=cfg.epochs,
                 seconds=float(log.seconds.sum()), images_per_s=float(log.images_per_s.median()))
 
@@ -246,4 +247,4 @@ def train_embedder(
               _asked(watched, people, arrays, held), cfg.augment, name=short_name(cfg.head), monitor=_monitor(held),
               mode="max", resume=resume, progress=progress, groups=arrays["y"] if cfg.together else None,
               checkpoint=_about(model, table, arrays["x"], people, cfg, template))
-    return _trained(run, cfg, log, _monitor(held), watched) | dict(n_train=len(arrays["y"]), n_people=len(people))
+    return _trained(run, cfg, log, watched, held) | dict(n_train=len(arrays["y"]), n_people=len(people))
