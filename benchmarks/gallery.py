@@ -279,6 +279,11 @@ def one_size(n, args, folder):
         f"gallery_{tag}_recall": metric(
             share(found, want), n=args.queries * K, unit="share of the ten nearest references"
         ),
+        f"gallery_{tag}_first_recall": metric(
+            float(np.mean([n[0] == p[0] for n, p in zip(named, people)])),
+            n=args.queries,
+            unit="share of questions: the person whose mean reference is nearest comes first",
+        ),
         f"gallery_{tag}_people_recall": metric(
             share(named, people), n=args.queries * K, unit="share of the ten nearest people"
         ),

@@ -589,7 +589,9 @@ def facerec_people(
     if do != "list":
         said = people.change_people(g, do, *(w for w in (name, to) if w is not None))
         return _say(json, dict(gallery=gallery, done=said), said)
-    if about: return _say(json, people.about(g), people.about_text(people.about(g)))
+    if about:
+        facts = people.about(g)
+        return _say(json, facts, people.about_text(facts))
     listed = people.list_people(g)
     lines = ["\t".join([p["name"], str(p["references"]), p["first"], p["last"]]) for p in listed]
     return _say(json, dict(gallery=gallery, people=listed), "\n".join(lines))

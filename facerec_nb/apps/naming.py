@@ -133,15 +133,13 @@ def _answers(pipe, gallery, images, asked, false_share):
     "The answer about each photograph; strangers choose the threshold where the embedder knows no law for galleries"
     faces = list(pipe.stream([images/i for i in asked.image_id]))
     answers = [pipe.identify(f, gallery)[0] for f, r in zip(faces, asked.role) if r == "chooser"]
-    if answers and _law(pipe) is None: gallery.threshold = _gallery_threshold(answers, false_share)
+    if answers and pipe.tail is None: gallery.threshold = _gallery_threshold(answers, false_share)
     return [pipe.identify(f, gallery)[0] for f in faces]
-
-def _law(pipe): return getattr(pipe, "tail", None)
 
 # %% ../../nbs/apps/naming.ipynb #e7d297b1
 def _counted(table, gallery, pipe):
     "Both thresholds and where the first one comes from, and how many people the answers are about"
-    by = "strangers" if gallery.threshold is not None else "pairs" if _law(pipe) is None else "the size of the gallery"
+    by = "strangers" if gallery.threshold is not None else "pairs" if pipe.tail is None else "the size of the gallery"
     strangers = int(table[table.role == "stranger"].identity.nunique())
     return dict(threshold=float(table.threshold.iloc[0]), threshold_by=by, pair_threshold=pipe.need_threshold(),
                 enrolled=len(gallery.people()), strangers=strangers)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'IMAGE_SUFFIXES', 'InputError', 'attempt', 'readable_formats', 'read_image', 'image_size', 'read_part',
            'atomic_path', 'write_image', 'inside', 'thread_map', 'json_ready', 'write_json', 'read_json', 'write_csv',
-           'read_csv', 'fingerprint']
+           'read_csv', 'fingerprint', 'content_hash']
 
 # %% ../../nbs/core/files.ipynb #c0003
 import contextlib, functools, hashlib, io, json, math, os, re, threading
@@ -409,3 +409,16 @@ def fingerprint(
         else: raise InputError(f"{p} does not exist: check the path")
         h.update(b"\x1e")
     return h.hexdigest()[:16]
+
+# %% ../../nbs/core/files.ipynb #d41c0002
+def content_hash(
+    path:str|Path, # a file
+    most:int=1 << 26, # bytes that count, beside the length of the file
+) -> str: # 32 hexadecimal characters of SHA-256; empty for what is empty, cannot be read, or is no plain file
+    "What a photograph is known by: a hash of the length and the first bytes of its file"
+    try:
+        if not os.path.isfile(path) or not os.path.getsize(path): return ""
+        h = hashlib.sha256(f"{os.path.getsize(path)} ".encode())
+        with open(path, "rb") as f: h.update(f.read(most))
+    except OSError: return ""
+    return h.hexdigest()[:32]

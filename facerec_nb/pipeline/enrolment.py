@@ -13,24 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..datasets.photos import people_below, was_closed
-from ..core.files import InputError
+from ..core.files import InputError, content_hash
 from .gallery import Gallery, Source, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from facerec_nb.pipeline.face_pipeline import FacePipeline
-
-# %% ../../nbs/pipeline/enrolment.ipynb #4afbe0ca
-def _digest(path, most=1 << 26):
-    "A hash of a file's length and first bytes; empty when there are none to read, or it is no plain file"
-    try:
-        if not os.path.isfile(path) or not os.path.getsize(path): return ""
-        h = hashlib.sha256(str(os.path.getsize(path)).encode())
-        with open(path, "rb") as f:
-            for _ in range(0, most, 1 << 20): h.update(f.read(1 << 20))
-    except OSError: return ""
-    return h.hexdigest()[:32]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #5578e2a4
 class _Photo(NamedTuple):
@@ -41,7 +30,7 @@ class _Photo(NamedTuple):
 def _photos(folder, paths):
     "Photographs with the text and the hashes under which the gallery knows them"
     origin = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
-    return [_Photo(p, Source(printable(p.relative_to(folder).as_posix()), _digest(p), origin)) for p in paths]
+    return [_Photo(p, Source(printable(p.relative_to(folder).as_posix()), content_hash(p), origin)) for p in paths]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #4709f9b2
 def _no_faces(folder, n):

@@ -18,7 +18,7 @@ from PIL import Image
 from ..datasets.photos import photos_below
 from ..faces.detection import Detector, create_detector
 from ..core.files import InputError, fingerprint, read_image
-from ..core.gallery_threshold import Limit, limit_for
+from ..core.gallery_threshold import Limit, gallery_threshold, limit_for
 from .gallery import Gallery
 from ..core.geometry import align_face
 from .answers import Answer, Answers, Face, Faces, draw_answers, show_ranking
@@ -53,7 +53,6 @@ def _network(path, load, probe):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #ca08ae2b
 def _law(embedder):
     "The law for galleries of an embedder, a sensible one or None"
-    from facerec_nb.core.gallery_threshold import gallery_threshold
     if getattr(embedder, "tail", None) is None: return None
     try: found = gallery_threshold(embedder.tail, 40, 80)
     except Exception: found = dict(threshold=np.nan)
@@ -381,7 +380,7 @@ def limit(self:FacePipeline,
 
 def _no_law(model):
     return InputError(f"the model {model} stores no law for galleries, so no share of strangers can be kept: "
-                      "give a threshold, or train with at least 20 people who have two watched photographs each")
+                      "give threshold=, or store a law fitted on people who were not trained on (fit_tail)")
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #2469964b
 @patch

@@ -15,11 +15,11 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 
-from ..core.files import InputError, atomic_path, fingerprint, inside, write_csv
+from ..core.files import InputError, atomic_path, content_hash, inside, write_csv
 from ..datasets.photos import clean_name, photos_below
 from ..evaluation.report import html_faces, html_notes, html_page
 from .clustering import group_faces, group_similarity, joining_cosine, why_poor
-from .gallery import Gallery, printable
+from .gallery import Gallery, Source, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,11 +188,12 @@ def _take_edits(g):
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #da6722ec
 def _contents(photos, out):
-    "Content -> paths below the folder of every photograph; several where there are copies"
+    "Content, or the path of what has none, -> paths below the folder of all photographs; several of copies"
     found, own = {}, os.path.realpath(out)
     for p in photos_below(photos):
         if Path(os.path.realpath(p)).is_relative_to(own): continue
-        found.setdefault(fingerprint(p), []).append(p.relative_to(photos).as_posix())
+        path = p.relative_to(photos).as_posix()
+        found.setdefault(content_hash(p) or path, []).append(path)
     return found
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #14d3adb7
@@ -506,9 +507,9 @@ def enroll(self:PhotoGroups,
 ) -> dict[str, int]: # name -> references that were new
     "Put the named people into a gallery; what is there already is passed over; raises InputError"
     gallery.check_model(self.model)
-    added, t = {}, self.table[(self.table.name != "") & (self.table.poor == "")]
-    for name, rows in t.groupby("name"):
-        rows = rows[~rows.photo.isin(gallery.sources(name))]
-        if len(rows): added[name] = rows
-    gallery.add_many((name, self.emb[rows.index], rows.photo.tolist()) for name, rows in added.items())
-    return {name: len(rows) for name, rows in added.items()}
+    there = {(r.person, r.content or r.source) for r in gallery.held()}
+    t = self.table[(self.table.name != "") & (self.table.poor == "")]
+    new = t[[not {(r.name, r.key), (r.name, r.photo)} & there for r in t.itertuples()]]
+    def references(rows): return self.emb[rows.index], [Source(r.photo, r.key) for r in rows.itertuples()]
+    gallery.add_many((name, *references(rows)) for name, rows in new.groupby("name"))
+    return new.name.value_counts(sort=False).to_dict()

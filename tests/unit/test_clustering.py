@@ -1,6 +1,7 @@
 "Faces into people: no giant person, nothing doubled, what a user decided stays, nothing leaves its folder."
 
 import os
+import shutil
 import stat
 
 import numpy as np
@@ -317,6 +318,35 @@ def test_a_gallery_names_first_and_takes_names(home):
         assert more.table[more.table.photo == "both.png"].person.nunique() == 2
     with Gallery(model="another") as foreign, pytest.raises(InputError, match="holds embeddings of model another"):
         run(home, gallery=foreign)
+
+
+def test_enrolled_groups_and_enrolled_folders_are_the_same_photographs(home):
+    "A photograph that a group brought into a gallery is there for facerec_enroll too, and the other way round"
+    run(home)
+    edit(home, lambda t: t.loc.__setitem__((0, "name"), "Ada"))
+    g = apply_edits(home / "out")
+    (home / "people").mkdir()
+    (home / "photos/album").rename(home / "people/Ada")
+    if g.table[g.table.name == "Ada"].photo.str.startswith("red").all():
+        (home / "people/Ada").rename(home / "photos/album")
+        shutil.copytree(home / "photos", home / "people/Ada", ignore=shutil.ignore_patterns("album"))
+    with Gallery(home / "g.db", model="patches") as gallery:
+        assert g.enroll(gallery) == {"Ada": 3}
+        assert set(Patches().enroll(home / "people", gallery).status) == {"already"} and len(gallery.held()) == 3
+    with Gallery(home / "other.db", model="patches") as gallery:
+        Patches().enroll(home / "people", gallery)
+        assert g.enroll(gallery) == {} and len(gallery.held()) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.timeout(20)
+def test_a_pipe_and_an_empty_file_are_told_and_not_waited_for(home):
+    os.mkfifo(home / "photos/pipe.jpg")
+    for name in ("empty.jpg", "also empty.png"):
+        (home / "photos" / name).touch()
+    g, told = run(home)
+    assert len(g.table) == 6 and len(told["unreadable"]) == 3 and not told["copies"]
+    assert sum("pipe.jpg is not a file" in t for t in told["unreadable"]) == 1
 
 
 def test_other_photographs_and_other_models_are_refused(home):
