@@ -160,3 +160,19 @@ def test_report_is_one_page_and_plain_numbers(data, run):
         assert m["n"] > 0, name
         if m["low"] is not None:
             assert m["low"] <= m["value"] <= m["high"], name
+
+
+def test_only_people_held_out_give_a_law_for_galleries(tmp_path):
+    "Enough people are watched in both trainings; those who were trained on lie too far apart to tell of strangers"
+    rng = np.random.default_rng(0)
+    ids = np.arange(48).repeat(4)
+    faces = rng.integers(0, 256, (len(ids), SIDE, SIDE, 3), dtype=np.uint8)
+    names, split = [f"{i:03d}.jpg" for i in range(len(ids))], ["train", "train", "val", "val"] * 48
+    table = pd.DataFrame(dict(image_id=names, identity=ids + 1, split=split, people="seen"))
+    out = ids >= 24
+    seen, held = (table[~out], faces[~out]), (table[out].assign(people="unseen"), faces[out])
+    for name, watched in dict(own=None, others=held).items():
+        said = train_embedder(seen, tmp_path / name, QUICK, head="ce", epochs=1, held=watched)["threshold"]["note"]
+        tail = load_checkpoint(tmp_path / name / "best_ce.pth")["tail"]
+        assert (tail is None) == ("were trained on" in said) == (watched is None)
+    assert tail["n_people"] == 24
