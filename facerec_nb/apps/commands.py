@@ -25,7 +25,7 @@ def _sentence(
     e, # the exception of a command
 ):
     "What a user can do about an exception; nothing when it is a bug, whose traceback is needed"
-    if isinstance(e, InputError): return str(e)
+    if isinstance(e, (InputError, FloatingPointError)): return str(e)
     if isinstance(e, OSError) and e.errno:
         why = f"{e.filename or 'a file'} cannot be used ({e.strerror})"
         return f"{why}: check the path, its permissions and the room on the disk"
@@ -96,7 +96,7 @@ def command(
     def run(*args, **kwargs):
         try: return _attempt(f, args, kwargs)
         except BrokenPipeError: return _read_enough()
-        except (InputError, OSError, ImportError) as e:
+        except (InputError, FloatingPointError, OSError, ImportError) as e:
             if not _sentence(e): raise
             return fail(_sentence(e), 1)
         except KeyboardInterrupt as e: return fail(str(e) or "stopped", 130)
@@ -195,6 +195,11 @@ def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     if name == "attributes": return AttributeRich(n_ids=ids, n_images=images, seed=seed)
     raise InputError(f"there is no recipe {name!r}: use balanced or attributes")
 
+# %% ../../nbs/apps/commands.ipynb #0c17e4d9
+def _shares(per_id):
+    "Train : validation : test for so many photographs of each person: two for validation from six on"
+    return (18, 4, 3) if per_id >= 10 else (2, 1, 1)
+
 # %% ../../nbs/apps/commands.ipynb #4d7c75ca
 def _selected(rows, out, problems):
     "What was selected and found wrong, as a dict and as a sentence"
@@ -226,7 +231,8 @@ def facerec_prepare(
     from facerec_nb.datasets.selected import prepare
     chosen = _recipe(recipe, ids, per_id, min_box, keep_blurry, images, seed)
     celeba = load_celeba(data, progress=_progress())
-    rows = prepare(celeba, chosen, out, unseen=unseen, seed=seed, zip=zip, progress=_progress())
+    split = _shares(per_id if recipe == "balanced" else 25)
+    rows = prepare(celeba, chosen, out, split=split, unseen=unseen, seed=seed, zip=zip, progress=_progress())
     return _say(json, *_selected(rows, out, len(celeba.problems)))
 
 # %% ../../nbs/apps/commands.ipynb #07e650b2
@@ -470,6 +476,7 @@ def _place(out, base, path):
     from facerec_nb.pipeline.video import is_film
     return inside(out, os.path.relpath(path, base)) if is_film(path) else _drawing(out, base, path)
 
+# %% ../../nbs/apps/commands.ipynb #d2b79812
 def _drawings(out, photos, paths):
     "Where the drawings go, or `None` for each photograph when none are wanted"
     if not out: return [None]*len(paths)
@@ -487,6 +494,7 @@ def _films_below(folder):
     n = sum(is_film(f) for _, names in walk_folders(folder, []) for f in names)
     return [f"{n} film{'s'*(n > 1)} in {folder} passed over: name a film to have it looked through"]*(n > 0)
 
+# %% ../../nbs/apps/commands.ipynb #9864bdd5
 def _asked(photos):
     "Photographs of files and folders, each once, then films; what is passed over is told on stderr"
     from facerec_nb.datasets.photos import photos_below
@@ -510,11 +518,13 @@ def _answer_line(path, a):
     numbers = _numbers(a.similarity, a.threshold, a.probability)
     return "\t".join([one_line(path), a.status, a.name or "", *numbers, box])
 
+# %% ../../nbs/apps/commands.ipynb #ed747ea4
 def _kind(path):
     "What is found in a photograph or in a film"
     from facerec_nb.pipeline.video import is_film
     return "appearances" if is_film(path) else "faces"
 
+# %% ../../nbs/apps/commands.ipynb #ac854778
 def _answer_lines(path, found):
     "A line for each answer; one for each appearance of a film, with three more columns of seconds: first, last, best"
     if _kind(path) == "faces": return [_answer_line(path, a) for a in found]
@@ -532,6 +542,7 @@ def _film(pipe, gallery, path, every, wanted):
     if cut_off(film): print(one_line(cut_off(film)), file=sys.stderr)
     return "", found
 
+# %% ../../nbs/apps/commands.ipynb #f7942490
 def _identify(pipe, gallery, paths, every, wanted):
     "Path, problem, and answers or appearances of each photograph and film, as they come"
     from facerec_nb.pipeline.video import is_film
@@ -548,6 +559,7 @@ def _draw(target, path, found, pipe):
     if is_film(path): save_film(Film(path), found, target)
     else: write_image(target, pipe.draw(path, found))
 
+# %% ../../nbs/apps/commands.ipynb #a7bd0739
 def _tell_identified(found, targets, pipe, json):
     "Print and draw answers as they come; what was read, and what was not"
     done, skipped = [], []

@@ -37,6 +37,7 @@ def _begin(t, face):
     "The track of a face that was not there before"
     return Track(t, t, 1, face.box, face.embedding.copy(), face, t)
 
+# %% ../../nbs/pipeline/tracks.ipynb #21167175
 def _go_on(track, t, face):
     "A track with one more face"
     track.last, track.frames, track.box = t, track.frames + 1, face.box
@@ -48,14 +49,17 @@ OVERLAP = 0.3 # of boxes (IoU) from which a face is where a track was, 0..1
 
 def _links(tracks, faces, join):
     "Pairs (track, face) of numbers that belong together"
-    from scipy.optimize import linear_sum_assignment
     if not tracks or not faces: return []
     mean = np.stack([t.total/np.linalg.norm(t.total) for t in tracks])
     alike = mean @ np.stack([f.embedding for f in faces]).T
     over = iou([t.box for t in tracks], [f.box for f in faces])
     may = (alike >= join) | ((over >= OVERLAP) & (alike >= 2*join - 1))
-    pairs = zip(*linear_sum_assignment(np.where(may, -2 - alike - over, 0)))
-    return [(int(i), int(j)) for i, j in pairs if may[i, j]]
+    score, out = np.where(may, alike + over, -np.inf), []
+    while np.isfinite(score).any():
+        i, j = map(int, np.unravel_index(score.argmax(), score.shape))
+        score[i], score[:, j] = -np.inf, -np.inf
+        out.append((i, j))
+    return out
 
 # %% ../../nbs/pipeline/tracks.ipynb #fd1cc683
 class Tracker:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILM_SUFFIXES', 'FILM_COLUMNS', 'is_film', 'Film', 'film_frames', 'cut_off', 'find_tracks', 'Appearance', 'clock',
-           'identify_film', 'film_table', 'picture_name', 'film_page', 'save_film']
+           'unite_appearances', 'identify_film', 'film_table', 'picture_name', 'film_page', 'save_film']
 
 # %% ../../nbs/pipeline/video.ipynb #ab0cbb46
 import os
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FILM_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .3gp .mts .m2ts .ogv .flv".split()) # in lower case
 
+# %% ../../nbs/pipeline/video.ipynb #b573aea2
 def is_film(
     path:str|Path, # of a file, which need not be there
 ) -> bool: # has it the suffix of a film?
@@ -48,6 +49,7 @@ def _quietly(path):
     try: return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
     finally: log.setLogLevel(before)
 
+# %% ../../nbs/pipeline/video.ipynb #c01eded0
 def _opened(path):
     "An open film; raises InputError"
     if not os.path.isfile(path): raise InputError(f"{path} is not a file: check the path")
@@ -76,6 +78,7 @@ def _seconds(film, k, fps):
     at = film.get(cv2.CAP_PROP_POS_MSEC)/1000
     return at if at > 0 else k/fps
 
+# %% ../../nbs/pipeline/video.ipynb #529ad27a
 def _due(film, fps, every):
     "Seconds and pixels (BGR) of the frames that are due; None instead of pixels for the others"
     k, due = 0, 0.
@@ -154,7 +157,11 @@ def _goes_on(a, b, gap):
     "Is an appearance the one before, seen again?"
     return a.answer.name is not None and a.answer.name == b.answer.name and 0 < b.first - a.last <= gap
 
-def _united(found, gap):
+# %% ../../nbs/pipeline/video.ipynb #109e66b3
+def unite_appearances(
+    found:list[Appearance], # in the order in which they began
+    gap:float, # seconds for which somebody may be out of sight
+) -> list[Appearance]: # the same or fewer; those that went on are changed
     "Appearances of one name that follow each other are one, with the better of the two answers"
     out = []
     for b in found:
@@ -177,7 +184,8 @@ def identify_film(
     "Who is in a film and when, each by the best face; raises `InputError`"
     def answer(t): return pipe.identify(Faces([t.face]), gallery, **(wanted or {}))[0]
     tracks = find_tracks(pipe, film, every, progress=progress)
-    return _united([Appearance(t.first, t.last, t.best, t.frames, answer(t)) for t in tracks], max(gap, 2.5*every))
+    found = [Appearance(t.first, t.last, t.best, t.frames, answer(t)) for t in tracks]
+    return unite_appearances(found, max(gap, 2.5*every))
 
 # %% ../../nbs/pipeline/video.ipynb #7075304d
 def _best_frames(film, found):
@@ -188,8 +196,10 @@ def _best_frames(film, found):
         if t in at: yield t, draw_answers(frame, at[t])
 
 # %% ../../nbs/pipeline/video.ipynb #bddb4a03
-FILM_COLUMNS = ["first", "last", "best", "frames", "status", "name", "similarity", "threshold", "probability", "picture"]
+FILM_COLUMNS = ["first", "last", "best", "frames", "status", "name", "similarity", "threshold", "probability",
+                "picture"]
 
+# %% ../../nbs/pipeline/video.ipynb #98387476
 def film_table(
     found:Iterable[Appearance], # of one film
 ) -> "pd.DataFrame": # one row an appearance, FILM_COLUMNS; times in seconds
@@ -198,6 +208,7 @@ def film_table(
     rows = [a.as_dict() | dict(picture=picture_name(a.best)) for a in found]
     return pd.DataFrame(rows, columns=FILM_COLUMNS).round(dict.fromkeys(("first", "last", "best"), 2))
 
+# %% ../../nbs/pipeline/video.ipynb #466b1c95
 def picture_name(
     seconds:float, # from the beginning of a film
 ) -> str: # 000012.34.jpg
@@ -207,6 +218,7 @@ def picture_name(
 # %% ../../nbs/pipeline/video.ipynb #11adc35c
 def _who(a): return a.answer.name or a.answer.status
 
+# %% ../../nbs/pipeline/video.ipynb #3b5ef697
 def _said(a):
     "The caption of an appearance"
     near = "" if a.answer.similarity is None else f", {a.answer.similarity:.2f}"

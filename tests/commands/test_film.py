@@ -13,7 +13,8 @@ from facerec_nb.faces.detection import WholeImage
 from facerec_nb.pipeline.answers import Answer
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.pipeline.gallery import Gallery
-from facerec_nb.pipeline.video import Appearance, Film, _united, cut_off, film_frames, identify_film
+from facerec_nb.pipeline.video import (Appearance, Film, cut_off, film_frames, identify_film,
+                                       unite_appearances)
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it is read once, here when the first film is written
 COLOURS = {"Ann": (220, 80, 80), "Bob": (90, 200, 90)}
@@ -148,6 +149,6 @@ def test_films_of_a_folder_are_told(tmp_path, pipe, gallery, monkeypatch, capfd)
 
 def test_a_second_copy_of_a_name_at_the_same_time_stays():
     def seen(first, last, s): return Appearance(first, last, first, 1, Answer("known", "Ann", s))
-    assert [(x.first, x.last) for x in _united([seen(0, 4, .9), seen(1, 5, .95)], 5)] == [(0, 4), (1, 5)]
-    one, = _united([seen(0, 4, 0.9), seen(6, 7, 0.95)], 5)
+    assert [(x.first, x.last) for x in unite_appearances([seen(0, 4, .9), seen(1, 5, .95)], 5)] == [(0, 4), (1, 5)]
+    one, = unite_appearances([seen(0, 4, 0.9), seen(6, 7, 0.95)], 5)
     assert (one.last, one.best, one.answer.similarity) == (7, 6, 0.95)
