@@ -501,7 +501,7 @@ def _asked(photos):
     from facerec_nb.pipeline.video import is_film
     trouble, paths = [], {}
     for p in photos:
-        if os.path.isdir(p): trouble += _films_below(p)
+        for t in _films_below(p) if os.path.isdir(p) else (): print(one_line(t), file=sys.stderr)
         paths |= dict.fromkeys(photos_below(p, trouble) if os.path.isdir(p) else [Path(p)])
     for t in trouble: print(one_line(t), file=sys.stderr)
     return sorted(paths, key=is_film)

@@ -152,3 +152,10 @@ def test_a_second_copy_of_a_name_at_the_same_time_stays():
     assert [(x.first, x.last) for x in unite_appearances([seen(0, 4, .9), seen(1, 5, .95)], 5)] == [(0, 4), (1, 5)]
     one, = unite_appearances([seen(0, 4, 0.9), seen(6, 7, 0.95)], 5)
     assert (one.last, one.best, one.answer.similarity) == (7, 6, 0.95)
+
+
+def test_a_folder_of_films_alone_says_what_to_do(tmp_path, pipe, gallery, capfd):
+    (tmp_path/"films").mkdir()
+    write_film(tmp_path/"films/f.avi", COLOURS["Ann"])
+    assert facerec_identify([str(tmp_path/"films")], str(tmp_path/"g.db")) == 1
+    assert "name a film" in (err := capfd.readouterr().err) and "holds no photographs" in err
