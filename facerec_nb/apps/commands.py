@@ -27,7 +27,7 @@ def _sentence(
     "What a user can do about an exception; nothing when it is a bug, whose traceback is needed"
     if isinstance(e, (InputError, FloatingPointError)): return str(e)
     if isinstance(e, OSError) and e.errno:
-        why = f"{e.filename or 'a file'} cannot be used ({e.strerror})"
+        why = f"{e.filename2 or e.filename or 'a file'} cannot be used ({e.strerror})"
         return f"{why}: check the path, its permissions and the room on the disk"
     if isinstance(e, ImportError) and "cannot open shared object" in str(e):
         library = str(e).partition(":")[0]
@@ -60,7 +60,7 @@ def _read_enough():
 def _typed(sentence, f):
     "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
     names = "|".join(map(re.escape, inspect.signature(f).parameters))
-    return re.sub(rf"\b({names})=", r"--\1 ", sentence)
+    return re.sub(rf"\b({names})=(?=([^\s,;:)]?))", lambda m: f"--{m[1]}" + " "*bool(m[2]), sentence)
 
 # %% ../../nbs/apps/commands.ipynb #c0013
 def _as_typed(run, several):
@@ -602,6 +602,7 @@ def facerec_identify(
 ) -> int: # exit code
     "Say who is on photographs: known, unknown or no_face, with similarity, threshold and probability"
     from facerec_nb.pipeline.gallery import Gallery
+    if top < 1: raise InputError(f"top={top} people in an answer were asked for: give 1 or more")
     photos = [photos] if isinstance(photos, (str, Path)) else photos
     paths = _asked(photos)
     targets = _drawings(draw, photos, paths)
@@ -646,7 +647,7 @@ def facerec_people(
     from facerec_nb.pipeline.gallery import Gallery
     g = _told(Gallery.load(gallery))
     if forget_after: g.keep_for(forget_after)
-    if do != "list":
+    if do != "list" or name is not None:
         said = people.change_people(g, do, *(w for w in (name, to) if w is not None))
         return _say(json, dict(gallery=gallery, done=said), said)
     if about:

@@ -99,6 +99,7 @@ def change_people(
     *given:str, # what the word needs
 ) -> str: # what was done
     "Do what a word says; raises InputError when it lacks something"
+    if word == "list": raise InputError(f"list needs nothing more, it got {given[0]!r}: leave that out")
     if word not in _CHANGES: raise InputError(f"there is no {word!r}: say list, {', '.join(_CHANGES)}")
     f, needs, least, most = _CHANGES[word]
     if least <= len(given) <= most: return f(g, *given)

@@ -428,6 +428,7 @@ def identify(self:FacePipeline,
     fpir:float|None=None, # share of strangers' faces that may be named, 0..1; None: the gallery's, else 0.01
 ) -> Answers: # one per face, largest face first; a single no_face when there is none
     "Who is on a photograph; raises InputError for an unreadable photograph, an empty or a foreign gallery"
+    if k < 1: raise InputError(f"k={k} people in an answer were asked for: give 1 or more")
     gallery.check_model(self.model)
     limit = self.limit(gallery, threshold, fpir)
     faces = _faces_of(self, photo)

@@ -273,6 +273,12 @@ def _forget(self:PhotoGroups, keys):
     self.seen = {k: p for k, p in self.seen.items() if k not in keys}
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #0bbe3d07
+def _must_lie_apart(photos, out):
+    "Refuse an output folder that would hold the photographs"
+    if not Path(os.path.realpath(photos)).is_relative_to(os.path.realpath(out)): return
+    raise InputError(f"the groups of {photos} cannot be written to {out}, which holds these photographs: "
+                     "give another output folder")
+
 def _must_be_same_folder(g, found, photos):
     "Refuse photographs that have nothing to do with those of an earlier run"
     if not g.seen or g.seen.keys() & found.keys() or os.path.abspath(photos) == g.photos: return
@@ -476,6 +482,7 @@ def cluster_photos(
     if gallery is not None: gallery.check_model(pipe.model)
     threshold = None if gallery is None else pipe.limit(gallery).threshold
     cut = joining_cosine(pipe) if cut is None else pipe.need_threshold(cut)
+    _must_lie_apart(photos, out)
     g, found = _open_or_new(pipe, out), _contents(photos, out)
     _must_be_same_folder(g, found, photos)
     g._follow(found, photos)
@@ -509,7 +516,7 @@ def enroll(self:PhotoGroups,
     gallery.check_model(self.model)
     there = {(r.person, r.content or r.source) for r in gallery.held()}
     t = self.table[(self.table.name != "") & (self.table.poor == "")]
-    new = t[[not {(r.name, r.key), (r.name, r.photo)} & there for r in t.itertuples()]]
+    new = t[np.array([not {(r.name, r.key), (r.name, r.photo)} & there for r in t.itertuples()], bool)]
     def references(rows): return self.emb[rows.index], [Source(r.photo, r.key) for r in rows.itertuples()]
     gallery.add_many((name, *references(rows)) for name, rows in new.groupby("name"))
     return new.name.value_counts(sort=False).to_dict()
