@@ -17,7 +17,7 @@ import numpy as np
 
 from facerec_nb.faces.landmarks import LandmarkModel
 from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS, load_celeba
-from facerec_nb.models.checkpoint import packaged
+from facerec_nb.core.installed import packaged
 from facerec_nb.faces.detection import CELEBA_BOX, CenterFaceDetector, map_boxes, match_box
 from facerec_nb.core.files import fingerprint, read_image
 from facerec_nb.core.geometry import xywh_to_xyxy

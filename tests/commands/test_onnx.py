@@ -292,7 +292,7 @@ def test_the_command(run, tmp_path, capsys):
 
 def test_the_packaged_weights_have_an_onnx_form(tmp_path):
     "Their preprocessing holds tensors, which metadata must be able to say; the packaged file is of these very weights"
-    from facerec_nb.models.checkpoint import packaged
+    from facerec_nb.core.installed import packaged
 
     done = export_onnx(packaged("landmarks_big"), tmp_path / "big.onnx")
     assert done["difference"] < 1e-4 and np.shape(OnnxNet(tmp_path / "big.onnx", threads=1).about["upright"]) == (5, 2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from facerec_nb.models.checkpoint import packaged
+from facerec_nb.core.installed import packaged
 from facerec_nb.models.untrained import untrained_embedder
 from facerec_nb.engines import onnx_embedder, onnx_net, proof
 from facerec_nb.engines.onnx_embedder import open_embedder
