@@ -54,40 +54,75 @@ def joining_cosine(
 APART = 1e9 # a distance that no average can hide
 
 def _distances(emb, photo, old):
-    "All pairs, condensed as SciPy has them: one minus the cosine, and what is known beforehand"
-    d, at = np.empty(len(emb)*(len(emb) - 1)//2), 0
-    for i in range(len(emb) - 1):
-        row, others = 1 - emb[i + 1:] @ emb[i], old[i + 1:]
-        row[(photo[i + 1:] == photo[i]) | (old[i] > 0) & (others > 0)] = APART
-        row[(old[i] > 0) & (others == old[i])] = 0
-        d[at:at + len(row)] = np.maximum(row, 0)
-        at += len(row)
+    "All pairs (N, N): one minus the cosine, and what is known beforehand; nobody is near to itself"
+    d = np.maximum(1 - emb @ emb.T, 0)
+    for i, row in enumerate(d):
+        row[(photo == photo[i]) | (old[i] > 0) & (old > 0)] = APART
+        row[(old[i] > 0) & (old == old[i])] = 0
+        row[i] = np.inf
     return d
+
+# %% ../../nbs/pipeline/clustering.ipynb #1018b8d3
+def _join(d, size, a, b):
+    "Distances after group b became a part of group a"
+    d[a] = (size[a]*d[a] + size[b]*d[b])/(size[a] + size[b])
+    d[:, a], size[a] = d[a], size[a] + size[b]
+    d[b], d[:, b] = np.inf, np.inf
+
+def _nearest(d, chain):
+    "The nearest of the last group of a chain, the one before it when nobody is nearer, and its distance"
+    row = d[chain[-1]]
+    b = int(row.argmin())
+    if len(chain) > 1 and row[chain[-2]] <= row[b]: b = chain[-2]
+    return b, row[b]
+
+# %% ../../nbs/pipeline/clustering.ipynb #1018b8d4
+def _joins(d, most):
+    "Pairs of groups, the second to become a part of the first, whose mean distance is at most so much"
+    size, chain, starts = np.ones(len(d)), [], list(range(len(d)))
+    while chain or starts:
+        chain = chain or [starts.pop()]
+        b, distance = _nearest(d, chain)
+        if distance > most: d[:, chain.pop()] = np.inf # it is finished
+        elif b not in chain[-2:-1]: chain.append(b)
+        else:
+            a, _ = chain.pop(), chain.pop()
+            _join(d, size, a, b)
+            starts.append(a)
+            yield a, b
 
 # %% ../../nbs/pipeline/clustering.ipynb #e4380678
 def _average_linkage(emb, photo, old, cut):
     "Numbers of the groups of faces whose average cosine is at least the cut"
-    if len(emb) == 1: return np.zeros(1, int)
-    from scipy.cluster.hierarchy import fcluster, linkage
-    return fcluster(linkage(_distances(emb, photo, old), "average"), 1 - cut, "distance") - 1
+    group = np.arange(len(emb))
+    for a, b in _joins(_distances(emb, photo, old), 1 - cut): group[group == b] = a
+    return np.unique(group, return_inverse=True)[1]
+
+# %% ../../nbs/pipeline/clustering.ipynb #cc2dcd5e
+def _hanging(n, a, b):
+    "For each of n numbers the smallest that hangs together with it by the pairs of a and b"
+    least = np.arange(n)
+    while True:
+        low, new = np.minimum(least[a], least[b]), least.copy()
+        for end in (a, b): np.minimum.at(new, least[end], low)
+        new = new[new]
+        if (new == least).all(): return least
+        least = new
 
 # %% ../../nbs/pipeline/clustering.ipynb #cc2dcd5d
 def _parts(emb, old, cut, block=1024):
     "Numbers of the parts of faces that hang together by pairs at or above the cut, or by an earlier run"
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
     part = np.unique(np.where(old > 0, -old, np.arange(len(old))), return_inverse=True)[1]
     for start in range(0, len(emb), block):
         i, j = np.nonzero(emb[start:start + block] @ emb.T >= cut)
-        pairs = coo_matrix((np.ones(len(i), bool), (part[i + start], part[j])), shape=(len(emb),)*2)
-        part = connected_components(pairs, directed=False)[1][part]
-    return part
+        part = _hanging(len(emb), part[i + start], part[j])[part]
+    return np.unique(part, return_inverse=True)[1]
 
 # %% ../../nbs/pipeline/clustering.ipynb #8638a484
 def _must_fit(faces, limit, cut):
     "Refuse a part that would not fit into the memory"
     if faces <= limit: return
-    most = f"the {limit:,} that are grouped at once ({8*limit**2/1e9:.1f} GB)"
+    most = f"the {limit:,} that are grouped at once ({4*limit**2/1e9:.1f} GB)"
     raise InputError(f"{faces:,} faces hang together at the cosine {cut:.3f}, more than {most}: "
                      "give a higher threshold, or fewer photographs")
 
@@ -148,7 +183,7 @@ def group_faces(
     poor:np.ndarray|None=None, # (N,) bool: faces that join no groups; None: none
     old:np.ndarray|None=None, # (N,) groups of an earlier run, which stay; 0: a new face; None: all are new
     near:float|None=None, # cosine from which a poor face is attached; None: the cut
-    limit:int=20_000, # faces that hang together and are grouped at once, 8 limit^2 bytes, twice
+    limit:int=20_000, # faces that hang together and are grouped at once, 4 limit^2 bytes
 ) -> np.ndarray: # (N,) numbers of people, from 1
     "Group faces into people; raises InputError when too many hang together"
     n = len(emb)
