@@ -30,7 +30,7 @@ setup(
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=["facerec_nb", "facerec_nb.*"]),
     include_package_data=True,
-    package_data={"facerec_nb": ["weights/*"]},
+    package_data={"facerec_nb": ["weights/*", "fonts/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split() + _extras["app"], **_extras},
     entry_points={"console_scripts": _scripts, "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
