@@ -19,6 +19,7 @@ from fastcore import script
 from fastcore.docments import docments
 
 from ..core.files import InputError, json_ready
+from ..core.installed import EXTRAS, missing
 
 # %% ../../nbs/apps/commands.ipynb #c0007
 def _sentence(
@@ -26,6 +27,7 @@ def _sentence(
 ):
     "What a user can do about an exception; nothing when it is a bug, whose traceback is needed"
     if isinstance(e, InputError): return str(e)
+    if isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] in EXTRAS: return str(missing(e.name))
     if isinstance(e, OSError) and e.errno:
         why = f"{e.filename or 'a file'} cannot be used ({e.strerror})"
         return f"{why}: check the path, its permissions and the room on the disk"

@@ -24,7 +24,7 @@ def from_checkpoint(
     what:str|None=None, # that needs PyTorch, for the sentence; `None`: the path
 ) -> Any: # a LandmarkModel or a FaceEmbedder
     "The network of a checkpoint, run by PyTorch; raises `InputError`, where PyTorch is missing too"
-    need("torch", "train", what or str(path))
+    need("torch", what or str(path))
     if kind == "landmarks":
         from facerec_nb.faces.landmarks import LandmarkModel
         return LandmarkModel.load(path)

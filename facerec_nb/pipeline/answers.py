@@ -207,7 +207,7 @@ def show_ranking(
     n:int=6, # faces shown
 ) -> "Figure":
     "A reference, a photograph, and its faces sorted by similarity"
-    fig = need("matplotlib.pyplot", "train", "the picture").figure(figsize=(7.2, 3.8))
+    fig = need("matplotlib.pyplot", "the picture").figure(figsize=(7.2, 3.8))
     fig.suptitle("A reference, a photograph, and its faces by their cosine with the reference", fontsize=10)
     grid = fig.add_gridspec(2, max(n, 4), height_ratios=[2.2, 1])
     _put(fig, grid[0, :2], reference, "reference")

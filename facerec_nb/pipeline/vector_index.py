@@ -164,7 +164,7 @@ def build(self:Nearest,
     sample:int=10_000, # vectors the codes are learned from
 ) -> None:
     "Bring the first stage up to date and wait for it; the background does so when exact or tail is passed"
-    need("faiss", "faiss", "a first stage")
+    need("faiss", "a first stage")
     with self._build_lock:
         now = self._now
         parts, work = self._work(now, sample)
