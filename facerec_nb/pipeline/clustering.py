@@ -54,51 +54,17 @@ def joining_cosine(
 APART = 1e9 # a distance that no average can hide
 
 def _distances(emb, photo, old):
-    "All pairs (N, N): one minus the cosine, and what is known beforehand; nobody is near to itself"
-    d = np.maximum(1 - emb @ emb.T, 0)
-    for i, row in enumerate(d):
-        row[(photo == photo[i]) | (old[i] > 0) & (old > 0)] = APART
-        row[(old[i] > 0) & (old == old[i])] = 0
-        row[i] = np.inf
+    "All pairs, each once, row by row: one minus the cosine, and what is known beforehand"
+    d, at = np.empty(len(emb)*(len(emb) - 1)//2), 0
+    for i in range(len(emb) - 1):
+        row, others = 1 - emb[i + 1:] @ emb[i], old[i + 1:]
+        row[(photo[i + 1:] == photo[i]) | (old[i] > 0) & (others > 0)] = APART
+        row[(old[i] > 0) & (others == old[i])] = 0
+        d[at:at + len(row)] = np.maximum(row, 0)
+        at += len(row)
     return d
 
-# %% ../../nbs/pipeline/clustering.ipynb #1018b8d3
-def _join(d, size, a, b):
-    "Distances after group b became a part of group a"
-    d[a] = (size[a]*d[a] + size[b]*d[b])/(size[a] + size[b])
-    d[:, a], size[a] = d[a], size[a] + size[b]
-    d[b], d[:, b] = np.inf, np.inf
-
-def _nearest(d, chain):
-    "The nearest of the last group of a chain, the one before it when nobody is nearer, and its distance"
-    row = d[chain[-1]]
-    b = int(row.argmin())
-    if len(chain) > 1 and row[chain[-2]] <= row[b]: b = chain[-2]
-    return b, row[b]
-
-# %% ../../nbs/pipeline/clustering.ipynb #1018b8d4
-def _joins(d, most):
-    "Pairs of groups, the second to become a part of the first, whose mean distance is at most so much"
-    size, chain, starts = np.ones(len(d)), [], list(range(len(d)))
-    while chain or starts:
-        chain = chain or [starts.pop()]
-        b, distance = _nearest(d, chain)
-        if distance > most: d[:, chain.pop()] = np.inf # it is finished
-        elif b not in chain[-2:-1]: chain.append(b)
-        else:
-            a, _ = chain.pop(), chain.pop()
-            _join(d, size, a, b)
-            starts.append(a)
-            yield a, b
-
-# %% ../../nbs/pipeline/clustering.ipynb #e4380678
-def _average_linkage(emb, photo, old, cut):
-    "Numbers of the groups of faces whose average cosine is at least the cut"
-    group = np.arange(len(emb))
-    for a, b in _joins(_distances(emb, photo, old), 1 - cut): group[group == b] = a
-    return np.unique(group, return_inverse=True)[1]
-
-# %% ../../nbs/pipeline/clustering.ipynb #cc2dcd5e
+# %% ../../nbs/pipeline/clustering.ipynb #e4380677
 def _hanging(n, a, b):
     "For each of n numbers the smallest that hangs together with it by the pairs of a and b"
     least = np.arange(n)
@@ -108,6 +74,17 @@ def _hanging(n, a, b):
         new = new[new]
         if (new == least).all(): return least
         least = new
+
+# %% ../../nbs/pipeline/clustering.ipynb #e4380678
+def _average_linkage(emb, photo, old, cut):
+    "Numbers of the groups of faces whose average cosine is at least the cut"
+    if len(emb) == 1: return np.zeros(1, int)
+    from fastcluster import linkage
+    tree = linkage(_distances(emb, photo, old), "average", preserve_input=False)
+    joins = tree[tree[:, 2] <= 1 - cut, :2].astype(int)
+    made = len(emb) + np.arange(len(joins))
+    both = _hanging(len(emb) + len(joins), joins.T.ravel(), np.r_[made, made])
+    return np.unique(both[:len(emb)], return_inverse=True)[1]
 
 # %% ../../nbs/pipeline/clustering.ipynb #cc2dcd5d
 def _parts(emb, old, cut, block=1024):
