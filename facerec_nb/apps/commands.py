@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from fastcore import script
 from fastcore.docments import docments
 
-from ..core.files import InputError, json_ready
+from ..core.errors import InputError
 from ..core.installed import EXTRAS, missing
 
 # %% ../../nbs/apps/commands.ipynb #c0007
@@ -121,6 +121,7 @@ def as_json(
     o:Any, # dicts, lists, numbers, numpy values, data frames, paths
 ) -> str: # one JSON document; NaN and infinity are null
     "Results as JSON"
+    from facerec_nb.core.files import json_ready
     return _json.dumps(json_ready(o), indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
 # %% ../../nbs/apps/commands.ipynb #c0028

@@ -105,8 +105,16 @@ def test_the_pipeline_s_tests_pass(light, tests):
 
 def test_nothing_heavy_is_loaded_for_an_answer(people):
     "Where everything is installed, one photograph still needs none of it"
+    photo = str(people/"asked.jpg")
     code = ("import sys\nfrom facerec_nb import FacePipeline\nassert not heavy()\n"
-            f"pipe = FacePipeline.load(threads=1)\nassert len(pipe.find({str(people/'asked.jpg')!r})) == 1\nassert not heavy()")
+            f"assert len(FacePipeline.load(threads=1).find({photo!r})) == 1\nassert not heavy(), heavy()")
     heavy = f"def heavy(): return [m for m in {[*EXTRAS, 'pandas']} if m in sys.modules]\n"
     r = subprocess.run([sys.executable, "-c", heavy + code], capture_output=True, text=True, cwd=ROOT)
+    assert r.returncode == 0, r.stderr[-3000:]
+
+
+def test_help_is_told_before_numpy_is_loaded():
+    away = f"[m for m in {[*EXTRAS, 'pandas', 'numpy', 'PIL', 'cv2', 'onnxruntime']} if m in sys.modules]"
+    code = f"import sys, facerec_nb.apps.commands; assert not {away}, {away}"
+    r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert r.returncode == 0, r.stderr[-3000:]
