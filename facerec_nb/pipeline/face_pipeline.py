@@ -276,11 +276,12 @@ def _look_around(self:FacePipeline, img, faces):
 @patch
 def find(self:FacePipeline,
     photo:Photo, # path, bytes, PIL image or array
+    turn:bool=True, # try the other three ways round when no good face is found
 ) -> Faces: # without embeddings
     "Boxes, points and aligned faces of one photograph, whichever way up; raises InputError when it cannot be read"
     img = self._pixels(photo)
     faces = self._look(img, photo if isinstance(photo, (str, Path)) else "")
-    if _best(faces) < GOOD: faces = self._look_around(img, faces)
+    if turn and _best(faces) < GOOD: faces = self._look_around(img, faces)
     _check_colours(faces)
     return faces
 
