@@ -284,7 +284,7 @@ def _is_indexed(self:SharedStore, db):
     if not self._indexed: self._indexed = bool((db.execute(_STATE).fetchone() or [False])[0])
     return self._indexed
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #e9073bf4
+# %% ../../nbs/pipeline/shared_gallery.ipynb #42075089
 @patch
 def _build(self:SharedStore):
     "Make the index when it is due, unless somebody else does"
@@ -305,7 +305,7 @@ def _make_index(self:SharedStore, dim):
                 f"SET maintenance_work_mem = '{BUILD_MEMORY}'"): db.execute(sql)
     db.execute(f"CREATE INDEX CONCURRENTLY refs_nearest ON refs USING hnsw "
                f"((embedding::halfvec({dim})) halfvec_ip_ops) WITH ({HNSW})")
-    for sql in ("RESET maintenance_work_mem", _SETTINGS[1]): db.execute(sql)
+    for sql in ("RESET maintenance_work_mem", _SETTINGS[1], "ANALYZE refs"): db.execute(sql)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2b0354d6
 _EXACT_ORDER, _INDEX_ORDER = "embedding <#> ?", "embedding::halfvec({0}) <#> ?::halfvec({0})"
