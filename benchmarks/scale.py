@@ -73,10 +73,10 @@ def acknowledged(out):
     return {f"p{n}" for n in data.decode().split()}
 
 
-def server_kills(count, seed=0, longest=1.0):
+def server_kills(count, seed=0, longest=1.0, **settings):
     "Kill the server under two clients; counts of what was acknowledged, lost or half-written"
     rng, total = random.Random(seed), dict(kills=0, acknowledged=0, lost=0, half_written=0, unacknowledged_whole=0)
-    with Server() as server:
+    with Server(**settings) as server:
         address, known = server.database("kills"), set()
         Gallery(address, model="kill test").close()
         clients = [start(address, i, 2) for i in range(2)]

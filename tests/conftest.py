@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
 def server():
     "A PostgreSQL server, started when a test asks for it"
     from studies.postgres import Server
-    with Server() as s: yield s
+    with Server(fsync="off") as s: yield s
 
 
 @pytest.fixture

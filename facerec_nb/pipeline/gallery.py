@@ -189,24 +189,26 @@ def _person(db, name):
     return row and row[0]
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0040
+_NEW = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
 _ADD = "INSERT INTO refs(person, source, added, embedding, content, origin) VALUES(?, ?, ?, ?, ?, ?)"
 
 @patch
-def _insert(self:Gallery, db, name, e, sources, added):
-    "References of somebody who is there, inside a transaction; returns the person's number"
-    width, person = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone(), _person(db, name)
-    if width and width[0] != e.shape[1]: raise _other_width(self.path, width[0], e.shape[1])
-    rows = [(person, printable(s.name), t, self._store.stored(v), s.content, s.origin)
+def _lines(self:Gallery, db, name, e, sources, added):
+    "What is stored of the references of somebody who is there"
+    person = _person(db, name)
+    return [(person, printable(s.name), t, self._store.stored(v), s.content, s.origin)
             for s, t, v in zip(sources, added, e)]
-    db.executemany(_ADD, rows)
-    return person
 
-# %% ../../nbs/pipeline/gallery.ipynb #7da0ef88
-def _meet(db, names):
-    "People who may be new, in one order for everybody: two transactions never wait for each other"
-    new = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
-    for name in sorted(set(names)):
-        if _person(db, name) is None: db.execute(new, (name,))
+# %% ../../nbs/pipeline/gallery.ipynb #bb99908b
+@patch
+def _insert(self:Gallery, db, people):
+    "References of people (name, embeddings, sources, times) inside a transaction"
+    db.executemany(_NEW, sorted({(name,) for name, *_ in people}))
+    width = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone()
+    dim = width[0] if width else people[0][1].shape[1]
+    for _, e, *_ in people:
+        if e.shape[1] != dim: raise _other_width(self.path, dim, e.shape[1])
+    db.executemany(_ADD, [line for one in people for line in self._lines(db, *one)])
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0042
 def _one_each(name, e, sources):
@@ -237,10 +239,9 @@ def add(self:Gallery,
     name, e, instead = clean_name(name), _checked(embeddings), list(instead)
     sources = _one_each(name, e, sources)
     with self._change(adding=not instead) as db:
-        _meet(db, [name])
-        person = self._insert(db, name, e, sources, [utc_now()]*len(e))
+        self._insert(db, [(name, e, sources, [utc_now()]*len(e))])
         _delete(db, instead)
-        count = db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
+        count = db.execute("SELECT count(*) FROM refs WHERE person=?", (_person(db, name),)).fetchone()[0]
     if instead: self._store.wipe()
     return count
 
@@ -251,10 +252,9 @@ def add_many(self:Gallery,
 ) -> int: # how many people
     "Add references of several people in one transaction; raises InputError"
     ready = [(clean_name(name), _checked(e), sources) for name, e, sources in people]
-    ready = [(name, e, _one_each(name, e, sources)) for name, e, sources in ready]
+    ready = [(name, e, _one_each(name, e, sources), [utc_now()]*len(e)) for name, e, sources in ready]
     with self._change(adding=True) as db:
-        _meet(db, [name for name, *_ in ready])
-        for name, e, sources in ready: self._insert(db, name, e, sources, [utc_now()]*len(e))
+        if ready: self._insert(db, ready)
     return len(ready)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0044
@@ -490,9 +490,8 @@ def _blocks(self:Gallery, db):
 @patch
 def _take(self:Gallery, db, rows, numbers):
     "References of another gallery, inside a transaction"
-    _meet(db, [r[1] for r in rows])
-    e = numbers(r[-1] for r in rows).reshape(len(rows), -1)
-    for r, v in zip(rows, e): self._insert(db, r[1], v[None], [Source(r[2], *r[4:6])], [r[3]])
+    e = numbers(r[-1] for r in rows).reshape(len(rows), 1, -1)
+    self._insert(db, [(r[1], v, [Source(r[2], *r[4:6])], [r[3]]) for r, v in zip(rows, e)])
 
 # %% ../../nbs/pipeline/gallery.ipynb #73294c68
 _OWN = ("model", "edits", "version") # what a copy has of its own
@@ -570,19 +569,19 @@ def _write_zip(self:Gallery, path, head):
 # %% ../../nbs/pipeline/gallery.ipynb #c5400d86
 def _arrow():
     "The library that reads and writes Parquet; raises InputError without it"
-    try: import pyarrow.parquet as arrow
+    try: import pyarrow, pyarrow.parquet
     except ImportError: raise InputError('a Parquet file needs more: pip install "facerec_nb[parquet]"') from None
-    return arrow
+    return pyarrow
 
 @patch
 def _write_table(self:Gallery, path, head):
     "People into a Parquet file, a row for each reference"
-    pq = _arrow()
-    pa, rows = pq.pa, [(p["name"], *r) for p in head["people"] for r in p["references"]]
+    pa, rows = _arrow(), [(p["name"], *r) for p in head["people"] for r in p["references"]]
     e = np.concatenate([self._exported(p["name"]) for p in head["people"]])
     columns = [*map(pa.array, zip(*rows)), pa.FixedSizeListArray.from_arrays(pa.array(e), head["dim"])]
     about = {"facerec_nb": json.dumps({k: head[k] for k in ("format", "model", "dim")})}
-    pq.write_table(pa.table(columns, _COLUMNS, about), path, compression="none", use_dictionary=False)
+    t = pa.table(columns, _COLUMNS).replace_schema_metadata(about)
+    pa.parquet.write_table(t, path, compression="none", use_dictionary=False)
 
 # %% ../../nbs/pipeline/gallery.ipynb #46fab999
 _COLUMNS = ["name", "source", "added", "content", "embedding"]
@@ -661,7 +660,7 @@ def _table_about(f, path):
 # %% ../../nbs/pipeline/gallery.ipynb #eabe5ab2
 def _table(path):
     "The people of a Parquet file, as the head of an export, and their embeddings (N, D); raises InputError"
-    with _arrow().ParquetFile(path) as f:
+    with _arrow().parquet.ParquetFile(path) as f:
         head, t = _table_about(f, path), f.read()
     people = {}
     for i, (name, *ref) in enumerate(zip(*(t[c].to_pylist() for c in _COLUMNS[:4]))):
@@ -685,9 +684,8 @@ def _import_people(self:Gallery, db, head, read, merge):
     for p in head["people"]:
         name, refs = clean_name(p["name"]), p["references"]
         if not merge and _person(db, name): raise _taken(name, self.path)
-        _meet(db, [name])
         e = _checked(np.frombuffer(read(4*dim*len(refs)), "<f4").reshape(len(refs), dim))
-        self._insert(db, name, e, [Source(r[0], *r[2:]) for r in refs], [r[1] for r in refs])
+        self._insert(db, [(name, e, [Source(r[0], *r[2:]) for r in refs], [r[1] for r in refs])])
     read(1) # the end: here the checksum is compared
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0109
