@@ -13,6 +13,7 @@ cfg = config["DEFAULT"]
 _oldest = int(cfg["min_python"].split(".")[1])
 _pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in range(_oldest, 14)]
 _extras = {k: cfg[f"{k}_requirements"].split() for k in ("app", "heic", "postgres", "parquet")}
+_dev = sum((_extras[k] for k in ("app", "postgres", "parquet")), cfg["dev_requirements"].split())
 _scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])
 
 setup(
@@ -32,7 +33,7 @@ setup(
     include_package_data=True,
     package_data={"facerec_nb": ["weights/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": sum((_extras[k] for k in ("app", "postgres", "parquet")), cfg["dev_requirements"].split()), **_extras},
+    extras_require={"dev": _dev, **_extras},
     entry_points={"console_scripts": _scripts, "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

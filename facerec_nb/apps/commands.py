@@ -574,7 +574,7 @@ def facerec_verify(
 @command(optional=("do", "name", "to"))
 def facerec_people(
     gallery:str, # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
-    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, save TO, threshold T
+    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, save TO, ...
     name:str=None, # the person, file or cosine that the word before needs
     to:str=None, # the second thing that it needs
     about:bool=False, # say what is stored, for how long, of which model, and who can read it

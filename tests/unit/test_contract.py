@@ -56,7 +56,8 @@ def test_another_model_is_refused_by_name(g, place):
 
 
 @pytest.mark.parametrize("wrong,said", [
-    (FACES[0, 0]*2, "length 2, not 1"), (np.full(64, np.nan), "normalise"), (unit(np.ones(32)), "64 numbers, these have 32")])
+    (FACES[0, 0]*2, "length 2, not 1"), (np.full(64, np.nan), "normalise"),
+    (unit(np.ones(32)), "64 numbers, these have 32")])
 def test_wrong_embeddings_leave_nothing(g, wrong, said):
     with pytest.raises(InputError, match=said): g.add_many([("new", FACES[25, :1], ["a"]), ("newer", [wrong], ["b"])])
     with pytest.raises(InputError, match=said): g.add("new", wrong)
@@ -188,7 +189,7 @@ def test_a_copy_is_the_same_whatever_its_kind(g, fresh_place):
 def test_a_failed_change_leaves_nothing(g):
     with pytest.raises(ZeroDivisionError), g._change() as db:
         db.execute("DELETE FROM people")
-        1/0
+        raise ZeroDivisionError
     assert len(g) == 20
 
 

@@ -76,8 +76,6 @@ def test_a_connection_lost_in_the_middle_changes_nothing(server, database):
 @pytest.mark.parametrize("confirmed", [True, False])
 def test_a_connection_lost_at_the_end_is_looked_up(server, database, monkeypatch, confirmed):
     "The server confirmed and the answer was lost, or it was lost before: the caller is told the truth"
-    commit = shared_gallery._Line.commit
-
     def losing(line):
         if line.number and confirmed: line.now.execute("COMMIT")
         cut(server, database)
@@ -85,7 +83,9 @@ def test_a_connection_lost_at_the_end_is_looked_up(server, database, monkeypatch
 
     with Gallery(database, model="m") as g:
         g.add("a", some(1))
-        monkeypatch.setattr(shared_gallery._Line, "commit", losing)
+        line = type(g._store._db)
+        commit = line.commit
+        monkeypatch.setattr(line, "commit", losing)
         if confirmed: assert g.add("b", some(1, seed=1)) == 1
         else:
             with pytest.raises(InputError, match="cannot be used"): g.add("b", some(1, seed=1))
