@@ -7,7 +7,7 @@ __all__ = ['SHORT_LIST', 'is_address', 'Gallery', 'printable', 'Source', 'Held',
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0003
 import contextlib, html, io, json, os, re, zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ..datasets.photos import clean_name
 from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError
-from .gallery_file import FileStore, days_ago, oldest_kept, own_path, utc_now, whole_days
+from .gallery_file import FileStore, oldest_kept, own_path, utc_now, whole_days
 from .vector_index import Nearest
 
 # %% ../../nbs/pipeline/gallery.ipynb #d9333acf

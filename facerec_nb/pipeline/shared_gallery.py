@@ -292,7 +292,7 @@ def _is_indexed(self:SharedStore, db):
     if not self._indexed: self._indexed = bool((db.execute(_STATE).fetchone() or [False])[0])
     return self._indexed
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #01798cd0
+# %% ../../nbs/pipeline/shared_gallery.ipynb #2c7ea18f
 @patch
 def _build(self:SharedStore):
     "Make the index when it is due, unless somebody else does"
@@ -303,7 +303,7 @@ def _build(self:SharedStore):
     try:
         if not self._is_indexed(db): self._make_index(dim)
     except (errors.InsufficientResources, errors.InsufficientPrivilege) as e:
-        warnings.warn(f"{self._wrong(e)}; until then searches compare every reference")
+        warnings.warn(f"{self._wrong(e)}; until then searches compare every reference", stacklevel=2)
     finally: db.execute("SELECT pg_advisory_unlock(?)", (_BUILDING,))
 
 @patch
