@@ -439,7 +439,7 @@ def _limit(pipe, gallery):
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
-    gallery:str, # gallery file; made when it is not there, added to when it is
+    gallery:str, # gallery file, or postgresql://... of a shared one; made when it is not there, added to when it is
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
@@ -461,8 +461,8 @@ def facerec_enroll(
     if fpir is not None: g.fpir = fpir
     if forget_after: g.keep_for(forget_after)
     rows = pipe.enroll(people, g, _progress(), level, prune)
-    said, n, limit = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict(), _limit(pipe, g)
-    found = dict(gallery=gallery, people=g.people(), photographs=n, limit=limit and limit._asdict(), rows=rows)
+    said, n, limit = _tell_enrolled(rows, len(g), g.path), rows.status.value_counts().to_dict(), _limit(pipe, g)
+    found = dict(gallery=str(g.path), people=g.people(), photographs=n, limit=limit and limit._asdict(), rows=rows)
     return _say(json, found, said + (f"\n{limit}" if limit else ""))
 
 # %% ../../nbs/apps/commands.ipynb #c0058
@@ -591,7 +591,7 @@ def _finish(done, skipped, pipe, limit, json):
 @command(several=("photos",))
 def facerec_identify(
     photos:list, # photographs, folders of them (searched recursively), or films
-    gallery:str="gallery.db", # gallery file made by facerec_enroll
+    gallery:str="gallery.db", # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
@@ -636,8 +636,8 @@ def facerec_verify(
 # %% ../../nbs/apps/commands.ipynb #74c725bf
 @command(optional=("do", "name", "to"))
 def facerec_people(
-    gallery:str, # gallery file made by facerec_enroll
-    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, threshold T
+    gallery:str, # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
+    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, save TO, ...
     name:str=None, # the person, file or cosine that the word before needs
     to:str=None, # the second thing that it needs
     about:bool=False, # say what is stored, for how long, of which model, and who can read it
@@ -651,13 +651,13 @@ def facerec_people(
     if forget_after: g.keep_for(forget_after)
     if do != "list":
         said = people.change_people(g, do, *(w for w in (name, to) if w is not None))
-        return _say(json, dict(gallery=gallery, done=said), said)
+        return _say(json, dict(gallery=str(g.path), done=said), said)
     if about:
         facts = people.about(g)
         return _say(json, facts, people.about_text(facts))
     listed = people.list_people(g)
     lines = ["\t".join([p["name"], str(p["references"]), p["first"], p["last"]]) for p in listed]
-    return _say(json, dict(gallery=gallery, people=listed), "\n".join(lines))
+    return _say(json, dict(gallery=str(g.path), people=listed), "\n".join(lines))
 
 # %% ../../nbs/apps/commands.ipynb #clu00002
 def _is_groups(folder):
