@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..datasets.photos import photos_below
 from ..faces.detection import Detector, create_detector
+from ..faces.exposure import light_of, view_of
 from ..core.files import InputError, fingerprint, read_image
 from ..core.gallery_threshold import Limit, gallery_threshold, limit_for
 from .gallery import Gallery
@@ -220,16 +221,26 @@ def _pixels(self:FacePipeline, photo):
     img = read_image(photo)
     return np.ascontiguousarray(img[..., ::-1]) if self.colour == "BGR" and isinstance(photo, np.ndarray) else img
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f2
+def _points(landmarks, img, views):
+    "Five points and their confidence in each view; all plain ones, which see the photograph itself, in one call"
+    points, sure, plain = np.zeros((len(views), 5, 2)), np.zeros(len(views)), np.array([v.plain for v in views], bool)
+    if plain.any(): points[plain], sure[plain] = landmarks.points(img, [v.box for v in views if v.plain])
+    for i in np.flatnonzero(~plain): points[i:i + 1], sure[i:i + 1] = landmarks.points(views[i].img, views[i].box[None])
+    return points, sure
+
 # %% ../../nbs/pipeline/face_pipeline.ipynb #983bd079
 @patch
 def _look(self:FacePipeline, img, source=""):
     "Boxes, points and aligned faces of pixels, as they stand"
     faces, e = Faces(source=source), self.embedder
     boxes, scores = self.detector(img)
-    if not len(boxes): return faces
-    for box, score, points, sure in zip(boxes, scores, *self.landmarks.points(img, boxes)):
-        try: faces.append(Face(box, float(score), points, float(sure), align_face(img, points, e.size, e.template)))
+    lights = [light_of(img, box) for box in boxes]
+    views = [view_of(img, *seen) for seen in zip(boxes, lights)]
+    for box, light, score, view, points, sure in zip(boxes, lights, scores, views, *_points(self.landmarks, img, views)):
+        try: aligned = align_face(view.img, points, e.size, e.template)
         except InputError: faces.dropped += 1
+        else: faces.append(Face(box, float(score), view.back(points), float(sure), aligned, light=light))
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #75b41531
