@@ -1,4 +1,4 @@
-"""Threshold, probability and recorded answers for a recogniser of the package, and what it is worth on photographs.
+"""Threshold, probability, 8-bit scales and recorded answers for a recogniser of the package, and what it is worth on photographs.
 
     python benchmarks/ship_faces.py [--embedder NAME] [--data ../shared/data] [--runs runs] [--boot 1000]
 
@@ -20,15 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from facerec_nb.core.files import fingerprint, write_json
 from facerec_nb.core.metrics import pair_scores
 from facerec_nb.core.records import metric, record, show_metric, write_record
-from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, dlib_about, export_dlib
+from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, dlib_about, dlib_scales, export_dlib
 from facerec_nb.engines.onnx_embedder import OnnxEmbedder
 from facerec_nb.engines.proof import make_proof
 from facerec_nb.evaluation.calibration import calibrated_threshold, fit_probability, reliability
 from facerec_nb.evaluation.folders import measure_pairs
 from facerec_nb.core.gallery_threshold import fit_tail
+from facerec_nb.faces.landmarks import LandmarkModel
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from studies.galleries import TUNED, aligned_embeddings, fit_people
-from studies.recognition_faces import sources
+from studies.recognition_faces import align_all, sources
 
 
 
@@ -78,6 +79,14 @@ def calibrate(pipe, data, runs, trained):
     return dict(threshold=threshold, probability=probability, tail=tail), out
 
 
+def scales_of(name, data, runs, n=256):
+    "What the 8-bit form needs, from faces of training people"
+    rows, size, template = sources(data, more=True), dlib_about(name)["size"], dlib_about(name)["template"]
+    table, faces = align_all(rows, LandmarkModel.load("big"), runs/f"faces-{template}", size, name=template)
+    asked = np.random.default_rng(0).permutation(table.row[table.role == "train"].to_numpy())[:n]
+    return dlib_scales(SHIPPED[name]["weights"](), np.stack([faces[k] for k in np.sort(asked)]))
+
+
 def proof_of(path, name):
     "Float32 answers to drawn faces"
     net = OnnxEmbedder(path, 1)
@@ -97,7 +106,8 @@ if __name__ == "__main__":
         bare = export_dlib(Path(tmp)/f"{name}.onnx", name)
         pipe = FacePipeline.load(embedder=str(bare), threads=1)
         shipped, out = calibrate(pipe, args.data, args.runs, name in TUNED)
-        write_json(Path(f"facerec_nb/weights/embedder_{name}.json"), shipped | dict(proof=proof_of(bare, name)))
+        write_json(Path(f"facerec_nb/weights/embedder_{name}.json"), shipped | dict(
+            proof=proof_of(bare, name), scales=scales_of(name, args.data, args.runs)))
         pipe.threshold = shipped["threshold"]["threshold"]
         pairs = measure_pairs(pipe, next(lfw.glob("pairs*.txt")), lfw, n_boot=args.boot)
     out |= {f"lfw_view1_{k}_faces": v for k, v in pairs.items()}

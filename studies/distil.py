@@ -51,7 +51,7 @@ def dark(x, r):
     return np.clip(x*max(gain, 1.), 0, 255).astype(np.uint8)
 
 
-def bright(x, r): return np.clip(x*r.uniform(1.3, 3.), 0, 255).astype(np.uint8)
+def bright(x, r): return np.clip(x*r.uniform(1.4, 3.), 0, 255).astype(np.uint8)
 def grey(x, r): return np.repeat(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
 def blurred(x, r): return cv2.GaussianBlur(x, (0, 0), r.uniform(.8, 3.5))
 
@@ -82,7 +82,7 @@ def noisy(x, r):
     return np.clip(x, 0, 255).astype(np.uint8)
 
 
-WORSE = (dark, dark, bright, grey, small, small, jpeg, blurred, covered, noisy)
+WORSE = (dark, dark, bright, bright, grey, small, small, jpeg, blurred, covered, noisy)
 
 
 def moved(r):
