@@ -5,7 +5,8 @@
 The law (the embedder's `tail`) was fitted by ship_faces.py; galleries and strangers here are people in no fit and in no
 training of ours, five photographs each. For `free`: 3,000 to draw galleries from and 1,000 strangers. For `celeba`,
 which was trained on 2,700 people: 1,300, each of whom is a stranger to galleries of the other 1,299; only the galleries
-of 3,000 hold trained people as well. The share of strangers named is the exact mean over all galleries of that size. The photographs of
+of 3,000 hold trained people as well. The share of strangers named is the exact mean over all galleries of that size.
+The photographs of
 celeba-photos-40 through the whole pipeline, and LFW's people, whom the start has not seen, are strangers too. The rules
 for several references are compared on the calibration people. Intervals by bootstrap over the strangers.
 """

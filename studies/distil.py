@@ -1,6 +1,6 @@
 """Tune the public-domain face network: ArcFace on people of CelebA, held near its old answers, on faces made worse.
 
-    python -m studies.distil [--name NAME] [--weight 30] [--epochs 6] [--faces runs/recognition/faces-150]
+    python -m studies.distil [--name held] [--weight 30] [--epochs 6] [--faces runs/recognition/faces-150]
 
 Every face is seen moved, and half of the time made worse: dark and brightened again, overexposed, grey, small, blurred,
 compressed, covered. The loss is ArcFace's (the head begins with the people's means) plus `weight` times one minus the
@@ -51,7 +51,7 @@ def dark(x, r):
     return np.clip(x*max(gain, 1.), 0, 255).astype(np.uint8)
 
 
-def bright(x, r): return np.clip(x*r.uniform(1.4, 3.), 0, 255).astype(np.uint8)
+def bright(x, r): return np.clip(x*r.uniform(1.3, 3.), 0, 255).astype(np.uint8)
 def grey(x, r): return np.repeat(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
 def blurred(x, r): return cv2.GaussianBlur(x, (0, 0), r.uniform(.8, 3.5))
 
@@ -82,7 +82,7 @@ def noisy(x, r):
     return np.clip(x, 0, 255).astype(np.uint8)
 
 
-WORSE = (dark, dark, bright, bright, grey, small, small, jpeg, blurred, covered, noisy)
+WORSE = (dark, dark, bright, grey, small, small, jpeg, blurred, covered, noisy)
 
 
 def moved(r):
@@ -161,7 +161,7 @@ def tune(faces, rows, label, old, cfg, say=print):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     say = parser.add_argument
-    say("--name", default="distilled")
+    say("--name", default="held")
     say("--faces", default="runs/recognition/faces-150", help="folder of the aligned faces")
     say("--runs", default="runs/tuning", type=Path, help="folder of trainings and embeddings")
     for k, v in asdict(Tuning()).items(): say(f"--{k}", type=type(v), default=v)

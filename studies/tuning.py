@@ -24,7 +24,7 @@ from studies.tuning_exam import against, open_exam
 
 TRAINED = ("train", "test")  # roles whose people the linear maps are fitted on
 PLAIN = ("calibration", "unseen", "lfw")  # sets without a degraded one
-TUNED = ["tuned=runs/recognition/arcface_faces-0/best_af.pth", "held=runs/tuning/held.npz"]
+TUNED = ["tuned=runs/recognition/arcface_faces-0/best_af.pth", "held=runs/tuning/held.npz", "far=runs/tuning/far.npz"]
 CLOSER = (1., 1.05, 1.1, 1.2)  # how much closer the chip is cut
 BEST = 1.1  # chosen among them; `dlib_close` of core.geometry
 SHARES = (1., .5)  # of the tuned weights in the mean with the start's

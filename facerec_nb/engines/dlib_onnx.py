@@ -162,7 +162,7 @@ def dlib_scales(
     return np.stack([into[1]/255, between[1]/255, step, np.rint(-low/step)], 1).tolist()
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #7fae633e
-CELEBA = "d93fcaa1f622448c8df7f3f0fbdce19daca37e5c78c15d7e95c08c065de3dd3a" # SHA-256 of embedder_celeba.npz
+CELEBA = "7fd5a1dcc9607116d0d61aefb1f601a20730cb80eac0341de11ad23ecd14d6c0" # SHA-256 of embedder_celeba.npz
 RESEARCH = "Research only: tuned on CelebA, whose pictures may be used for non-commercial research"
 
 def read_celeba() -> dict: # as read_dlib_weights
@@ -174,11 +174,11 @@ def read_celeba() -> dict: # as read_dlib_weights
 SHIPPED = dict(
     free=dict(weights=read_dlib_weights, sha256=SHA256, origin="dlib, Davis King, 2017", licence=LICENCE),
     celeba=dict(weights=read_celeba, sha256=CELEBA, origin="dlib, tuned on CelebA", licence=RESEARCH))
-DEFAULT = "free" # the pipeline's
+DEFAULT = "celeba" # the pipeline's
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #e1b7000b
 def dlib_about(
-    name:str=DEFAULT, # of SHIPPED
+    name:str="free", # of SHIPPED
     shipped:dict|None=None, # threshold, probability and proof
 ) -> dict: # what the file says about itself
     "Everything that the user of the file has to know"
@@ -191,7 +191,7 @@ def dlib_about(
 # %% ../../nbs/engines/dlib_onnx.ipynb #bc9bc406
 def export_dlib(
     out:str|Path, # the `.onnx` file to write
-    name:str=DEFAULT, # of SHIPPED
+    name:str="free", # of SHIPPED
     shipped:dict|None=None, # threshold, probability, proof and scales; `None`: without
     eight:bool=False, # in 8 bits, by the scales
 ) -> Path: # the path
@@ -213,7 +213,7 @@ def _is_whole(path):
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #ec682200
 def read_shipped(
-    name:str=DEFAULT, # of SHIPPED
+    name:str="free", # of SHIPPED
 ) -> dict: # threshold, probability, proof, scales
     "What comes with this package for a network of this kind"
     import facerec_nb
@@ -223,7 +223,7 @@ def read_shipped(
 _TEMPORARY = [] # folders of this process alone, removed when it ends
 
 def shipped_file(
-    name:str=DEFAULT, # of SHIPPED
+    name:str="free", # of SHIPPED
     eight:bool=False, # in 8 bits
 ) -> Path: # an `.onnx` file
     "A network of this kind as an ONNX file, made when it is not there; raises `InputError`"

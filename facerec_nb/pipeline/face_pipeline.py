@@ -182,7 +182,7 @@ def load(cls:FacePipeline,
     run:str|Path|None=None, # folder of a run; None: the networks that come with the package
     detector:str|Detector="centerface", # name of a detector, or one
     landmarks:str|None=None, # big or small of the package, or a checkpoint in the run; None: the run's, else big
-    embedder:str|None=None, # celeba, free, a checkpoint, or any .onnx embedder; None: the run's best_af.pth, else celeba
+    embedder:str|None=None, # celeba, free, a checkpoint, an .onnx file; None: the run's best_af.pth, else celeba
     threads:int|None=None, # of each network; None: one per core
     engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx on a CPU, if there
     fast:bool=False, # small landmark network, one pass, no mirror images, 8-bit recogniser, a quicker detector
