@@ -22,7 +22,7 @@ from facerec_nb.core.files import atomic_path, write_json
 from facerec_nb.models.dlib_resnet import DlibResNet
 from facerec_nb.models.losses.arcface import ArcFaceHead
 from studies.recognition_faces import read_faces
-from studies.tuning import BEST, TRAINED, pixels, unit
+from studies.tuning import BEST, TRAINED, pixels
 
 SIDE = 150
 

@@ -48,7 +48,7 @@ def test_a_stranger_to_the_others_is_not_named_by_its_own_photographs():
     probes, own = x.reshape(-1, 3), np.arange(12).repeat(5)
     got = named(probes, x, 1, .9, 4, own)
     drawn = np.zeros(60)
-    for k in range(400):
+    for _ in range(400):
         for i in range(60):
             mine = rng.choice(np.setdiff1d(np.arange(12), own[i]), 4, replace=False)
             drawn[i] += (probes[i] @ x[mine, 0].T >= .9).any()
