@@ -394,7 +394,7 @@ def facerec_evaluate(
     images:str=None, # with --pairs: folder of the photographs, NAME_0001.jpg anywhere below
     people:str=None, # instead: measure the whole pipeline on a folder with one folder a person
     face:str=None, # which face of a photograph counts: central (without it with --pairs) or largest (with --people)
-    embedder:str=None, # with --pairs or --people: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # with --pairs or --people: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # with --pairs or --people: centerface, or whole for photographs that are cropped faces
     fast:bool=False, # with --pairs or --people: one pass, the small landmark network, no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
@@ -442,7 +442,7 @@ def facerec_enroll(
     gallery:str, # gallery file, or postgresql://... of a shared one; made when it is not there, added to when it is
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
     fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
@@ -594,7 +594,7 @@ def facerec_identify(
     gallery:str="gallery.db", # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
     fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
     top:int=5, # people in each ranked answer (with --json)
@@ -621,7 +621,7 @@ def facerec_verify(
     b:str, # another photograph
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
     json:bool=False, # print JSON
@@ -733,7 +733,7 @@ def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
 ) -> int: # exit code

@@ -89,22 +89,22 @@ def _landmark_file(run, landmarks):
     return Path(run or ".")/(landmarks or own.name)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #c2bb4fe8
-def _embedder_file(run, embedder):
+def _embedder_file(run, embedder, fast):
     "Where the embedder of a pipeline lies"
-    from facerec_nb.engines.dlib_onnx import SHIPPED, shipped_file
-    embedder = embedder or ("best_af.pth" if run else "free")
-    if embedder in SHIPPED: return shipped_file(embedder)
+    from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, shipped_file
+    embedder = embedder or ("best_af.pth" if run else DEFAULT)
+    if embedder in SHIPPED: return shipped_file(embedder, eight=fast)
     if not Path(embedder).suffix:
         raise InputError(f"there is no embedder {embedder!r}: give {' or '.join(SHIPPED)}, a .pth or an .onnx")
     inside = Path(run or ".")/embedder
     return Path(embedder) if Path(embedder).exists() and not (run and inside.exists()) else inside
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #02dd858e
-def _files(run, landmarks, embedder):
+def _files(run, landmarks, embedder, fast):
     "Where the two networks of a pipeline lie; raises InputError"
     if run is not None and not os.path.isdir(run):
         raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
-    return _landmark_file(run, landmarks), _embedder_file(run, embedder)
+    return _landmark_file(run, landmarks), _embedder_file(run, embedder, fast)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #aa4907c8
 class FacePipeline:
@@ -171,15 +171,15 @@ def load(cls:FacePipeline,
     run:str|Path|None=None, # folder of a run; None: the networks that come with the package
     detector:str|Detector="centerface", # name of a detector, or one
     landmarks:str|None=None, # big or small of the package, or a checkpoint in the run; None: the run's, else big
-    embedder:str|None=None, # free, a checkpoint, or any .onnx embedder; None: the run's best_af.pth, else free
+    embedder:str|None=None, # celeba, free, a checkpoint, an .onnx file; None: the run's best_af.pth, else celeba
     threads:int|None=None, # of each network; None: one per core
     engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx if there and right
-    fast:bool=False, # small landmark network, one pass, no mirror images, a quicker detector
+    fast:bool=False, # small landmark network, one pass, no mirror images, 8-bit recogniser, a quicker detector
     colour:str="RGB", # of arrays, RGB or BGR (OpenCV's)
 ) -> "FacePipeline": # ready for photographs
     "Load the two networks; raises InputError that names a missing, damaged or unfitting file"
     _must_be_engine(engine)
-    files = _files(run, landmarks or ("small" if fast else None), embedder)
+    files = _files(run, landmarks or ("small" if fast else None), embedder, fast)
     parts = _networks(*files, engine, threads, fast)
     _use_threads(threads)
     pipe = cls(_detector(detector, threads, fast), *parts, mirror=not fast, colour=colour)
