@@ -18,7 +18,8 @@ from typing import Annotated, Any
 from fastcore import script
 from fastcore.docments import docments
 
-from ..core.files import InputError, json_ready
+from ..core.errors import InputError
+from ..core.installed import EXTRAS, missing
 
 # %% ../../nbs/apps/commands.ipynb #c0007
 def _sentence(
@@ -26,6 +27,7 @@ def _sentence(
 ):
     "What a user can do about an exception; nothing when it is a bug, whose traceback is needed"
     if isinstance(e, (InputError, FloatingPointError)): return str(e)
+    if isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] in EXTRAS: return str(missing(e.name))
     if isinstance(e, OSError) and e.errno:
         why = f"{e.filename2 or e.filename or 'a file'} cannot be used ({e.strerror})"
         return f"{why}: check the path, its permissions and the room on the disk"
@@ -119,6 +121,7 @@ def as_json(
     o:Any, # dicts, lists, numbers, numpy values, data frames, paths
 ) -> str: # one JSON document; NaN and infinity are null
     "Results as JSON"
+    from facerec_nb.core.files import json_ready
     return _json.dumps(json_ready(o), indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
 # %% ../../nbs/apps/commands.ipynb #c0028
@@ -391,7 +394,7 @@ def facerec_evaluate(
     images:str=None, # with --pairs: folder of the photographs, NAME_0001.jpg anywhere below
     people:str=None, # instead: measure the whole pipeline on a folder with one folder a person
     face:str=None, # which face of a photograph counts: central (without it with --pairs) or largest (with --people)
-    embedder:str=None, # with --pairs or --people: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # with --pairs or --people: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # with --pairs or --people: centerface, or whole for photographs that are cropped faces
     fast:bool=False, # with --pairs or --people: one pass, the small landmark network, no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
@@ -436,10 +439,10 @@ def _limit(pipe, gallery):
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
-    gallery:str, # gallery file; made when it is not there, added to when it is
+    gallery:str, # gallery file, or postgresql://... of a shared one; made when it is not there, added to when it is
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
     fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
@@ -458,8 +461,8 @@ def facerec_enroll(
     if fpir is not None: g.fpir = fpir
     if forget_after: g.keep_for(forget_after)
     rows = pipe.enroll(people, g, _progress(), level, prune)
-    said, n, limit = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict(), _limit(pipe, g)
-    found = dict(gallery=gallery, people=g.people(), photographs=n, limit=limit and limit._asdict(), rows=rows)
+    said, n, limit = _tell_enrolled(rows, len(g), g.path), rows.status.value_counts().to_dict(), _limit(pipe, g)
+    found = dict(gallery=str(g.path), people=g.people(), photographs=n, limit=limit and limit._asdict(), rows=rows)
     return _say(json, found, said + (f"\n{limit}" if limit else ""))
 
 # %% ../../nbs/apps/commands.ipynb #c0058
@@ -588,10 +591,10 @@ def _finish(done, skipped, pipe, limit, json):
 @command(several=("photos",))
 def facerec_identify(
     photos:list, # photographs, folders of them (searched recursively), or films
-    gallery:str="gallery.db", # gallery file made by facerec_enroll
+    gallery:str="gallery.db", # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
     fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
     top:int=5, # people in each ranked answer (with --json)
@@ -619,7 +622,7 @@ def facerec_verify(
     b:str, # another photograph
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
     json:bool=False, # print JSON
@@ -634,8 +637,8 @@ def facerec_verify(
 # %% ../../nbs/apps/commands.ipynb #74c725bf
 @command(optional=("do", "name", "to"))
 def facerec_people(
-    gallery:str, # gallery file made by facerec_enroll
-    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, threshold T
+    gallery:str, # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
+    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, save TO, ...
     name:str=None, # the person, file or cosine that the word before needs
     to:str=None, # the second thing that it needs
     about:bool=False, # say what is stored, for how long, of which model, and who can read it
@@ -649,13 +652,13 @@ def facerec_people(
     if forget_after: g.keep_for(forget_after)
     if do != "list" or name is not None:
         said = people.change_people(g, do, *(w for w in (name, to) if w is not None))
-        return _say(json, dict(gallery=gallery, done=said), said)
+        return _say(json, dict(gallery=str(g.path), done=said), said)
     if about:
         facts = people.about(g)
         return _say(json, facts, people.about_text(facts))
     listed = people.list_people(g)
     lines = ["\t".join([p["name"], str(p["references"]), p["first"], p["last"]]) for p in listed]
-    return _say(json, dict(gallery=gallery, people=listed), "\n".join(lines))
+    return _say(json, dict(gallery=str(g.path), people=listed), "\n".join(lines))
 
 # %% ../../nbs/apps/commands.ipynb #clu00002
 def _is_groups(folder):
@@ -731,7 +734,7 @@ def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
 ) -> int: # exit code

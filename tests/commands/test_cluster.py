@@ -35,8 +35,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_from_photographs_to_a_gallery(folder, capsys):
-    photos, out, gallery = str(folder/"photos"), str(folder/"groups"), str(folder/"g.db")
+def test_from_photographs_to_a_gallery(folder, capsys, place):
+    photos, out, gallery = str(folder/"photos"), str(folder/"groups"), str(place)
     assert cli.facerec_cluster(photos, out=out, json=True) == 0
     first = json.loads(capsys.readouterr().out)
     assert (first["photographs"], first["faces"], first["people"], first["new"]) == (3, 3, 2, 3)
