@@ -73,6 +73,7 @@ def _as_typed(run, several):
         else: anno = Annotated[str, comments[name], dict(nargs="+", opt=False)]
         run.__annotations__[name] = anno
 
+# %% ../../nbs/apps/commands.ipynb #dc655b1c
 def _for_terminal(run, optional, several):
     "The same function, which reads the words of the terminal when it is started there"
     _as_typed(run, several)

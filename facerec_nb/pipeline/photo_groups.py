@@ -66,6 +66,7 @@ def people(self:PhotoGroups) -> "pd.DataFrame": # person, name, faces, photograp
 # %% ../../nbs/pipeline/photo_groups.ipynb #bcc0d51f
 def _texts(values): return np.array([printable(v) for v in values], "U") if len(values) else np.zeros(0, "U1")
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #a2934357
 @patch
 def _write_state(self:PhotoGroups):
     "All that is remembered, in one file, atomically"
@@ -304,6 +305,7 @@ def _most(names):
     values, count = np.unique(names, return_counts=True)
     return values[count.argmax()] if 2*count.max() > len(names) else ""
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #364b2f31
 @patch
 def _name_known(self:PhotoGroups, names, old):
     "Give names of a gallery to old groups without one, and numbers to new faces of those names"
@@ -416,12 +418,14 @@ def _nearest(self:PhotoGroups, people, among):
 # %% ../../nbs/pipeline/photo_groups.ipynb #3d0bb289
 def _title(r): return f"Person {r.person}{': '*bool(r.name)}{r.name}, {r.faces} face{'s'*(r.faces > 1)}"
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #b7c7a407
 @patch
 def _grid(self:PhotoGroups, part, said):
     "The faces of some rows, with their captions, and what else is said about a person"
     captions = [said.get(r.person, "") + _caption(r) for r in part.itertuples()]
     return html_faces((self.small[i], c) for i, c in zip(part.index, captions))
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #d8dbe1d7
 @patch
 def _sections(self:PhotoGroups):
     "Heading and faces of every person; those with a single face and no name together, at the end"
