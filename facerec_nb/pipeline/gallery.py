@@ -289,6 +289,15 @@ def sources(self:Gallery,
     "Where the references of a person came from"
     return {s for s, _ in self.references(name)}
 
+# %% ../../nbs/pipeline/gallery.ipynb #59c68873
+@patch
+def contents(self:Gallery,
+    name:str, # the person; an unknown one has none
+) -> set[str]: # hashes of the photographs, where they are known
+    "Which photographs of a person are there already"
+    wanted = "SELECT content FROM refs JOIN people ON people.id=person WHERE name=? AND content<>?"
+    return {c for c, in self._rows(wanted, clean_name(name), "")}
+
 # %% ../../nbs/pipeline/gallery.ipynb #f5a73de3
 class Held(NamedTuple):
     "One reference of a gallery, without its embedding"
