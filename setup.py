@@ -12,8 +12,8 @@ cfg = config["DEFAULT"]
 
 _oldest = int(cfg["min_python"].split(".")[1])
 _pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in range(_oldest, 14)]
-_extras = {k: cfg[f"{k}_requirements"].split() for k in ("app", "heic", "postgres", "parquet")}
-_dev = sum((_extras[k] for k in ("app", "postgres", "parquet")), cfg["dev_requirements"].split())
+_extras = {k: cfg[f"{k}_requirements"].split() for k in ("app", "heic", "postgres", "parquet", "serve")}
+_dev = sum((_extras[k] for k in ("app", "postgres", "parquet", "serve")), cfg["dev_requirements"].split())
 _scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])
 
 setup(

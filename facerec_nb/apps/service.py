@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'read_keys', 'role_of', 'Allowance', 'BodyLimit', 'Turns', 'ServeCfg', 'Counts', 'Service', 'build_service',
-           'run_service']
+           'must_be_safe', 'run_service']
 
-# %% ../../nbs/apps/service.ipynb #bdd40a40
+# %% ../../nbs/apps/service.ipynb #48763efe
 import asyncio, contextlib, hashlib, hmac, html, os, threading, time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import uvicorn
 from fastcore.basics import patch
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -254,17 +255,17 @@ def _enrol(service, name, photos):
         with _as_status(409): service.gallery.add(name, np.stack([e for e, _ in new]), [s for _, s in new])
     return dict(name=name, added=len(new), references=len(known) + len(new))
 
-# %% ../../nbs/apps/service.ipynb #956a3887
+# %% ../../nbs/apps/service.ipynb #3a381f25
 def _add_people(app, service):
     "Enrol, list and remove"
-    @app.post("/people/{name}", dependencies=_need(service, "enrol"), summary="Enrol photographs of a person")
+    @app.post("/people/{name:path}", dependencies=_need(service, "enrol"), summary="Enrol photographs of a person")
     def enrol(name:str, photos:list[UploadFile]) -> dict: return _enrol(service, name, photos)
 
     @app.get("/people", dependencies=_need(service, "admin"), summary="Who is enrolled, with how many references")
     def people() -> dict:
         with _as_status(409): return service.gallery.people()
 
-    @app.delete("/people/{name}", dependencies=_need(service, "admin"), summary="Remove a person")
+    @app.delete("/people/{name:path}", dependencies=_need(service, "admin"), summary="Remove a person")
     def remove(name:str) -> dict:
         with _as_status(404): service.gallery.remove(name)
         return dict(removed=name)
@@ -310,9 +311,12 @@ def build_service(
         return JSONResponse(dict(detail="something went wrong on this side: ask its keeper"), 500)
     return app
 
-# %% ../../nbs/apps/service.ipynb #4cecca69
-def _must_be_safe(host, keys):
-    "Refuse to be asked by others without keys"
+# %% ../../nbs/apps/service.ipynb #4515161b
+def must_be_safe(
+    host:str, # address to listen on
+    keys:dict|None, # of read_keys
+) -> None:
+    "Refuse to be asked by others without keys; raises InputError"
     if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
         raise InputError(f"without keys only this machine may ask: give a file of keys (--keys) to listen on {host}")
 
@@ -322,7 +326,6 @@ def run_service(
     port:int=8000, # of this machine
 ) -> None:
     "Serve until Ctrl-C or SIGTERM; what is being answered then is answered; raises InputError"
-    import uvicorn
-    _must_be_safe(host, service.keys)
+    must_be_safe(host, service.keys)
     uvicorn.run(build_service(service), host=host, port=port, log_level="warning", access_log=False,
                 server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=30, limit_concurrency=200)
