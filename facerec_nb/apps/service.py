@@ -7,7 +7,7 @@ __all__ = ['ROLES', 'read_keys', 'role_of', 'Allowance', 'BodyLimit', 'Turns', '
            'must_be_safe', 'run_service']
 
 # %% ../../nbs/apps/service.ipynb #48763efe
-import asyncio, contextlib, hashlib, hmac, html, os, threading, time
+import asyncio, contextlib, hashlib, hmac, os, threading, time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -285,15 +285,16 @@ def _add_health(app, service):
         counts.references.set(references)
         return PlainTextResponse(generate_latest(counts.registry).decode())
 
-# %% ../../nbs/apps/service.ipynb #ee8491e0
+# %% ../../nbs/apps/service.ipynb #4f34e717
 def _add_page(app):
     "What can be asked, as a table; the page loads nothing from elsewhere"
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
-        paths = app.openapi()["paths"]
-        rows = [(verb.upper(), path, said.get("summary", "")) for path, of in paths.items() for verb, said in of.items()]
+        paths = app.openapi()["paths"].items()
+        rows = [(verb.upper(), path, said.get("summary", "")) for path, of in paths for verb, said in of.items()]
         table = html_table(rows, ["", "path", "what it does"])
-        return HTMLResponse(f"<title>facerec_nb</title><h1>facerec_nb</h1>{table}<p><a href=openapi.json>OpenAPI</a></p>")
+        more = "<p><a href=openapi.json>OpenAPI</a></p>"
+        return HTMLResponse(f"<title>facerec_nb</title><h1>facerec_nb</h1>{table}{more}")
 
 # %% ../../nbs/apps/service.ipynb #752c02b7
 def build_service(

@@ -269,6 +269,7 @@ def test_the_service_survives_every_photograph(scene, photos):
 
     with Gallery(model=scene.pipe.model) as g:
         g.add("somebody", hostile.np.eye(512, dtype="float32")[0][:len(_embedding(scene))])
+        g.threshold = 0.5
         service = build_service(Service(scene.pipe, g, cfg=ServeCfg(per_minute=10**6)))
         client = TestClient(service, base_url="http://127.0.0.1", raise_server_exceptions=False)
         cases = [c for c in hostile.sample(photos, 6) if isinstance(c.source, Path) and c.source.is_file()]
