@@ -746,13 +746,6 @@ def facerec_app(
     launch_app(build_app(pipe, g), port)
     return 0
 
-# %% ../../nbs/apps/commands.ipynb #c72e7191
-def _service():
-    "The page of the service; raises InputError when its libraries are not there"
-    try: from facerec_nb.apps import service
-    except ImportError: raise InputError('a service needs more: pip install "facerec_nb[serve]"') from None
-    return service
-
 # %% ../../nbs/apps/commands.ipynb #b3531b2d
 @command
 def facerec_serve(
@@ -768,8 +761,8 @@ def facerec_serve(
     largest:int=25, # megabytes of a request
 ) -> int: # exit code
     "Answer over HTTP: identify, verify, enrol, people, health, metrics; ends with Ctrl-C or SIGTERM"
+    from facerec_nb.apps import service
     from facerec_nb.pipeline.gallery import Gallery
-    service = _service()
     known = service.read_keys(keys) if keys else None
     service.must_be_safe(host, known)
     pipe = _load(run, detector, embedder, fast)

@@ -18,6 +18,7 @@ from ..datasets.photos import clean_name
 from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError
+from ..core.installed import need
 from .gallery_file import FileStore, oldest_kept, own_path, utc_now, whole_days
 from .vector_index import Nearest
 
@@ -32,9 +33,8 @@ def _open_store(path, model, exact):
     "The store for a file's name or an address"
     if not is_address(path): return FileStore(path, model, exact)
     if isinstance(path, Path): raise InputError("a Path loses a slash of an address: give the address as text")
-    try: from facerec_nb.pipeline.shared_gallery import SharedStore
-    except ImportError:
-        raise InputError('a shared gallery needs more: pip install "facerec_nb[postgres]"') from None
+    for module in ("psycopg", "pgvector"): need(module, "a shared gallery")
+    from facerec_nb.pipeline.shared_gallery import SharedStore
     return SharedStore(path, model, exact)
 
 # %% ../../nbs/pipeline/gallery.ipynb #4acba9bc
@@ -578,9 +578,8 @@ def _write_zip(self:Gallery, path, head):
 # %% ../../nbs/pipeline/gallery.ipynb #c5400d86
 def _arrow():
     "The library that reads and writes Parquet; raises InputError without it"
-    try: import pyarrow, pyarrow.parquet
-    except ImportError: raise InputError('a Parquet file needs more: pip install "facerec_nb[parquet]"') from None
-    return pyarrow
+    for module in ("pyarrow.parquet", "pyarrow"): found = need(module, "a Parquet file")
+    return found
 
 @patch
 def _write_table(self:Gallery, path, head):
