@@ -186,6 +186,7 @@ def _given(request):
     bearer = request.headers.get("authorization", "")
     return bearer[7:] if bearer[:7].lower() == "bearer " else request.headers.get("x-api-key", "")
 
+# %% ../../nbs/apps/service.ipynb #01912592
 def _foreign(request):
     "Does a page of another site ask, or is another name used for this machine?"
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
@@ -246,6 +247,7 @@ def _new_face(service, photo, known):
     if not faces: raise HTTPException(422, f"no face was found in {name}: send another photograph")
     return faces[0].embedding, Source(name, content)
 
+# %% ../../nbs/apps/service.ipynb #d323d053
 def _enrol(service, name, photos):
     "Add a person, or references of one; all or none"
     if len(photos) > service.cfg.photos: raise HTTPException(413, f"send at most {service.cfg.photos} at once")
@@ -321,6 +323,7 @@ def must_be_safe(
     if keys is None and host not in ("127.0.0.1", "localhost", "::1"):
         raise InputError(f"without keys only this machine may ask: give a file of keys (--keys) to listen on {host}")
 
+# %% ../../nbs/apps/service.ipynb #6bd102d5
 def run_service(
     service:Service, # what is served
     host:str="127.0.0.1", # address to listen on

@@ -29,6 +29,7 @@ def is_address(
     "Is this the address of a server and not a file's name?"
     return re.match("postgres(ql)?:/", str(path)) is not None
 
+# %% ../../nbs/pipeline/gallery.ipynb #5258f635
 def _open_store(path, model, exact):
     "The store for a file's name or an address"
     if not is_address(path): return FileStore(path, model, exact)
@@ -143,11 +144,13 @@ def _share(value, path):
     if 0 < share < 1: return share
     raise InputError(f"the share of strangers {value!r} of the gallery {path or ''} is none: give a number from 0 to 1")
 
+# %% ../../nbs/pipeline/gallery.ipynb #f1514802
 def _fpir(self) -> float|None:
     "Share of strangers' faces that its owner lets be named, 0..1, or None"
     value = self._get("fpir")
     return None if value is None else _share(value, self.path)
 
+# %% ../../nbs/pipeline/gallery.ipynb #1d5f1590
 def _set_fpir(self, value): self._set("fpir", _share(value, self.path))
 
 Gallery.fpir = property(_fpir, _set_fpir)
@@ -365,6 +368,7 @@ def _compared(name, face, nearest, refs):
     each = e @ face
     return Match(name, float(mean @ face), sources[int(each.argmax())], float(each.max()))
 
+# %% ../../nbs/pipeline/gallery.ipynb #e19e9946
 def _ranked(face, found, refs, k):
     "The k people whose mean reference is nearest"
     matches = [_compared(name, face, s, refs.get(p)) for p, name, s in found]
@@ -450,6 +454,7 @@ def drop(self:Gallery,
     self._store.wipe()
     return people
 
+# %% ../../nbs/pipeline/gallery.ipynb #7d2373eb
 @patch
 def relocate(self:Gallery,
     places:dict[int, Source], # number of a reference -> where its photograph is now
@@ -567,6 +572,7 @@ def _exported(self:Gallery, name):
     "The references of a person, one number after the other"
     return self._store.numbers(e for e, in self._rows(_EXPORTED, name))
 
+# %% ../../nbs/pipeline/gallery.ipynb #12996eb2
 @patch
 def _write_zip(self:Gallery, path, head):
     "People into a zip file"
@@ -581,6 +587,7 @@ def _arrow():
     for module in ("pyarrow.parquet", "pyarrow"): found = need(module, "a Parquet file")
     return found
 
+# %% ../../nbs/pipeline/gallery.ipynb #0b66e2f0
 @patch
 def _write_table(self:Gallery, path, head):
     "People into a Parquet file, a row for each reference"
@@ -622,6 +629,7 @@ def _why_no_export(z):
 # %% ../../nbs/pipeline/gallery.ipynb #1b9c4bff
 def _is_text(v): return isinstance(v, str)
 
+# %% ../../nbs/pipeline/gallery.ipynb #4b4a01f4
 def _is_person(p):
     "Is this a person of an export, with a name and references of a source, a time and perhaps a content each?"
     refs = p.get("references") if isinstance(p, dict) else None

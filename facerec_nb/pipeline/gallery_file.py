@@ -342,6 +342,7 @@ def _named(rows, path):
     if not all(isinstance(n, str) for n in names.values()): raise _damaged(path, "a name is no text")
     return names
 
+# %% ../../nbs/pipeline/gallery_file.ipynb #6a290e11
 @patch
 def _forget(self:FileStore, db, m):
     "Drop what is no longer in the file, and read all names again"
