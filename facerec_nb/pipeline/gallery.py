@@ -19,7 +19,7 @@ from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError
 from ..core.installed import need
-from .gallery_file import FileStore, oldest_kept, own_path, utc_now, whole_days
+from .gallery_file import FileStore, must_be_file, oldest_kept, own_path, utc_now, whole_days
 from .vector_index import Nearest
 
 # %% ../../nbs/pipeline/gallery.ipynb #d9333acf
@@ -395,7 +395,9 @@ def compact(self:Gallery) -> None:
     self._store.compact()
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0087
-def _nobody(name, path): return InputError(f"there is nobody called {name!r} in the gallery {path or ''}: see people()")
+def _nobody(name, path):
+    who = f"there is nobody called {name!r} in the gallery {path or ''}"
+    return InputError(f"{who}: people() or the command facerec_people lists who is there")
 
 @patch
 def _known(self:Gallery, db, name):
@@ -541,8 +543,7 @@ def load(cls:Gallery,
     model:str|None=None, # fingerprint it must have; None takes any
 ) -> Gallery: # open for reading and adding
     "Open a gallery that exists; raises InputError"
-    if not is_address(path) and not Path(path).is_file():
-        raise InputError(f"{path} does not exist: enrol people first, or check the path")
+    if not is_address(path): must_be_file(path)
     g = cls(path)
     if model: g.check_model(model)
     return g
@@ -689,7 +690,7 @@ def _table(path):
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0108
 def _taken(name, path):
-    way = "rename one of them, or pass merge=True if both are one person"
+    way = "rename one of them, or merge (merge=True, or the word merge behind the file) if both are one person"
     return InputError(f"{name!r} is in the gallery {path or ''} already: {way}")
 
 # %% ../../nbs/pipeline/gallery.ipynb #d810c0c7
