@@ -72,7 +72,9 @@ def _export(g, path, *names):
 
 def _save(g, where): return f"copied to {g.save(where)}"
 
-def _import(g, path): return f"{g.import_file(path)} people imported from {path}"
+def _import(g, path, how=""):
+    if how not in ("", "merge"): raise InputError(f"{how!r} is no way to import: say merge, or nothing")
+    return f"{g.import_file(path, bool(how))} people imported from {path}"
 
 # %% ../../nbs/apps/people.ipynb #bd92d87e
 def _threshold(g, cosine):
@@ -101,7 +103,7 @@ def _compact(g):
 # %% ../../nbs/apps/people.ipynb #1a116e56
 _CHANGES: dict[str, tuple[Callable, str, int, int]] = {
     "rename": (_rename, "OLD NEW", 2, 2), "merge": (_merge, "OLD INTO", 2, 2), "remove": (_remove, "NAME", 1, 1),
-    "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip", 1, 1),
+    "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip [merge]", 1, 2),
     "save": (_save, "FILE or ADDRESS", 1, 1), "compact": (_compact, "nothing", 0, 0),
     "threshold": (_threshold, "T", 1, 1)} # word -> function, what it needs, least and most of it
 

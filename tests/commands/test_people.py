@@ -103,6 +103,12 @@ def test_people_of_a_gallery(library, asked, place):
     asked(facerec_people, g, "remove", "Cem")
     assert json.loads(asked(facerec_people, g, json=True).out)["people"][0]["references"] == 4
     assert "1 people imported" in asked(facerec_people, g, "import", str(library/"x.zip")).out
+    assert "or merge" in asked(facerec_people, g, "import", str(library/"x.zip"), code=1).err
+    asked(facerec_people, g, "import", str(library/"x.zip"), "merge")
+    assert Gallery(g).people() == {"Cem": 4, "Änne": 4}
+    asked(facerec_people, g, "remove", "Cem")
+    asked(facerec_people, g, "import", str(library/"x.zip"))
+    assert "is not a gallery file" in asked(facerec_people, library, code=1).err
     assert asked(facerec_people, g, "threshold", "0.7").out.endswith("0.7\n")
     assert Gallery(g).people() == {"Cem": 2, "Änne": 4} and Gallery(g).threshold == 0.7
     for wrong, why in ((("rename", "x", "y"), "nobody called 'x'"), (("merge", "Cem"), "merge needs OLD INTO"),
