@@ -12,8 +12,8 @@ cfg = config["DEFAULT"]
 
 _oldest = int(cfg["min_python"].split(".")[1])
 _pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in range(_oldest, 14)]
-_extras = {k: cfg[f"{k}_requirements"].split() for k in ("train", "faiss", "app", "heic")}
-_dev = cfg["dev_requirements"].split() + _extras["train"] + _extras["faiss"] + _extras["app"]
+_extras = {k: cfg[f"{k}_requirements"].split() for k in ("train", "faiss", "app", "heic", "postgres", "parquet")}
+_dev = sum((v for k, v in _extras.items() if k != "heic"), cfg["dev_requirements"].split())
 _scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])
 
 setup(

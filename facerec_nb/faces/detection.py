@@ -102,13 +102,15 @@ def iou(
 def suppress(
     boxes:np.ndarray, # `(N, 4)`: x1, y1, x2, y2
     scores:np.ndarray, # `(N,)`
-    most:float=0.3, # overlap that is allowed, 0..1
-) -> list: # the rows that stay, in their order
-    "Without double boxes: none that stays overlaps a better one by `most` or more"
-    overlap, kept = iou(boxes, boxes), []
-    for i in np.argsort(-np.asarray(scores), kind="stable"):
-        if (overlap[i, kept] < most).all(): kept.append(i)
-    return sorted(kept)
+    most:float=0.3, # overlap (IoU) from which the box with the lower score goes, 0..1
+) -> np.ndarray: # the rows that stay, rising
+    "Without double boxes, one against all at a time: a crowd has thousands"
+    boxes, kept = np.asarray(boxes, float), []
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    while len(order):
+        kept.append(order[0])
+        order = order[1:][iou(boxes[order[:1]], boxes[order[1:]])[0] < most]
+    return np.sort(np.array(kept, int))
 
 # %% ../../nbs/faces/detection.ipynb #c0022a
 def boxes_of_maps(

@@ -19,6 +19,7 @@ import facerec_nb
 from ..evaluation.report import html_table, png_bytes
 from ..core.gallery_threshold import Limit
 from ..core.installed import need
+from ..faces.exposure import Light
 from .gallery import Match
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ class Face:
     confidence:float # of the points, 0..1
     aligned:np.ndarray # RGB uint8 (S, S, 3), S pixels as the embedder wants them
     embedding:np.ndarray|None = None # (D,) float32, L2-normalised
+    light:Light|None = None # how the face in the photograph is lit; the aligned face may be brighter or darker
     def _repr_png_(self): return png_bytes(self.aligned)
     def __repr__(self):
         "Box, score and confidence in one line"

