@@ -5,8 +5,8 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), fpir.py, pipeline_speed.py,
-startup.py, busy.py, gallery.py, hostile.py, kills.py, turned.py, crowd.py, public_cases.py and cluster.py. A name of the
-photographs without a number is the exam with three references a person.
+startup.py, busy.py, gallery.py, hostile.py, kills.py, turned.py, crowd.py, public_cases.py and cluster.py. A name of
+the photographs without a number is the exam with three references a person.
 """
 
 import argparse
