@@ -408,7 +408,8 @@ def _told(gallery):
     return gallery
 
 # %% ../../nbs/apps/commands.ipynb #c0055
-_ALSO = dict(gone="gone from the folder (--prune takes them out)", pruned="taken out", passed="things passed over")
+_ALSO = dict(poor="too poor (--quality 0 takes all)", gone="gone from the folder (--prune takes them out)",
+             pruned="taken out", passed="things passed over")
 
 def _tell_enrolled(rows, people, gallery):
     "What became of the photographs, in one sentence; each that was not enrolled on stderr"
@@ -436,6 +437,8 @@ def facerec_enroll(
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
     fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
+    quality:float=None, # below it a face is neither enrolled nor named, 0..1; stored in the gallery; 0 takes all
+    prior:float=None, # how likely a face belongs to somebody enrolled, 0..1; stored in the gallery; 0.5 without it
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     level:int=None, # where the people's folders lie: 1 in the folder given, 2 in those; without it it is recognised
     prune:bool=False, # take out references whose photographs have gone from the folder
@@ -449,7 +452,8 @@ def facerec_enroll(
     pipe = _load(run, detector, embedder, fast)
     g = _told(Gallery(gallery, pipe.model))
     if threshold is not None: g.threshold = pipe.need_threshold(threshold)
-    if fpir is not None: g.fpir = fpir
+    for key, value in dict(fpir=fpir, quality=quality, prior=prior).items():
+        if value is not None: setattr(g, key, value)
     if forget_after: g.keep_for(forget_after)
     rows = pipe.enroll(people, g, _progress(), level, prune)
     said, n, limit = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict(), _limit(pipe, g)
@@ -492,7 +496,7 @@ def _answer_line(path, a):
     "One answer, in columns"
     box = "" if a.face is None else ",".join(f"{v:.0f}" for v in a.face.box)
     numbers = _numbers(a.similarity, a.threshold, a.probability)
-    return "\t".join([one_line(path), a.status, a.name or "", *numbers, box])
+    return "\t".join([one_line(path), a.status, a.name or "", *numbers, box, *([one_line(a.note)] if a.note else [])])
 
 # %% ../../nbs/apps/commands.ipynb #c0063
 def _identify(pipe, gallery, paths, wanted):
@@ -535,12 +539,13 @@ def facerec_identify(
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
     fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
+    quality:float=None, # below it a face is poor, and not named, 0..1; without it the gallery's, else the model's
     top:int=5, # people in each ranked answer (with --json)
     draw:str=None, # folder for the photographs with boxes and names drawn in
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     json:bool=False, # print JSON
 ) -> int: # exit code
-    "Say who is on photographs: known, unknown or no_face, with similarity, threshold and probability"
+    "Say who is on photographs: known, unknown, poor or no_face, with similarity, threshold and probability"
     from facerec_nb.pipeline.gallery import Gallery
     photos = [photos] if isinstance(photos, (str, Path)) else photos
     paths = _asked(photos)
@@ -548,7 +553,7 @@ def facerec_identify(
     g, pipe = _told(Gallery.load(gallery)), _load(run, detector, embedder, fast)
     g.check_model(pipe.model)
     limit = pipe.limit(g, threshold, fpir)
-    found = _identify(pipe, g, paths, dict(threshold=threshold, fpir=fpir, k=top))
+    found = _identify(pipe, g, paths, dict(threshold=threshold, fpir=fpir, quality=quality, k=top))
     return _finish(*_tell_identified(found, targets, pipe, json), pipe, limit, json)
 
 # %% ../../nbs/apps/commands.ipynb #c0067

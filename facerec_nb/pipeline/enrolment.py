@@ -14,7 +14,7 @@ import numpy as np
 
 from ..datasets.photos import people_below, was_closed
 from ..core.files import InputError, content_hash
-from .answers import why_poor
+from .answers import refusal
 from .gallery import Gallery, Source, printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _alike(faces):
 
 def _line(person, source, faces, least=0.):
     "What happened to a photograph; whose face it is, is not sure where several are as large"
-    poor = why_poor(faces[0], least) if faces else ""
+    poor = refusal(faces[0], least) if faces else ""
     status = "unreadable" if faces.problem else "no_face" if not faces else "poor" if poor else "enrolled"
     several = f"{n} faces, the largest was taken: is it {person}?" if faces and (n := _alike(faces)) > 1 else ""
     return _row(person, source, status, faces.problem or poor or several, len(faces))
@@ -109,7 +109,7 @@ def _enroll_person(pipe, name, photos, gallery, known, least):
     moved = _moved(found, sources)
     if moved: gallery.relocate(moved)
     faces = list(pipe.stream([p.path for p in new]))
-    ready = [(p, f[0].embedding) for p, f in zip(new, faces) if f and not why_poor(f[0], least)]
+    ready = [(p, f[0].embedding) for p, f in zip(new, faces) if f and not refusal(f[0], least)]
     known.new += [(name, p.source.name, e) for p, e in ready]
     old = _old_ones(known, name, [p for p, _ in ready], sources)
     known.replaced |= set(old)
@@ -183,7 +183,7 @@ def enroll_people(
     progress:bool=False, # show a progress bar
     level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
     prune:bool=False, # take out references whose photographs have gone from this folder
-) -> "pd.DataFrame": # person, file, status (enrolled, already, poor, no_face, unreadable, gone, passed ...), faces, problem
+) -> "pd.DataFrame": # person, file, status (enrolled, poor, no_face, unreadable, already, gone ...), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
     import pandas as pd
     from tqdm.auto import tqdm

@@ -25,7 +25,7 @@ from .gallery import Gallery
 from ..core.geometry import align_face
 from ..core.gallery_probability import PRIOR, answered_probability, person_probability
 from .answers import (Answer, Answers, Face, Faces, draw_answers, once_each, show_ranking,
-                                         why_poor)
+                                         refusal)
 from .enrolment import enroll_people
 
 if TYPE_CHECKING:
@@ -261,7 +261,8 @@ def _look(self:FacePipeline, img, source=""):
     boxes, scores = self.detector(img)
     lights = [light_of(img, box) for box in boxes]
     views = [view_of(img, *seen) for seen in zip(boxes, lights)]
-    for box, light, score, view, points, sure in zip(boxes, lights, scores, views, *_points(self.landmarks, img, views)):
+    found = zip(boxes, lights, scores, views, *_points(self.landmarks, img, views))
+    for box, light, score, view, points, sure in found:
         try: aligned = align_face(view.img, points, e.size, e.template)
         except InputError: faces.dropped += 1
         else: faces.append(Face(box, float(score), view.back(points), float(sure), aligned, light=light))
@@ -472,7 +473,7 @@ def enroll(self:FacePipeline,
     progress:bool=False, # show a progress bar
     level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
     prune:bool=False, # take out references whose photographs have gone from this folder
-) -> "pd.DataFrame": # person, file, status (enrolled, already, poor, no_face, unreadable, gone, passed ...), faces, problem
+) -> "pd.DataFrame": # person, file, status (enrolled, poor, no_face, unreadable, already, gone ...), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
     return enroll_people(self, folder, gallery, progress, level, prune)
 
@@ -485,7 +486,7 @@ def _faces_of(pipe, photo):
 def _answer(self:FacePipeline, face, matches, limit, least, gallery):
     "What the ranked people of a gallery say about one face"
     near, t = matches[0], limit.threshold
-    said = Answer("poor", None, near.similarity, t, matches, face, None, limit, why_poor(face, least))
+    said = Answer("poor", None, near.similarity, t, matches, face, None, limit, refusal(face, least))
     if said.note: return said
     said.status, said.name = ("known", near.name) if near.similarity >= t else ("unknown", None)
     sure = self.name_probability(near.similarity, gallery)
