@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..evaluation.report import html_table, png_bytes
 from ..core.gallery_threshold import Limit
 from ..faces.exposure import Light
+from ..faces.quality import Detail
 from .gallery import Match
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ class Face:
     aligned:np.ndarray # RGB uint8 (S, S, 3), S pixels as the embedder wants them
     embedding:np.ndarray|None = None # (D,) float32, L2-normalised
     light:Light|None = None # how the face in the photograph is lit; the aligned face may be brighter or darker
+    detail:Detail|None = None # how much there is to see of it
     agreement:float|None = None # cosine of its embedding and its mirror image's; None without mirror images
     quality:float|None = None # share of such faces that are recognised, 0..1
     reason:str = "" # what lowers the quality most, for people

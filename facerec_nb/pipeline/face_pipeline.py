@@ -18,7 +18,7 @@ from PIL import Image
 from ..datasets.photos import photos_below
 from ..faces.detection import Detector, create_detector
 from ..faces.exposure import light_of, view_of
-from ..faces.quality import in_words, ingredients, quality_model, quality_of
+from ..faces.quality import detail_of, in_words, ingredients, quality_model, quality_of
 from ..core.files import InputError, fingerprint, read_image
 from ..core.gallery_threshold import Limit, gallery_threshold, limit_for
 from .gallery import Gallery
@@ -265,7 +265,8 @@ def _look(self:FacePipeline, img, source=""):
     for box, light, score, view, points, sure in found:
         try: aligned = align_face(view.img, points, e.size, e.template)
         except InputError: faces.dropped += 1
-        else: faces.append(Face(box, float(score), view.back(points), float(sure), aligned, light=light))
+        else: faces.append(Face(box, float(score), view.back(points), float(sure), aligned, None, light,
+                                detail_of(view.img, view.box)))
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #75b41531
@@ -341,7 +342,7 @@ def embed(self:FacePipeline,
     if not faces: return faces
     for face, e, a in zip(faces, *self._embeddings(np.stack([f.aligned for f in faces]))):
         face.embedding, face.agreement = e, a
-        if self.quality is None: continue
+        if self.quality is None or face.detail is None: continue
         judged = quality_of(ingredients(face), self.quality)
         face.quality, face.reason = judged.value, in_words(judged.reason, face)
     return faces
