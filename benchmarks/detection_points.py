@@ -15,14 +15,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facerec_nb.faces.landmarks import LandmarkModel
 from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS, load_celeba
-from facerec_nb.models.checkpoint import packaged
+from facerec_nb.core.installed import packaged
 from facerec_nb.faces.detection import CELEBA_BOX, CenterFaceDetector, map_boxes, match_box
 from facerec_nb.core.files import fingerprint, read_image
 from facerec_nb.core.geometry import xywh_to_xyxy
 from facerec_nb.core.metrics import bootstrap_ids, nme
-from facerec_nb.engines.onnx_net import use_onnx
+from facerec_nb.engines.onnx_landmarks import open_landmarks
 from facerec_nb.datasets.recipes import Usable
 from facerec_nb.datasets.selected import add_splits
 from facerec_nb.core.records import metric, record, show_metric, write_record
@@ -47,10 +46,10 @@ if __name__ == "__main__":
     true, points, path = (
         xywh_to_xyxy(table[BOX_COLUMNS]),
         table[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2),
-        packaged(f"landmarks_{name}"),
+        packaged(f"landmarks_{name}.onnx"),
     )
     model, detect, rows = (
-        use_onnx(LandmarkModel.load(path, "cpu"), path.with_suffix(".onnx"), 1),
+        open_landmarks(path, 1),
         CenterFaceDetector(box_map=None, threads=1),
         [],
     )

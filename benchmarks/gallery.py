@@ -33,26 +33,26 @@ def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def population(n, queries, spread, seed=0):
-    "References (n, 512), the person of each, one further photograph of `queries` of them, and who these are"
+def population(n, queries, spread, seed=0, dim=DIM):
+    "References (n, dim), the person of each, one further photograph of `queries` of them, and who these are"
     rng = np.random.default_rng(seed)
-    sd = np.exp(-np.arange(DIM) / (2 * spread)) if spread else np.ones(DIM)
+    sd = np.exp(-np.arange(dim) / (2 * spread)) if spread else np.ones(dim)
     sd, turn = (
         (sd / np.sqrt((sd**2).mean())).astype(np.float32),
-        np.linalg.qr(rng.standard_normal((DIM, DIM)))[0].astype(np.float32) if spread else None,
+        np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32) if spread else None,
     )
     counts = np.clip(np.rint(rng.lognormal(2.02, 0.76, n // 2)), 2, 60).astype(int)
     person = np.repeat(np.arange(len(counts)), counts)[:n]
-    centre = unit(rng.standard_normal((person[-1] + 1, DIM), dtype=np.float32) * sd)
+    centre = unit(rng.standard_normal((person[-1] + 1, dim), dtype=np.float32) * sd)
 
     def photos(p):
         e = unit(
             COSINE**0.5 * centre[p]
-            + ((1 - COSINE) / DIM) ** 0.5 * rng.standard_normal((len(p), DIM), dtype=np.float32) * sd
+            + ((1 - COSINE) / dim) ** 0.5 * rng.standard_normal((len(p), dim), dtype=np.float32) * sd
         )
         return e if turn is None else e @ turn
 
-    refs = np.empty((n, DIM), np.float32)
+    refs = np.empty((n, dim), np.float32)
     for s in range(0, n, 20_000):
         refs[s : s + 20_000] = photos(person[s : s + 20_000])
     asked = rng.choice(len(centre), queries, replace=False)

@@ -7,7 +7,7 @@ Writes results/pipeline/kills.json.
 A process adds people with 2 to 6 references each and writes a person's name to a pipe only after `add` has returned.
 After each kill the gallery is opened anew: everybody who was acknowledged must be there, and everybody who is there
 must be whole, with the embeddings that were sent. All kills hit the same file. A second connection, open all the
-time, must never see a half-written person either.
+time, must never see a half-written person either. benchmarks/scale.py does the same to a shared gallery.
 """
 
 import argparse, contextlib, os, random, select, signal, sqlite3, sys, tempfile, time
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from facerec_nb.core.files import fingerprint
-from facerec_nb.pipeline.gallery import Gallery
+from facerec_nb.pipeline.gallery import Gallery, is_address
 from facerec_nb.core.records import metric, record, write_record
 
 DIM, KEEP = 128, 3000  # numbers in an embedding; people after which a new gallery is begun
@@ -47,10 +47,17 @@ def whole(rows):
 
 
 ROWS = "SELECT name, embedding FROM people LEFT JOIN refs ON person=people.id WHERE people.id>? ORDER BY refs.id"
+SHARED = ("SELECT name, embedding::real[] FROM facerec.people LEFT JOIN facerec.refs ON person=people.id "
+          "WHERE people.id>%s ORDER BY refs.id")
 
 
 def read(path, since=0):
-    "Names and embeddings as the file has them, through a connection of its own"
+    "Names and embeddings as the file or the server has them, through a connection of its own"
+    if is_address(path):
+        import psycopg
+
+        with psycopg.connect(path) as db:
+            return [(n, np.array(e or [], "<f4").tobytes()) for n, e in db.execute(SHARED, (since,)).fetchall()]
     with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as db:
         return db.execute(ROWS, (since,)).fetchall()
 
@@ -96,8 +103,8 @@ def kill_once(path, first, rng, longest, witness):
     return [int(n) for n in data.split(b"\n")[:-1]], seen
 
 
-def kills(folder, count, seed=0, longest=0.25, progress=None):
-    "Kill `count` enrolments; counts of what was acknowledged, lost, half-written or seen half-written"
+def kills(place, count, seed=0, longest=0.25, progress=None):
+    "Kill `count` enrolments; place: number -> a new gallery. Counts of what was acknowledged, lost or half-written"
     rng, total = (
         random.Random(seed),
         dict(
@@ -110,7 +117,7 @@ def kills(folder, count, seed=0, longest=0.25, progress=None):
             killed_before_first=0,
         ),
     )
-    first, acknowledged, path = 0, set(), Path(folder) / "g0.db"
+    first, acknowledged, path = 0, set(), place(0)
     for i in range(count):
         done, seen = kill_once(path, first, rng, longest, i % 2 and acknowledged)
         acknowledged |= {f"p{n}" for n in done}
@@ -131,7 +138,7 @@ def kills(folder, count, seed=0, longest=0.25, progress=None):
         acknowledged |= have
         first = 1 + max((int(n[1:]) for n in acknowledged), default=first - 1)
         if len(have) > KEEP:
-            path, acknowledged = Path(folder) / f"g{i + 1}.db", set()
+            path, acknowledged = place(i + 1), set()
         if progress and not (i + 1) % progress:
             print(total, flush=True)
     return total
@@ -146,7 +153,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", default="results/pipeline/kills.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        total = kills(folder, args.kills, args.seed, args.longest, progress=100)
+        total = kills(lambda i: Path(folder) / f"g{i}.db", args.kills, args.seed, args.longest, progress=100)
     n = total["kills"]
     metrics = dict(
         kills=metric(n, n=n, unit="processes killed"),

@@ -16,7 +16,7 @@ import torch
 from facerec_nb.faces.landmarks import LandmarkModel
 from facerec_nb.core.files import read_json
 from facerec_nb.engines.onnx_export import export_onnx
-from facerec_nb.engines.onnx_net import use_onnx
+from facerec_nb.engines.onnx_landmarks import OnnxLandmarks
 from facerec_nb.core.records import metric, record, write_record
 
 
@@ -49,7 +49,7 @@ if __name__ == "__main__":
                     model, crops[: args.faces // (4 if name == "course" else 1)], batch
                 )
             export_onnx(args.runs / f"{name}-0" / "best_stacked_hg.pth", Path(tmp) / f"{name}.onnx")
-            model = use_onnx(model, Path(tmp) / f"{name}.onnx", threads=1)
+            model = OnnxLandmarks(Path(tmp) / f"{name}.onnx", threads=1)
             for batch in (1, 16):
                 numbers[f"{name}_onnx_{batch}"] = ms(
                     model, crops[: args.faces // (4 if name == "course" else 1)], batch

@@ -5,8 +5,8 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), fpir.py, pipeline_speed.py,
-gallery.py, hostile.py, kills.py, turned.py, public_cases.py and cluster.py. A name of the photographs without a number
-is the exam with three references a person.
+startup.py, gallery.py, hostile.py, kills.py, turned.py, crowd.py, public_cases.py and cluster.py. A name of the
+photographs without a number is the exam with three references a person.
 """
 
 import argparse
@@ -31,6 +31,8 @@ HEADLINE = dict(
     ms_per_photo_facenet_pytorch=("speed", "facenet_ms_1"),
     times_faster=("speed", "ratio_onnx_facenet_1"),
     times_faster_fast=("speed", "ratio_fast_facenet_1"),
+    seconds_to_first_answer=("startup", "seconds_to_first_answer"),
+    install_mb=("startup", "install_mb"),
     gallery_1m_ms=("gallery", "gallery_1m_ms"),
     gallery_1m_recall=("gallery", "gallery_1m_recall"),
     hostile_inputs=("hostile", "hostile_inputs"),
@@ -40,6 +42,8 @@ HEADLINE = dict(
     kills=("kills", "kills"),
     kills_lost=("kills", "kills_lost"),
     right_first_upside_down=("turned", "right_first_180"),
+    crowd_1600_seconds=("crowd", "crowd_1600_seconds"),
+    crowd_ratio=("crowd", "crowd_ratio"),
     public_cases_right=("public_cases", "public_cases_right"),
 )
 

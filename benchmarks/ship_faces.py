@@ -1,12 +1,13 @@
-"""Threshold, probability and recorded answers for the public-domain face network, and what it is worth on photographs.
+"""Threshold, probability, 8-bit scales and recorded answers for a recogniser of the package, and its worth on LFW.
 
-    python benchmarks/ship_faces.py [--data ../shared/data] [--runs runs] [--boot 1000]
+    python benchmarks/ship_faces.py [--embedder NAME] [--data ../shared/data] [--runs runs] [--boot 1000]
 
-Writes facerec_nb/weights/embedder_free.json and results/recognition/faces.json. Threshold and probability come from 48
-people of CelebA who are in no test here (the calibration people), through the whole pipeline: detector, points, chip of
-150 px, mirrored face. The law for galleries (`tail`) is fitted on them, the 300 aligned people who are held out from
-every training, and 1,700 further aligned people; benchmarks/fpir.py checks it on the 4,000 that are left. People of
-CelebA may be in the network's training; LFW's people were kept out by its author.
+NAME is free or celeba. Writes facerec_nb/weights/embedder_NAME.json and results/recognition/faces.json (of another
+than the default: faces_NAME.json). Threshold and probability come from 48 people of CelebA who are in no test here (the
+calibration people), through the whole pipeline: detector, points, chip of 150 px, mirrored face. The law for galleries
+(`tail`) is fitted on them, the 300 aligned people who are held out from every training, and 1,700 further ones whom the
+recogniser was not tuned on; benchmarks/fpir.py checks it on those that are left. People of CelebA may be in
+the public-domain network's training; LFW's people were kept out by its author.
 """
 import argparse
 import sys
@@ -19,17 +20,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from facerec_nb.core.files import fingerprint, write_json
 from facerec_nb.core.metrics import pair_scores
 from facerec_nb.core.records import metric, record, show_metric, write_record
-from facerec_nb.engines.dlib_onnx import dlib_about, export_dlib
+from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, dlib_about, dlib_scales, export_dlib
 from facerec_nb.engines.onnx_embedder import OnnxEmbedder
 from facerec_nb.engines.proof import make_proof
 from facerec_nb.evaluation.calibration import calibrated_threshold, fit_probability, reliability
 from facerec_nb.evaluation.folders import measure_pairs
 from facerec_nb.core.gallery_threshold import fit_tail
+from facerec_nb.faces.landmarks import LandmarkModel
 from facerec_nb.pipeline.face_pipeline import FacePipeline
-from studies.galleries import aligned_embeddings, fit_people
-from studies.recognition_faces import sources
+from studies.galleries import TUNED, aligned_embeddings, fit_people
+from studies.recognition_faces import align_all, sources
 
-SHIPPED = Path("facerec_nb/weights/embedder_free.json")
 
 
 def overlap(a, b):
@@ -57,13 +58,13 @@ def halves(emb, ids):
     return (emb[first], ids[first]), (emb[~first], ids[~first])
 
 
-def law_for_galleries(pipe, emb, ids, data, runs, trained=False):
+def law_for_galleries(pipe, emb, ids, data, runs, trained):
     "The tail of the impostors, from the calibration people and aligned ones; see fit_people for a trained embedder"
     more, who = fit_people(*aligned_embeddings(pipe.embedder, data, runs), trained)
     return fit_tail(np.concatenate([emb, more]), np.concatenate([ids, who]))
 
 
-def calibrate(pipe, data, runs):
+def calibrate(pipe, data, runs, trained):
     "What is shipped, and the numbers about it"
     rows = sources(data)
     emb, ids = annotated_faces(pipe, rows[rows.role == "calibration"])
@@ -74,34 +75,46 @@ def calibrate(pipe, data, runs):
                                "cosine at FAR 0.001, from 48 calibration people"),
            "probability_ece": metric(ece, n=len(two), unit="expected calibration error, fitted on half of the people"),
            "calibration_found": metric(len(emb)/int((rows.role == "calibration").sum()), n=len(emb), unit="share")}
-    tail = law_for_galleries(pipe, emb, ids, data, runs)
+    tail = law_for_galleries(pipe, emb, ids, data, runs, trained)
     return dict(threshold=threshold, probability=probability, tail=tail), out
 
 
-def proof_of(path):
+def scales_of(name, data, runs, n=256):
+    "What the 8-bit form needs, from faces of training people"
+    rows, size, template = sources(data, more=True), dlib_about(name)["size"], dlib_about(name)["template"]
+    table, faces = align_all(rows, LandmarkModel.load("big"), runs/f"faces-{template}", size, name=template)
+    asked = np.random.default_rng(0).permutation(table.row[table.role == "train"].to_numpy())[:n]
+    return dlib_scales(SHIPPED[name]["weights"](), np.stack([faces[k] for k in np.sort(asked)]))
+
+
+def proof_of(path, name):
     "Float32 answers to drawn faces"
     net = OnnxEmbedder(path, 1)
     answer = lambda x: net.embed(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), flip=False)
-    return make_proof(dlib_about(), answer)
+    return make_proof(dlib_about(name), answer)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--embedder", default=DEFAULT, choices=list(SHIPPED))
     parser.add_argument("--data", default="../shared/data", type=Path)
     parser.add_argument("--runs", default="runs", type=Path, help="aligned faces are kept here")
     parser.add_argument("--boot", type=int, default=1000, help="bootstrap draws over people")
     args = parser.parse_args()
-    lfw = args.data/"lfw-view1-devtest"
+    name, lfw = args.embedder, args.data/"lfw-view1-devtest"
     with tempfile.TemporaryDirectory() as tmp:
-        bare = export_dlib(Path(tmp)/"free.onnx")
+        bare = export_dlib(Path(tmp)/f"{name}.onnx", name)
         pipe = FacePipeline.load(embedder=str(bare), threads=1)
-        shipped, out = calibrate(pipe, args.data, args.runs)
-        write_json(SHIPPED, shipped | dict(proof=proof_of(bare)))
+        shipped, out = calibrate(pipe, args.data, args.runs, name in TUNED)
+        write_json(Path(f"facerec_nb/weights/embedder_{name}.json"), shipped | dict(
+            proof=proof_of(bare, name), scales=scales_of(name, args.data, args.runs)))
         pipe.threshold = shipped["threshold"]["threshold"]
         pairs = measure_pairs(pipe, next(lfw.glob("pairs*.txt")), lfw, n_boot=args.boot)
     out |= {f"lfw_view1_{k}_faces": v for k, v in pairs.items()}
     data = dict(name="celeba-wild-60x30 (48 calibration people), lfw-view1-devtest", n_people=48,
                 n_images=out["calibration_found"]["n"], fingerprint=fingerprint(args.data/"celeba-wild-60x30"))
-    what = "The public-domain face network behind detector and points of the package, from faces"
-    write_record("results/recognition/faces.json", record(what, "python benchmarks/ship_faces.py", data, out))
+    what = f"The recogniser {name} behind detector and points of the package, from faces"
+    path, given = ("faces", "") if name == DEFAULT else (f"faces_{name}", f" --embedder {name}")
+    write_record(f"results/recognition/{path}.json",
+                 record(what, f"python benchmarks/ship_faces.py{given}", data, out))
     for k, v in out.items(): print(f"{k:40s} {show_metric(v, 4)}")

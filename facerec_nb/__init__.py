@@ -13,7 +13,7 @@ _HOMES = dict(
     LandmarkModel="faces.landmarks",  # a face -> five points
     FaceEmbedder="faces.embedder",  # an aligned face -> an embedding
     read_image="core.files",  # a file as RGB
-    InputError="core.files",  # what is raised when a file or a folder is not what it should be
+    InputError="core.errors",  # what is raised when a file or a folder is not what it should be
     synthesise="datasets.synthetic",  # drawn people in CelebA's layout
 )
 __all__ = [*_HOMES]

@@ -10,6 +10,7 @@ from facerec_nb.faces.landmarks import LandmarkModel
 from studies.recognition_faces import align_all, sources
 
 FIT, ENROLLED = 1700, 3000  # people, of the 5,700 aligned ones that trainings may see; the rest are strangers
+TUNED = ("celeba",)  # embedders of the package that were trained on the 2,700 people of the study
 
 
 def aligned_embeddings(
@@ -37,24 +38,28 @@ def probe_of(embedder):
 def fit_people(
     table:pd.DataFrame, # from aligned_embeddings
     emb:np.ndarray, # `(N, D)`
-    trained:bool=False, # was the embedder trained on the aligned people? Then only the 300 held out are left
+    trained:bool=False, # was the embedder trained on the aligned people? Then only `more` and those held out are left
 ) -> tuple: # `(n, D)` embeddings, `(n,)` who they are
     "The aligned people of the fit: those held out from every training, and FIT of the others"
-    ids, take = table.identity.to_numpy(), (table.role == "unseen").to_numpy()
-    if not trained: take = take | np.isin(ids, others(table)[:FIT])
+    ids, part = table.identity.to_numpy(), others(table, trained)[:FIT]
+    take = (table.role == "unseen").to_numpy() | np.isin(ids, part)
     return emb[take], ids[take]
 
 
-def others(table):
-    "The aligned people who may be trained on, in the order in which parts are given out"
-    return np.random.default_rng(2).permutation(np.unique(table.identity[table.role.isin(["train", "test", "more"])]))
+def others(table, trained=False):
+    "The aligned people the embedder has not seen, in the order in which parts are given out"
+    roles = ["more"] if trained else ["train", "test", "more"]
+    return np.random.default_rng(2).permutation(np.unique(table.identity[table.role.isin(roles)]))
 
 
 def check_people(
     table:pd.DataFrame, # from aligned_embeddings
     emb:np.ndarray, # `(N, D)`
+    trained:bool=False, # see fit_people
 ) -> tuple: # `(people, 5, D)` to enrol, `(people, 5, D)` strangers
-    "People who are in no fit"
-    ids, order = table.identity.to_numpy(), others(table)
-    parts = order[FIT:FIT + ENROLLED], order[FIT + ENROLLED:]
-    return tuple(equal_people(emb[np.isin(ids, p)], ids[np.isin(ids, p)]) for p in parts)
+    "People who are in no fit. Trained: all of them are strangers and the first to enrol; the trained ones come behind"
+    ids, order = table.identity.to_numpy(), others(table, trained)[FIT:]
+    def faces(people): return equal_people(emb[np.isin(ids, people)], ids[np.isin(ids, people)])
+    if not trained: return faces(order[:ENROLLED]), faces(order[ENROLLED:])
+    left, seen = faces(order), faces(np.setdiff1d(others(table), others(table, trained)))
+    return np.concatenate([left, seen]), left

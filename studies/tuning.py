@@ -1,11 +1,11 @@
 """What can be made of the public-domain network: which form of it is the pipeline's default?
 
-    python -m studies.tuning [--faces runs/recognition/faces-150] [--tuned runs/recognition/arcface_faces-0/best_af.pth]
+    python -m studies.tuning [--faces runs/recognition/faces-150] [--tuned NAME=FILE...]
 
 Every candidate sits the exam of `studies.tuning_exam`: the network as it is, its chip cut closer, further views, linear
-maps fitted on the training people, and a network tuned on them (`python -m studies.recognition --train
-arcface_faces:0`) with its weights taken whole, or averaged with the start's. Writes results/recognition/tuning.json;
-embeddings are kept in `--runs`.
+maps fitted on the training people, and networks tuned on them (`python -m studies.recognition --train arcface_faces:0`,
+`python -m studies.distil`) with their weights taken whole, or averaged with the start's. Writes
+results/recognition/tuning.json; embeddings are kept in `--runs`.
 """
 import argparse
 from pathlib import Path
@@ -24,9 +24,10 @@ from studies.tuning_exam import against, open_exam
 
 TRAINED = ("train", "test")  # roles whose people the linear maps are fitted on
 PLAIN = ("calibration", "unseen", "lfw")  # sets without a degraded one
+TUNED = ["tuned=runs/recognition/arcface_faces-0/best_af.pth", "held=runs/tuning/held.npz", "far=runs/tuning/far.npz"]
 CLOSER = (1., 1.05, 1.1, 1.2)  # how much closer the chip is cut
 BEST = 1.1  # chosen among them; `dlib_close` of core.geometry
-SHARES = (1., .5, .25)  # of the tuned weights in the mean with the start's
+SHARES = (1., .5)  # of the tuned weights in the mean with the start's
 
 
 # Faces and network
@@ -134,14 +135,19 @@ def free_candidates(views, training):
     return out | {k: mapped(at[1.], A, b) for k, (A, b) in linear_maps(*training).items()}
 
 
-def tuned_candidates(views, path):
+def tuned_weights(path):
+    "The body's weights, of a training of `studies.recognition` or of `studies.distil`"
+    if Path(path).suffix == ".npz": return {k: torch.from_numpy(v) for k, v in np.load(path).items()}
+    weights = load_checkpoint(path, kind="embedder")["weights"]["backbone"]
+    return {k.removeprefix("backbone."): v for k, v in weights.items()}
+
+
+def tuned_candidates(views, name, path):
     "A tuned network, and its weights averaged with the start's: name -> embeddings"
-    weights, out = load_checkpoint(path, kind="embedder")["weights"]["backbone"], {}
-    tuned = {k.removeprefix("backbone."): v for k, v in weights.items()}
-    key = fingerprint(str(path), Path(path).stat().st_size, Path(path).stat().st_mtime_ns)
+    tuned, key, out = tuned_weights(path), fingerprint(Path(path)), {}
     for share in SHARES:
-        sets = list(views.exam.sets) if share == .5 else PLAIN
-        out[f"tuned_{share:g}"] = added(views.raw(f"tuned_{key}_{share:g}", sets, BEST, net=between(tuned, share)))
+        raw = views.raw(f"{name}_{key}_{share:g}", list(views.exam.sets), BEST, net=between(tuned, share))
+        out[f"{name}_{share:g}"] = added(raw)
     return out
 
 
@@ -156,10 +162,10 @@ def plain_rows(gap):
     return {k: [round(float(v), 5) for v in (r.value, r.difference, r.low, r.high)] for k, r in gap.iterrows()}
 
 
-def as_metrics(numbers, base):
+def as_metrics(numbers, tuned):
     "Values with intervals, and differences with the start, as metrics; and all of them as plain tables"
-    out, every, best = {}, {}, numbers[f"closer_{BEST:g}"]
-    tuned = {name: plain_rows(against(d, best[d.columns])) for name, d in numbers.items() if "tuned" in name}
+    out, every, base, best = {}, {}, numbers["start"], numbers[f"closer_{BEST:g}"]
+    tuned = {name: plain_rows(against(numbers[name], best)) for name in tuned}
     for name, d in numbers.items():
         gap = against(d, base[d.columns])
         every[name] = plain_rows(gap)
@@ -182,19 +188,20 @@ def main():
     say("--data", default="../shared/data", type=Path, help="folder of the raw data")
     say("--boot", type=int, default=100, help="bootstrap draws over people")
     say("--out", default="results/recognition/tuning.json", help="the record")
-    say("--tuned", default="runs/recognition/arcface_faces-0/best_af.pth", help="a tuned network, left out if missing")
+    say("--tuned", nargs="*", default=TUNED, metavar="NAME=FILE", help="tuned networks")
     args = parser.parse_args()
     torch.set_num_threads(1)
     table, faces = read_faces(args.faces)
     exam = open_exam(table, faces, args.data, n_boot=args.boot)
     views = Views(exam, args.runs)
     parts = free_candidates(views, train_raw(faces, table, args.runs))
-    if Path(args.tuned).is_file(): parts |= tuned_candidates(views, args.tuned)
-    numbers = {}
+    tuned = {}
+    for given in args.tuned: tuned |= tuned_candidates(views, *given.split("=", 1))
+    parts, numbers = parts | tuned, {}
     for name, emb in parts.items():
         numbers[name] = exam.numbers(emb)
         print(name, numbers[name].iloc[0][list(SHOWN)].round(4).to_dict(), flush=True)
-    out, every = as_metrics(numbers, numbers["start"])
+    out, every = as_metrics(numbers, list(tuned))
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
                 n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),
                 n_images=int(sum(len(v) for v in exam.rows.values())))

@@ -15,6 +15,7 @@ PROBES = 10  # photographs of each calibration person that are degraded; the ref
 # Degraded copies
 
 def dim(face): return np.rint(face*.12).astype(np.uint8)
+def lifted(face): return np.clip(np.rint(dim(face)*(110/max(dim(face).mean(), 1))), 0, 255).astype(np.uint8)
 def bright(face): return np.clip(face*2.6, 0, 255).astype(np.uint8)
 def grey(face): return np.repeat(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
 
@@ -35,7 +36,7 @@ def misplaced(face, degrees=8., shift=6., scale=.94):
     M[0, 2] += shift
     return cv2.warpAffine(face, M, face.shape[:2], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-DEGRADED = dict(dim=dim, bright=bright, small=small, jpeg=jpeg, grey=grey, misplaced=misplaced)
+DEGRADED = dict(dim=dim, lifted=lifted, bright=bright, small=small, jpeg=jpeg, grey=grey, misplaced=misplaced)
 
 
 # How far a head is turned, by its five points

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import InputError, read_image
+from ..core.installed import need
 from ..pipeline.gallery import Gallery
 from ..pipeline.face_pipeline import FacePipeline
 
@@ -60,9 +61,7 @@ def describe(
 def _gradio():
     "The library of the page, which asks nobody else"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try: import gradio
-    except ImportError: raise InputError('the page needs gradio: pip install "facerec_nb[app]"') from None
-    return gradio
+    return need("gradio", "the page")
 
 # %% ../../nbs/apps/app.ipynb #c0020
 def _start(pipe, gallery):

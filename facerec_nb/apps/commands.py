@@ -18,14 +18,16 @@ from typing import Annotated, Any
 from fastcore import script
 from fastcore.docments import docments
 
-from ..core.files import InputError, json_ready
+from ..core.errors import InputError
+from ..core.installed import EXTRAS, missing
 
 # %% ../../nbs/apps/commands.ipynb #c0007
 def _sentence(
     e, # the exception of a command
 ):
     "What a user can do about an exception; nothing when it is a bug, whose traceback is needed"
-    if isinstance(e, InputError): return str(e)
+    if isinstance(e, (InputError, FloatingPointError)): return str(e)
+    if isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] in EXTRAS: return str(missing(e.name))
     if isinstance(e, OSError) and e.errno:
         why = f"{e.filename or 'a file'} cannot be used ({e.strerror})"
         return f"{why}: check the path, its permissions and the room on the disk"
@@ -96,7 +98,7 @@ def command(
     def run(*args, **kwargs):
         try: return _attempt(f, args, kwargs)
         except BrokenPipeError: return _read_enough()
-        except (InputError, OSError, ImportError) as e:
+        except (InputError, FloatingPointError, OSError, ImportError) as e:
             if not _sentence(e): raise
             return fail(_sentence(e), 1)
         except KeyboardInterrupt as e: return fail(str(e) or "stopped", 130)
@@ -119,6 +121,7 @@ def as_json(
     o:Any, # dicts, lists, numbers, numpy values, data frames, paths
 ) -> str: # one JSON document; NaN and infinity are null
     "Results as JSON"
+    from facerec_nb.core.files import json_ready
     return _json.dumps(json_ready(o), indent=1, allow_nan=False, ensure_ascii=False, default=str)
 
 # %% ../../nbs/apps/commands.ipynb #c0028
@@ -195,6 +198,11 @@ def _recipe(name, ids, per_id, min_box, keep_blurry, images, seed):
     if name == "attributes": return AttributeRich(n_ids=ids, n_images=images, seed=seed)
     raise InputError(f"there is no recipe {name!r}: use balanced or attributes")
 
+# %% ../../nbs/apps/commands.ipynb #0c17e4d9
+def _shares(per_id):
+    "Train : validation : test for so many photographs of each person: two for validation from six on"
+    return (18, 4, 3) if per_id >= 10 else (2, 1, 1)
+
 # %% ../../nbs/apps/commands.ipynb #4d7c75ca
 def _selected(rows, out, problems):
     "What was selected and found wrong, as a dict and as a sentence"
@@ -226,7 +234,8 @@ def facerec_prepare(
     from facerec_nb.datasets.selected import prepare
     chosen = _recipe(recipe, ids, per_id, min_box, keep_blurry, images, seed)
     celeba = load_celeba(data, progress=_progress())
-    rows = prepare(celeba, chosen, out, unseen=unseen, seed=seed, zip=zip, progress=_progress())
+    split = _shares(per_id if recipe == "balanced" else 25)
+    rows = prepare(celeba, chosen, out, split=split, unseen=unseen, seed=seed, zip=zip, progress=_progress())
     return _say(json, *_selected(rows, out, len(celeba.problems)))
 
 # %% ../../nbs/apps/commands.ipynb #07e650b2
@@ -385,7 +394,7 @@ def facerec_evaluate(
     images:str=None, # with --pairs: folder of the photographs, NAME_0001.jpg anywhere below
     people:str=None, # instead: measure the whole pipeline on a folder with one folder a person
     face:str=None, # which face of a photograph counts: central (without it with --pairs) or largest (with --people)
-    embedder:str=None, # with --pairs or --people: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # with --pairs or --people: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # with --pairs or --people: centerface, or whole for photographs that are cropped faces
     fast:bool=False, # with --pairs or --people: one pass, the small landmark network, no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
@@ -431,10 +440,10 @@ def _limit(pipe, gallery):
 @command
 def facerec_enroll(
     people:str, # folder with one folder a person, named after the person
-    gallery:str, # gallery file; made when it is not there, added to when it is
+    gallery:str, # gallery file, or postgresql://... of a shared one; made when it is not there, added to when it is
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
     fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
     quality:float=None, # below it a face is neither enrolled nor named, 0..1; stored in the gallery; 0 takes all
@@ -456,8 +465,8 @@ def facerec_enroll(
         if value is not None: setattr(g, key, value)
     if forget_after: g.keep_for(forget_after)
     rows = pipe.enroll(people, g, _progress(), level, prune)
-    said, n, limit = _tell_enrolled(rows, len(g), gallery), rows.status.value_counts().to_dict(), _limit(pipe, g)
-    found = dict(gallery=gallery, people=g.people(), photographs=n, limit=limit and limit._asdict(), rows=rows)
+    said, n, limit = _tell_enrolled(rows, len(g), g.path), rows.status.value_counts().to_dict(), _limit(pipe, g)
+    found = dict(gallery=str(g.path), people=g.people(), photographs=n, limit=limit and limit._asdict(), rows=rows)
     return _say(json, found, said + (f"\n{limit}" if limit else ""))
 
 # %% ../../nbs/apps/commands.ipynb #c0058
@@ -468,23 +477,41 @@ def _drawing(out, base, path):
     return inside(out, f"{name}.jpg" if name.suffix.lower() not in (".jpg", ".jpeg") else str(name))
 
 # %% ../../nbs/apps/commands.ipynb #c0059
+def _place(out, base, path):
+    "Where a film's folder or a photograph's drawing goes"
+    from facerec_nb.core.files import inside
+    from facerec_nb.pipeline.video import is_film
+    return inside(out, os.path.relpath(path, base)) if is_film(path) else _drawing(out, base, path)
+
+# %% ../../nbs/apps/commands.ipynb #d2b79812
 def _drawings(out, photos, paths):
     "Where the drawings go, or `None` for each photograph when none are wanted"
     if not out: return [None]*len(paths)
     tops = [p if os.path.isdir(p) else os.path.dirname(p) for p in map(os.path.abspath, photos)]
-    targets = [_drawing(out, os.path.commonpath(tops), os.path.abspath(p)) for p in paths]
+    targets = [_place(out, os.path.commonpath(tops), os.path.abspath(p)) for p in paths]
     if {*map(os.path.realpath, targets)} & {*map(os.path.realpath, paths)}:
         raise InputError(f"--draw {out} would overwrite photographs: give another folder")
     return targets
 
 # %% ../../nbs/apps/commands.ipynb #1edc55af
+def _films_below(folder):
+    "A sentence about the films of a folder, which are looked through only when they are named; none without"
+    from facerec_nb.datasets.photos import walk_folders
+    from facerec_nb.pipeline.video import is_film
+    n = sum(is_film(f) for _, names in walk_folders(folder, []) for f in names)
+    return [f"{n} film{'s'*(n > 1)} in {folder} passed over: name a film to have it looked through"]*(n > 0)
+
+# %% ../../nbs/apps/commands.ipynb #9864bdd5
 def _asked(photos):
-    "The photographs of files and folders, each once; folders that cannot be read are told on stderr"
+    "Photographs of files and folders, each once, then films; what is passed over is told on stderr"
     from facerec_nb.datasets.photos import photos_below
+    from facerec_nb.pipeline.video import is_film
     trouble, paths = [], {}
-    for p in photos: paths |= dict.fromkeys(photos_below(p, trouble) if os.path.isdir(p) else [Path(p)])
+    for p in photos:
+        for t in _films_below(p) if os.path.isdir(p) else (): print(one_line(t), file=sys.stderr)
+        paths |= dict.fromkeys(photos_below(p, trouble) if os.path.isdir(p) else [Path(p)])
     for t in trouble: print(one_line(t), file=sys.stderr)
-    return list(paths)
+    return sorted(paths, key=is_film)
 
 # %% ../../nbs/apps/commands.ipynb #c0061
 def _numbers(*values):
@@ -498,50 +525,86 @@ def _answer_line(path, a):
     numbers = _numbers(a.similarity, a.threshold, a.probability)
     return "\t".join([one_line(path), a.status, a.name or "", *numbers, box, *([one_line(a.note)] if a.note else [])])
 
+# %% ../../nbs/apps/commands.ipynb #ed747ea4
+def _kind(path):
+    "What is found in a photograph or in a film"
+    from facerec_nb.pipeline.video import is_film
+    return "appearances" if is_film(path) else "faces"
+
+# %% ../../nbs/apps/commands.ipynb #ac854778
+def _answer_lines(path, found):
+    "A line for each answer; one for each appearance of a film, with three more columns of seconds: first, last, best"
+    if _kind(path) == "faces": return [_answer_line(path, a) for a in found]
+    seen = ["\t".join([_answer_line(path, a.answer), *(f"{t:.2f}" for t in (a.first, a.last, a.best))]) for a in found]
+    return seen or [f"{one_line(path)}\tno_face"]
+
 # %% ../../nbs/apps/commands.ipynb #c0063
-def _identify(pipe, gallery, paths, wanted):
-    "Path, problem and answers of each photograph, as they come"
-    for path, faces in zip(paths, pipe.stream(paths, progress=_progress())):
-        if faces.problem and len(paths) == 1: raise InputError(faces.problem)
+def _film(pipe, gallery, path, every, wanted):
+    "The problem and the appearances of a film; an early end is told on stderr"
+    from facerec_nb.pipeline.video import Film, cut_off, identify_film
+    try:
+        film = Film(path)
+        found = identify_film(pipe, film, gallery, every, progress=_progress(), wanted=wanted)
+    except InputError as e: return str(e), []
+    if cut_off(film): print(one_line(cut_off(film)), file=sys.stderr)
+    return "", found
+
+# %% ../../nbs/apps/commands.ipynb #f7942490
+def _identify(pipe, gallery, paths, every, wanted):
+    "Path, problem, and answers or appearances of each photograph and film, as they come"
+    from facerec_nb.pipeline.video import is_film
+    photos = [p for p in paths if not is_film(p)]
+    for path, faces in zip(photos, pipe.stream(photos, progress=_progress())):
         yield path, faces.problem, [] if faces.problem else pipe.identify(faces, gallery, **wanted)
+    for path in paths[len(photos):]: yield path, *_film(pipe, gallery, path, every, wanted)
 
 # %% ../../nbs/apps/commands.ipynb #c0064
-def _tell_identified(found, targets, pipe, json):
-    "Print and draw answers as they come; the photographs that were read, and those that were not"
+def _draw(target, path, found, pipe):
+    "The drawing of a photograph, or the folder of a film"
     from facerec_nb.core.files import write_image
+    from facerec_nb.pipeline.video import Film, is_film, save_film
+    if is_film(path): save_film(Film(path), found, target)
+    else: write_image(target, pipe.draw(path, found))
+
+# %% ../../nbs/apps/commands.ipynb #a7bd0739
+def _tell_identified(found, targets, pipe, json):
+    "Print and draw answers as they come; what was read, and what was not"
     done, skipped = [], []
     for (path, problem, answers), target in zip(found, targets):
         if problem:
+            if len(targets) == 1: raise InputError(problem)
             print(one_line(problem), file=sys.stderr)
             skipped.append(dict(file=str(path), problem=problem))
             continue
-        if target: write_image(target, pipe.draw(path, answers))
-        for a in () if json else answers: print(_answer_line(path, a))
-        done.append(dict(file=str(path), faces=[a.as_dict() for a in answers]))
+        if target: _draw(target, path, answers, pipe)
+        for line in () if json else _answer_lines(path, answers): print(line)
+        done.append({"file": str(path), _kind(path): [a.as_dict() for a in answers]})
     return done, skipped
 
 # %% ../../nbs/apps/commands.ipynb #5a5ebc19
 def _finish(done, skipped, pipe, limit, json):
     "What is said after the last photograph; the exit code: 1 when none could be read"
     if json: print(as_json(dict(photos=done, skipped=skipped, model=pipe.model, limit=limit._asdict())))
+    what = "files" if any(_kind(d["file"]) == "appearances" for d in done + skipped) else "photographs"
     n = len(done) + len(skipped)
-    if skipped: print(f"{len(skipped)} of {n} photographs could not be read", file=sys.stderr)
+    if skipped: print(f"{len(skipped)} of {n} {what} could not be read", file=sys.stderr)
     if _progress(): print(limit, file=sys.stderr)
     return int(not done)
 
 # %% ../../nbs/apps/commands.ipynb #c0065
 @command(several=("photos",))
 def facerec_identify(
-    photos:list, # photographs, or folders of them (searched recursively)
-    gallery:str="gallery.db", # gallery file made by facerec_enroll
+    photos:list, # photographs, folders of them (searched recursively), or films
+    gallery:str="gallery.db", # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
     fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
     quality:float=None, # below it a face is poor, and not named, 0..1; without it the gallery's, else the model's
     top:int=5, # people in each ranked answer (with --json)
-    draw:str=None, # folder for the photographs with boxes and names drawn in
+    draw:str=None, # folder for the photographs with boxes and names drawn in, and for the best frames of films
+    every:float=0.5, # seconds between two frames of a film that are looked at; 0: all of them
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     json:bool=False, # print JSON
 ) -> int: # exit code
@@ -553,7 +616,7 @@ def facerec_identify(
     g, pipe = _told(Gallery.load(gallery)), _load(run, detector, embedder, fast)
     g.check_model(pipe.model)
     limit = pipe.limit(g, threshold, fpir)
-    found = _identify(pipe, g, paths, dict(threshold=threshold, fpir=fpir, quality=quality, k=top))
+    found = _identify(pipe, g, paths, every, dict(threshold=threshold, fpir=fpir, quality=quality, k=top))
     return _finish(*_tell_identified(found, targets, pipe, json), pipe, limit, json)
 
 # %% ../../nbs/apps/commands.ipynb #c0067
@@ -563,7 +626,7 @@ def facerec_verify(
     b:str, # another photograph
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
     json:bool=False, # print JSON
@@ -578,8 +641,8 @@ def facerec_verify(
 # %% ../../nbs/apps/commands.ipynb #74c725bf
 @command(optional=("do", "name", "to"))
 def facerec_people(
-    gallery:str, # gallery file made by facerec_enroll
-    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, threshold T
+    gallery:str, # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
+    do:str="list", # list, rename OLD NEW, merge OLD INTO, remove NAME, export FILE [NAME], import FILE, save TO, ...
     name:str=None, # the person, file or cosine that the word before needs
     to:str=None, # the second thing that it needs
     about:bool=False, # say what is stored, for how long, of which model, and who can read it
@@ -593,13 +656,13 @@ def facerec_people(
     if forget_after: g.keep_for(forget_after)
     if do != "list":
         said = people.change_people(g, do, *(w for w in (name, to) if w is not None))
-        return _say(json, dict(gallery=gallery, done=said), said)
+        return _say(json, dict(gallery=str(g.path), done=said), said)
     if about:
         facts = people.about(g)
         return _say(json, facts, people.about_text(facts))
     listed = people.list_people(g)
     lines = ["\t".join([p["name"], str(p["references"]), p["first"], p["last"]]) for p in listed]
-    return _say(json, dict(gallery=gallery, people=listed), "\n".join(lines))
+    return _say(json, dict(gallery=str(g.path), people=listed), "\n".join(lines))
 
 # %% ../../nbs/apps/commands.ipynb #clu00002
 def _is_groups(folder):
@@ -675,7 +738,7 @@ def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
-    embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
+    embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
 ) -> int: # exit code

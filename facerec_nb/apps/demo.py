@@ -19,6 +19,7 @@ from .plan import fit_recipe, fit_split, held_out, left_out, untrainable
 from .stages import Stages, code_of
 from ..core.files import InputError, inside, read_image, write_json
 from ..core.geometry import similarity, template, warp, xywh_to_xyxy
+from ..core.installed import need
 from ..core.metrics import bootstrap_ids
 from ..core.plots import draw_face
 from ..core.records import metric, show_metric
@@ -481,6 +482,7 @@ def run_demo(
     command:str|None=None, # said in the report
 ) -> dict: # report (path), metrics, stages (name -> seconds when it last ran)
     "From a folder of photographs to names and a report; stages whose inputs have not changed are skipped"
+    need("torch", "the demo") # at once, not after the drawing
     demo = _begin(out, data, cfg, redo, only, quiet)
     for step in (_draw, _select, _landmarks, _align): step(demo)
     names = _train(demo)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from ..core.files import InputError
-from ..pipeline.gallery import Gallery
+from ..pipeline.gallery import Gallery, is_address
 
 # %% ../../nbs/apps/people.ipynb #aa68b98b
 def list_people(
@@ -28,14 +28,19 @@ def list_people(
 def _readers(path):
     "Who can read a file, in words"
     if path is None: return "nobody: it is in memory"
+    if is_address(path): return "whom its server lets in"
     mode = os.stat(path).st_mode & 0o077
     return f"others than its owner can read it: chmod 600 {path}" if mode and os.name != "nt" else "its owner"
 
 # %% ../../nbs/apps/people.ipynb #09cf0da4
+def _removed(g):
+    if not is_address(g.path): return "removed and overwritten in the file"
+    return "removed; on the server's disk it is until the word compact"
+
 def _kept(g):
     "For how long, in words"
     if g.kept_for is None: return "without end: give a rule with --forget_after 365d"
-    return f"{g.kept_for} days after a reference was added, then it is overwritten in the file"
+    return f"{g.kept_for} days after a reference was added, then it is {_removed(g)}"
 
 # %% ../../nbs/apps/people.ipynb #96a0009a
 _STORED = ("names of people; for each reference an embedding (numbers computed from a face, from which a face can be "
@@ -65,6 +70,8 @@ def _export(g, path, *names):
     g.export(path, list(names) or None)
     return f"{', '.join(names) or 'all people'} exported to {path}"
 
+def _save(g, where): return f"copied to {g.save(where)}"
+
 def _import(g, path): return f"{g.import_file(path)} people imported from {path}"
 
 # %% ../../nbs/apps/people.ipynb #bd92d87e
@@ -89,18 +96,23 @@ def _merge(g, old, into):
 
 def _remove(g, name):
     g.remove(name)
-    return f"{name} is removed and overwritten in the file"
+    return f"{name} is {_removed(g)}"
+
+def _compact(g):
+    g.compact()
+    return "what was removed has left the tables"
 
 # %% ../../nbs/apps/people.ipynb #1a116e56
 _CHANGES: dict[str, tuple[Callable, str, int, int]] = {
     "rename": (_rename, "OLD NEW", 2, 2), "merge": (_merge, "OLD INTO", 2, 2), "remove": (_remove, "NAME", 1, 1),
     "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip", 1, 1),
+    "save": (_save, "FILE or ADDRESS", 1, 1), "compact": (_compact, "nothing", 0, 0),
     "threshold": (_threshold, "T", 1, 1), # word -> function, what it needs, least and most of it
     "quality": (_quality, "Q", 1, 1)}
 
 def change_people(
     g:Gallery, # changed
-    word:str, # rename, merge, remove, export, import, threshold or quality
+    word:str, # rename, merge, remove, export, import, save, compact, threshold or quality
     *given:str, # what the word needs
 ) -> str: # what was done
     "Do what a word says; raises InputError when it lacks something"

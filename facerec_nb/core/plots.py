@@ -12,6 +12,7 @@ from typing import Any # stands for matplotlib's axes and figures, which are not
 import numpy as np
 
 from .files import InputError
+from .installed import need
 
 # %% ../../nbs/core/plots.ipynb #c0006
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#4D4D4D", "#F0E442"] # Okabe-Ito
@@ -229,6 +230,7 @@ def _some_people(ids, n, seed):
 # %% ../../nbs/core/plots.ipynb #c0061
 def _tsne(emb, seed):
     "Embeddings as points of the plane `(N, 2)`"
+    need("sklearn", "t-SNE")
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
     tsne = TSNE(init="pca", perplexity=min(30, (len(emb) - 1)/3), metric="cosine", random_state=seed)

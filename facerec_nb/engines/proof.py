@@ -69,9 +69,8 @@ def as_answers(
 ) -> np.ndarray: # `(n, D)`, or points `(n, 5, 2)` in pixels of the input
     "What is recorded of an answer"
     if kind == "embedder": return np.asarray(answer, np.float32)
-    import torch
-    from facerec_nb.models.hourglass import decode
-    return decode(torch.as_tensor(answer), size)[0].numpy()
+    from facerec_nb.faces.points import read_heatmaps
+    return read_heatmaps(answer, size)[0]
 
 # %% ../../nbs/engines/proof.ipynb #8d59ab8b
 def agreement(

@@ -100,6 +100,6 @@ def quantise_onnx(
     data = _seal_eight(path, eight_bits(path, x[::2]), about, len(x[::2]), out)
     with atomic_path(out) as temp:
         temp.write_bytes(data)
-        cosine = (OnnxNet(temp).embed(x[1::2], flip=False)*old.embed(x[1::2], flip=False)).sum(1)
+        cosine = (OnnxNet(temp).answer(x[1::2], "embedding")*old.answer(x[1::2], "embedding")).sum(1)
         _check_cosine(path, cosine, least)
     return dict(path=str(out), bytes=len(data), n=len(cosine), cosine=float(cosine.mean()), lowest=float(cosine.min()))

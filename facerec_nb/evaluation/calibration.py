@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .verification import PairCurve, people_weights
+from ..core.installed import need
 from ..core.metrics import choose_threshold, pair_scores
 
 # %% ../../nbs/evaluation/calibration.ipynb #c0006
@@ -49,6 +50,7 @@ def fit_probability(
     prior:float=0.5, # how likely one person is before the faces are seen, 0..1
 ) -> dict: # slope, offset, prior of the logistic curve; cosine, probability: knots of the isotonic one
     "From similarity to the probability of one person (Platt 1999; Zadrozny and Elkan 2002)"
+    need("sklearn", "fitting a probability")
     from sklearn.isotonic import IsotonicRegression
     from sklearn.linear_model import LogisticRegression
     s, y, w = _weights(genuine, impostor, prior)

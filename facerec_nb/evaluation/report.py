@@ -98,6 +98,7 @@ def html_notes(
 _CSS = """
 body{margin:0;background:#fafafa;color:#1b1b1b;font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}
 main{max-width:62rem;margin:0 auto;padding:1.2rem}
+h1,h2{overflow-wrap:anywhere}
 h1{font-size:1.7rem;line-height:1.2;margin:.6rem 0}
 h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
 .wide{overflow-x:auto}

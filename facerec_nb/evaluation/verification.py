@@ -7,14 +7,17 @@ __all__ = ['people_weights', 'PairCurve', 'rate_key', 'closed_set', 'read_pairs'
 
 # %% ../../nbs/evaluation/verification.ipynb #c0003
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from fastcore.basics import patch
 
 from ..core.files import InputError
 from ..core.metrics import accepted_weights, area_under, equal_error, first_refused, last_of_each, tar_on_curve
 from ..core.records import metric
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../../nbs/evaluation/verification.ipynb #c0009
 def people_weights(
@@ -116,8 +119,9 @@ def _pair(parts, where):
 # %% ../../nbs/evaluation/verification.ipynb #c0042
 def read_pairs(
     path:str|Path, # `pairsDevTest.txt`, or any list in LFW's format
-) -> pd.DataFrame: # a, b (file names), same (bool)
+) -> "pd.DataFrame": # a, b (file names), same (bool)
     "The pairs of a list; raises `InputError` that names the line"
+    import pandas as pd
     try: lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError: raise InputError(f"{path} does not exist: it comes with LFW") from None
     rows = [_pair(line.split("\t"), f"{path}, line {k}") for k, line in enumerate(lines[1:], 2) if line.strip()]

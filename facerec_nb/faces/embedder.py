@@ -85,7 +85,7 @@ def _check_pairs(ids):
     genuine, pairs = int((each*(each - 1)//2).sum()), len(ids)*(len(ids) - 1)//2
     if genuine and pairs - genuine >= 10: return
     raise InputError(f"the validation photographs give {genuine} pairs of one person and {pairs - genuine} of two, "
-                     "needed are 1 and 10: give more people or photographs")
+                     "needed are 1 and 10: give more people, and six or more photographs of each")
 
 # %% ../../nbs/faces/embedder.ipynb #da549f5e
 def split_rows(

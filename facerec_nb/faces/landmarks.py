@@ -18,16 +18,17 @@ import torch
 from fastcore.basics import patch
 
 from ..datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
-from ..models.checkpoint import load_checkpoint, load_weights, packaged
+from ..models.checkpoint import load_checkpoint, load_weights
 from .crops import CropCfg
-from ..core.files import InputError, fingerprint as _mark
-from ..core.geometry import FLIP_ORDER, apply_matrix, crop_matrix, invert, similarity
-from ..core.geometry import warp, warp_batch, xywh_to_xyxy
+from .points import PointFinder
+from ..core.files import fingerprint as _mark
+from ..core.geometry import FLIP_ORDER, apply_matrix, crop_matrix, invert, warp_batch, xywh_to_xyxy
+from ..core.installed import packaged
 from ..models.hourglass import StackedHourglass, decode, decode_argmax
 from ..core.metrics import bootstrap_ids, failure_rate, nme
 
 # %% ../../nbs/faces/landmarks.ipynb #c0007
-class LandmarkModel:
+class LandmarkModel(PointFinder):
     "A trained network with the way its crops are cut: boxes in, points of the photograph out"
     def __init__(self,
         net:torch.nn.Module, # the network: crops in, a list of heatmaps out
@@ -37,16 +38,9 @@ class LandmarkModel:
         upright:np.ndarray|None=None, # `(5, 2)` crop pixels of an average face's points: asks for a second pass
         reader:Callable=decode, # how heatmaps are read: between the pixels, or by the brightest one
     ):
+        super().__init__(crop, flip, upright)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.net, self.crop, self.flip = net.to(self.device).eval(), crop, flip
-        self.upright = None if upright is None else np.asarray(upright, float)
-        self.reader = reader
-
-# %% ../../nbs/faces/landmarks.ipynb #c0008
-@patch(as_prop=True)
-def rim(self:LandmarkModel) -> int: # crop pixels on every side beyond what the network sees
-    "What the second pass needs; 0 for a model with one pass"
-    return 0 if self.upright is None else self.crop.size//4
+        self.net, self.reader = net.to(self.device).eval(), reader
 
 # %% ../../nbs/faces/landmarks.ipynb #c0010
 @patch(as_prop=True)
@@ -86,25 +80,14 @@ def _heat(self:LandmarkModel, x):
     h = self.net(x)[-1]
     return (h + self.net(x.flip(-1))[-1].flip(-1)[:, FLIP_ORDER])/2 if self.flip else h
 
-# %% ../../nbs/faces/landmarks.ipynb #c0019
-@patch
-def _turns(self:LandmarkModel, p):
-    "Matrices that turn crops upright by the points of the first pass"
-    M = similarity(p + 1e-6*self.upright, self.upright)  # never of a single place
-    believable = np.abs(np.log2(np.linalg.norm(M[:, :, 0], axis=1))) < 1
-    M[~believable] = [[1, 0, -self.rim], [0, 1, -self.rim]]
-    return M
-
 # %% ../../nbs/faces/landmarks.ipynb #c0021
 @patch
 def _second_pass(self:LandmarkModel, x, p, reader):
     "Points and confidence of faces turned upright"
-    M, size = self._turns(p), self.crop.size
+    M, size = self.turns(p), self.crop.size
     turned = warp_batch(x.float(), torch.from_numpy(M).float().to(x.device), size)
     q, sure = reader(self._heat(turned), size)
-    q = apply_matrix(invert(M), q.double().cpu().numpy())
-    agree = np.linalg.norm(p - q, axis=-1).mean(1) < size/32
-    return np.where(agree[:, None, None], (p + q)/2, q), sure
+    return self.joined(p, q.double().cpu().numpy(), M), sure
 
 # %% ../../nbs/faces/landmarks.ipynb #c0022
 @patch
@@ -115,24 +98,16 @@ def _passes(self:LandmarkModel, x, reader):
     p = p.double().cpu().numpy() + rim
     return self._second_pass(x, p, reader) if rim else (p, sure)
 
-# %% ../../nbs/faces/landmarks.ipynb #c0024
-def _check_crops(crops, size, rim):
-    "Raise `InputError` when crops are not what the network was trained on"
-    if crops.dtype == np.uint8 and crops.shape[1:] == (size, size, 3): return
-    raise InputError(f"crops are {crops.dtype} {crops.shape}, the network takes uint8 (N, {size}, {size}, 3) in RGB: "
-                     f"cut them with its CropCfg and rim={rim}")
-
 # %% ../../nbs/faces/landmarks.ipynb #c0025
 @patch
 @torch.no_grad()
 def predict(self:LandmarkModel,
     crops:np.ndarray, # uint8 `(N, S, S, 3)`, RGB, cut by the model's crop and rim: S = size + 2 rim
-    batch_size:int=64, # crops at once
+    batch_size:int=16, # crops at once; more do not fit a processor's cache
     reader:Callable|None=None, # how heatmaps are read; None: the model's own way
 ) -> tuple: # float arrays: points `(N, 5, 2)` in pixels of the crops without rim, confidence `(N,)` in 0..1
     "The points of ready-made crops; raises `InputError` when they are not what the network was trained on"
-    crops = np.asarray(crops)
-    _check_crops(crops, self.crop.size + 2*self.rim, self.rim)
+    crops = self.check_crops(crops)
     points, sure = [np.zeros((0, 5, 2))], [np.zeros(0)]
     with torch.autocast(self.device.type, enabled=False):
         for i in range(0, len(crops), batch_size):
@@ -141,18 +116,6 @@ def predict(self:LandmarkModel,
             points.append(p - self.rim)
             sure.append(c.double().cpu().numpy())
     return np.concatenate(points), np.concatenate(sure)
-
-# %% ../../nbs/faces/landmarks.ipynb #c0026
-@patch
-def points(self:LandmarkModel,
-    img:np.ndarray, # RGB uint8 `(H, W, 3)`
-    boxes:np.ndarray, # `(F, 4)`: x1, y1, x2, y2 in pixels
-) -> tuple: # points `(F, 5, 2)` in pixels of the photograph, confidence `(F,)` in 0..1
-    "The points of all faces of a photograph"
-    boxes, size = np.asarray(boxes, float).reshape(-1, 4), self.crop.size + 2*self.rim
-    crops = [warp(img, m, size) for m in self.crop.matrices(boxes, self.rim)]
-    found, sure = self.predict(np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8))
-    return apply_matrix(invert(self.crop.matrices(boxes)), found), sure
 
 # %% ../../nbs/faces/landmarks.ipynb #c0028
 def boxes_and_points(

@@ -137,10 +137,19 @@ def _angles(model, faces, label):
     return found | dict(other_50=np.median(other))
 
 # %% ../../nbs/03_face_recognition.ipynb #464bff1c
+def _directions(model, faces):
+    "Embeddings of watched faces; raises FloatingPointError when training has driven the weights too far for any"
+    emb = embed_faces(model["backbone"], faces, flip=False)
+    lost = int((~(np.abs(np.linalg.norm(emb, axis=1) - 1) < 0.1)).sum())
+    if not lost: return emb
+    raise FloatingPointError(f"after this epoch {lost} of {len(emb)} embeddings are zero or not finite: "
+                             "the learning rate is too high, give a lower one")
+
+# %% ../../nbs/03_face_recognition.ipynb #aa5b5e35
 def _validation(faces, ids, label=None, sample=None):
     "The function for `fit`: AUC of all pairs, top-1 where labels are given, their mean; angles of a sample"
     def validate(model):
-        found = dict(val_auc=auc(*pair_scores(embed_faces(model["backbone"], faces, flip=False), ids)))
+        found = dict(val_auc=auc(*pair_scores(_directions(model, faces), ids)))
         if label is not None and model["head"].classifies:
             found["val_top1"] = (classify_faces(model, faces) == label).mean()
         found["val_score"] = np.mean(list(found.values()))

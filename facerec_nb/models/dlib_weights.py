@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'MODEL', 'SHA256', 'LICENCE', 'STAGES', 'SIZE', 'DIM', 'PIXEL_MEAN', 'PIXEL_SCALE', 'find_dlib_file',
-           'check_dlib_file', 'dlib_integer', 'dlib_convolutions', 'read_dlib_weights', 'fold_affine']
+           'check_dlib_file', 'dlib_integer', 'dlib_convolutions', 'read_dlib_weights', 'fold_affine', 'pack_weights',
+           'read_packed']
 
 # %% ../../nbs/models/dlib_weights.ipynb #fc563dfe
-import hashlib
+import hashlib, io
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -95,3 +96,26 @@ def fold_affine(
     "Convolutions that include the affine layer behind them"
     parts = zip(*(weights[k] for k in ("weight", "bias", "gamma", "beta")))
     return [(w*gamma[:, None, None, None], b*gamma + beta) for w, b, gamma, beta in parts]
+
+# %% ../../nbs/models/dlib_weights.ipynb #9fbdc5ae
+def pack_weights(
+    folded:list, # (weight, bias) of the 29 convolutions, as fold_affine gives them
+    last:np.ndarray, # `(256, 128)`
+) -> bytes: # an `.npz` in half precision
+    "Weights of a tuned network as a file"
+    out = {f"{name}{i}": v.astype(np.float16) for i, pair in enumerate(folded) for name, v in zip("wb", pair)}
+    file = io.BytesIO()
+    np.savez(file, last=last.astype(np.float16), **out)
+    return file.getvalue()
+
+# %% ../../nbs/models/dlib_weights.ipynb #109254bf
+def read_packed(
+    path:str|Path, # the `.npz`
+    sha256:str, # what it must be
+) -> dict: # as read_dlib_weights; the affine layers change nothing
+    "Weights of a tuned network; raises `InputError` for another file"
+    with np.load(io.BytesIO(check_dlib_file(path, sha256)), allow_pickle=False) as z:
+        kept = {k: z[k].astype(np.float32) for k in z.files}
+    weight, bias = ([kept[f"{name}{i}"] for i in range(len(dlib_convolutions()))] for name in "wb")
+    gamma, beta = [np.ones_like(b) for b in bias], [np.zeros_like(b) for b in bias]
+    return dict(weight=weight, bias=bias, gamma=gamma, beta=beta, last=kept["last"])

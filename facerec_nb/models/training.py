@@ -303,12 +303,22 @@ def _no_scaler():
     "The sentence for float16 with a split head"
     return InputError("a split head needs precision='bf16' or 'fp32': each process would scale its loss on its own")
 
+# %% ../../nbs/models/training.ipynb #c23beb2a
+@patch
+def forward(self:_Loop, batch):
+    "Loss and further numbers of a batch; raises InputError for a single row where a layer normalises over the rows"
+    try: return self.step(batch)
+    except ValueError as e:
+        if "Expected more than 1 value per channel" not in str(e): raise
+        raise InputError(f"batch_size={self.cfg.batch_size} leaves one row, and this network normalises over the rows "
+                         "of a batch: give two or more to each process") from None
+
 # %% ../../nbs/models/training.ipynb #eb0c8751
 @patch
 def one_batch(self:_Loop, batch):
     "Forward, backward, update; returns the loss and further numbers for the log"
     with self.acc.accumulate(self.step):
-        loss, said = self.step(batch)
+        loss, said = self.forward(batch)
         value, self.said = loss.item(), {k: float(v) for k, v in said.items()}
         self.stop_unless_finite(value, "loss", batch)
         self.acc.backward(loss)
@@ -498,8 +508,9 @@ def _check_same(path, had, asked):
     had = dataclasses.asdict(FitCfg()) | had
     for k, v in asked.items():
         if had[k] == v: continue
-        raise InputError(f"{path} was trained with {k}={had[k]!r}, asked is {k}={v!r}: "
-                         "use the same, or start again with resume=False")
+        why = ", which the learning rate follows" if k == "epochs" else ""
+        raise InputError(f"{path} was trained with {k}={had[k]!r}, asked is {k}={v!r}{why}: "
+                         "use the same, or start again without resume")
 
 # %% ../../nbs/models/training.ipynb #38826635
 @patch

@@ -54,7 +54,7 @@ def joining_cosine(
 APART = 1e9 # a distance that no average can hide
 
 def _distances(emb, photo, old):
-    "All pairs, condensed as SciPy has them: one minus the cosine, and what is known beforehand"
+    "All pairs, each once, row by row: one minus the cosine, and what is known beforehand"
     d, at = np.empty(len(emb)*(len(emb) - 1)//2), 0
     for i in range(len(emb) - 1):
         row, others = 1 - emb[i + 1:] @ emb[i], old[i + 1:]
@@ -64,30 +64,42 @@ def _distances(emb, photo, old):
         at += len(row)
     return d
 
+# %% ../../nbs/pipeline/clustering.ipynb #e4380677
+def _hanging(n, a, b):
+    "For each of n numbers the smallest that hangs together with it by the pairs of a and b"
+    least = np.arange(n)
+    while True:
+        low, new = np.minimum(least[a], least[b]), least.copy()
+        for end in (a, b): np.minimum.at(new, least[end], low)
+        new = new[new]
+        if (new == least).all(): return least
+        least = new
+
 # %% ../../nbs/pipeline/clustering.ipynb #e4380678
 def _average_linkage(emb, photo, old, cut):
     "Numbers of the groups of faces whose average cosine is at least the cut"
     if len(emb) == 1: return np.zeros(1, int)
-    from scipy.cluster.hierarchy import fcluster, linkage
-    return fcluster(linkage(_distances(emb, photo, old), "average"), 1 - cut, "distance") - 1
+    from fastcluster import linkage
+    tree = linkage(_distances(emb, photo, old), "average", preserve_input=False)
+    joins = tree[tree[:, 2] <= 1 - cut, :2].astype(int)
+    made = len(emb) + np.arange(len(joins))
+    both = _hanging(len(emb) + len(joins), joins.T.ravel(), np.r_[made, made])
+    return np.unique(both[:len(emb)], return_inverse=True)[1]
 
 # %% ../../nbs/pipeline/clustering.ipynb #cc2dcd5d
 def _parts(emb, old, cut, block=1024):
     "Numbers of the parts of faces that hang together by pairs at or above the cut, or by an earlier run"
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
     part = np.unique(np.where(old > 0, -old, np.arange(len(old))), return_inverse=True)[1]
     for start in range(0, len(emb), block):
         i, j = np.nonzero(emb[start:start + block] @ emb.T >= cut)
-        pairs = coo_matrix((np.ones(len(i), bool), (part[i + start], part[j])), shape=(len(emb),)*2)
-        part = connected_components(pairs, directed=False)[1][part]
-    return part
+        part = _hanging(len(emb), part[i + start], part[j])[part]
+    return np.unique(part, return_inverse=True)[1]
 
 # %% ../../nbs/pipeline/clustering.ipynb #8638a484
 def _must_fit(faces, limit, cut):
     "Refuse a part that would not fit into the memory"
     if faces <= limit: return
-    most = f"the {limit:,} that are grouped at once ({8*limit**2/1e9:.1f} GB)"
+    most = f"the {limit:,} that are grouped at once ({4*limit**2/1e9:.1f} GB)"
     raise InputError(f"{faces:,} faces hang together at the cosine {cut:.3f}, more than {most}: "
                      "give a higher threshold, or fewer photographs")
 
@@ -148,7 +160,7 @@ def group_faces(
     poor:np.ndarray|None=None, # (N,) bool: faces that join no groups; None: none
     old:np.ndarray|None=None, # (N,) groups of an earlier run, which stay; 0: a new face; None: all are new
     near:float|None=None, # cosine from which a poor face is attached; None: the cut
-    limit:int=20_000, # faces that hang together and are grouped at once, 8 limit^2 bytes, twice
+    limit:int=20_000, # faces that hang together and are grouped at once, 4 limit^2 bytes
 ) -> np.ndarray: # (N,) numbers of people, from 1
     "Group faces into people; raises InputError when too many hang together"
     n = len(emb)

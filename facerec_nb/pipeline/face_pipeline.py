@@ -6,7 +6,7 @@
 __all__ = ['Photo', 'FAST', 'BLUER', 'GOOD', 'TURN_PX', 'FacePipeline']
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #d9a2f86e
-import os, warnings
+import os, sys, warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from facerec_nb.faces.landmarks import LandmarkModel
+    from facerec_nb.faces.points import PointFinder
     from facerec_nb.engines.onnx_embedder import OnnxEmbedder
     from facerec_nb.faces.embedder import FaceEmbedder
 
@@ -71,60 +71,50 @@ def _calibration(embedder):
         raise InputError("its fitted probability is no probability: store it again")
     return embedder.threshold and float(embedder.threshold["threshold"]), fitted, _law(embedder)
 
-# %% ../../nbs/pipeline/face_pipeline.ipynb #1be0fe29
-def _load_network(kind, path, engine, threads):
-    "A checkpoint with the engine that gives the recorded answers; or any ONNX embedder"
-    from facerec_nb.engines.onnx_embedder import open_embedder
-    from facerec_nb.engines.onnx_net import right_engine
-    from facerec_nb.faces.embedder import FaceEmbedder
-    if kind is FaceEmbedder and path.suffix == ".onnx": return open_embedder(path, threads)
-    return right_engine(kind.load(path), path.with_suffix(".onnx"), threads, engine)
-
 # %% ../../nbs/pipeline/face_pipeline.ipynb #8dd1f21f
 def _models(points, emb, engine, threads):
     "Both networks of a pipeline, each tried on a black picture, and what was calibrated with the embedder"
-    from facerec_nb.faces.landmarks import LandmarkModel
-    from facerec_nb.faces.embedder import FaceEmbedder
+    from facerec_nb.engines.engine import open_network
     black, five = np.zeros((64, 64, 3), np.uint8), 16*np.array([[1, 1], [3, 1], [2, 2], [1, 3], [3, 3]])
     def find(m): m.points(black, [[0, 0, 64, 64]])
     def embed(m): m.embed(align_face(black, five, m.size, m.template)[None])
-    landmarks = _network(points, lambda p: _load_network(LandmarkModel, p, engine, threads), find)
-    embedder = _network(emb, lambda p: _load_network(FaceEmbedder, p, engine, threads), embed)
+    landmarks = _network(points, lambda p: open_network("landmarks", p, threads, engine), find)
+    embedder = _network(emb, lambda p: open_network("embedder", p, threads, engine), embed)
     return landmarks, embedder, *_network(emb, lambda _: _calibration(embedder), id)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #db3f94d5
 def _landmark_file(run, landmarks):
     "Where the landmark network of a pipeline lies"
-    from facerec_nb.models.checkpoint import packaged
+    from facerec_nb.core.installed import packaged
     own = Path(run or ".")/"best_stacked_hg.pth"
     absent = landmarks is None and not (run and os.path.lexists(own))
     if landmarks in ("big", "small") or absent: return packaged(f"landmarks_{landmarks or 'big'}")
     return Path(run or ".")/(landmarks or own.name)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #c2bb4fe8
-def _embedder_file(run, embedder):
+def _embedder_file(run, embedder, fast):
     "Where the embedder of a pipeline lies"
-    from facerec_nb.engines.dlib_onnx import SHIPPED, shipped_file
-    embedder = embedder or ("best_af.pth" if run else "free")
-    if embedder in SHIPPED: return shipped_file(embedder)
+    from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, shipped_file
+    embedder = embedder or ("best_af.pth" if run else DEFAULT)
+    if embedder in SHIPPED: return shipped_file(embedder, eight=fast)
     if not Path(embedder).suffix:
         raise InputError(f"there is no embedder {embedder!r}: give {' or '.join(SHIPPED)}, a .pth or an .onnx")
     inside = Path(run or ".")/embedder
     return Path(embedder) if Path(embedder).exists() and not (run and inside.exists()) else inside
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #02dd858e
-def _files(run, landmarks, embedder):
+def _files(run, landmarks, embedder, fast):
     "Where the two networks of a pipeline lie; raises InputError"
     if run is not None and not os.path.isdir(run):
         raise InputError(f"{run} is not a folder: give the folder of a run, for example runs/demo")
-    return _landmark_file(run, landmarks), _embedder_file(run, embedder)
+    return _landmark_file(run, landmarks), _embedder_file(run, embedder, fast)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #aa4907c8
 class FacePipeline:
     "Photographs in, faces with embeddings out"
     def __init__(self,
         detector:Detector, # finds the boxes
-        landmarks:"LandmarkModel", # finds the five points
+        landmarks:"PointFinder", # finds the five points
         embedder:"FaceEmbedder|OnnxEmbedder", # turns an aligned face into a vector
         model:str, # fingerprint of the two networks, stored in galleries
         threshold:float|None=None, # cosine at or above which two faces are one person; None: give it with each question
@@ -158,10 +148,8 @@ def _detector(detector, threads, fast):
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1be736dd
 def _use_threads(threads):
-    "Let torch use so many threads, where a number is given"
-    if not threads: return
-    import torch
-    torch.set_num_threads(threads)
+    "Let PyTorch use so many threads, where it is used and a number is given"
+    if threads and "torch" in sys.modules: sys.modules["torch"].set_num_threads(threads)
 
 def _must_be_engine(engine):
     "Refuse a word that is no engine"
@@ -194,15 +182,15 @@ def load(cls:FacePipeline,
     run:str|Path|None=None, # folder of a run; None: the networks that come with the package
     detector:str|Detector="centerface", # name of a detector, or one
     landmarks:str|None=None, # big or small of the package, or a checkpoint in the run; None: the run's, else big
-    embedder:str|None=None, # free, a checkpoint, or any .onnx embedder; None: the run's best_af.pth, else free
+    embedder:str|None=None, # celeba, free, a checkpoint, an .onnx file; None: the run's best_af.pth, else celeba
     threads:int|None=None, # of each network; None: one per core
-    engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx on a CPU, if there
-    fast:bool=False, # small landmark network, one pass, no mirror images, a quicker detector
+    engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx if there and right
+    fast:bool=False, # small landmark network, one pass, no mirror images, 8-bit recogniser, a quicker detector
     colour:str="RGB", # of arrays, RGB or BGR (OpenCV's)
 ) -> "FacePipeline": # ready for photographs
     "Load the two networks; raises InputError that names a missing, damaged or unfitting file"
     _must_be_engine(engine)
-    files = _files(run, landmarks or ("small" if fast else None), embedder)
+    files = _files(run, landmarks or ("small" if fast else None), embedder, fast)
     parts = _networks(*files, engine, threads, fast)
     _use_threads(threads)
     pipe = cls(_detector(detector, threads, fast), *parts, mirror=not fast, colour=colour)
@@ -313,11 +301,12 @@ def _look_around(self:FacePipeline, img, faces):
 @patch
 def find(self:FacePipeline,
     photo:Photo, # path, bytes, PIL image or array
+    turn:bool=True, # try the other three ways round when no good face is found
 ) -> Faces: # without embeddings
     "Boxes, points and aligned faces of one photograph, whichever way up; raises InputError when it cannot be read"
     img = self._pixels(photo)
     faces = self._look(img, photo if isinstance(photo, (str, Path)) else "")
-    if _best(faces) < GOOD: faces = self._look_around(img, faces)
+    if turn and _best(faces) < GOOD: faces = self._look_around(img, faces)
     _check_colours(faces)
     return faces
 

@@ -7,7 +7,7 @@ __all__ = ['SHORT_LIST', 'is_address', 'Gallery', 'printable', 'Source', 'Held',
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0003
 import contextlib, html, io, json, os, re, zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ..datasets.photos import clean_name
 from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError
-from .gallery_file import FileStore, days_ago, oldest_kept, own_path, utc_now, whole_days
+from .gallery_file import FileStore, oldest_kept, own_path, utc_now, whole_days
 from .vector_index import Nearest
 
 # %% ../../nbs/pipeline/gallery.ipynb #d9333acf
@@ -31,6 +31,7 @@ def is_address(
 def _open_store(path, model, exact):
     "The store for a file's name or an address"
     if not is_address(path): return FileStore(path, model, exact)
+    if isinstance(path, Path): raise InputError("a Path loses a slash of an address: give the address as text")
     try: from facerec_nb.pipeline.shared_gallery import SharedStore
     except ImportError:
         raise InputError('a shared gallery needs more: pip install "facerec_nb[postgres]"') from None
@@ -206,24 +207,26 @@ def _person(db, name):
     return row and row[0]
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0040
+_NEW = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
 _ADD = "INSERT INTO refs(person, source, added, embedding, content, origin) VALUES(?, ?, ?, ?, ?, ?)"
 
 @patch
-def _insert(self:Gallery, db, name, e, sources, added):
-    "References of somebody who is there, inside a transaction; returns the person's number"
-    width, person = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone(), _person(db, name)
-    if width and width[0] != e.shape[1]: raise _other_width(self.path, width[0], e.shape[1])
-    rows = [(person, printable(s.name), t, self._store.stored(v), s.content, s.origin)
+def _lines(self:Gallery, db, name, e, sources, added):
+    "What is stored of the references of somebody who is there"
+    person = _person(db, name)
+    return [(person, printable(s.name), t, self._store.stored(v), s.content, s.origin)
             for s, t, v in zip(sources, added, e)]
-    db.executemany(_ADD, rows)
-    return person
 
-# %% ../../nbs/pipeline/gallery.ipynb #7da0ef88
-def _meet(db, names):
-    "People who may be new, in one order for everybody: two transactions never wait for each other"
-    new = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
-    for name in sorted(set(names)):
-        if _person(db, name) is None: db.execute(new, (name,))
+# %% ../../nbs/pipeline/gallery.ipynb #bb99908b
+@patch
+def _insert(self:Gallery, db, people):
+    "References of people (name, embeddings, sources, times) inside a transaction"
+    db.executemany(_NEW, sorted({(name,) for name, *_ in people}))
+    width = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone()
+    dim = width[0] if width else people[0][1].shape[1]
+    for _, e, *_ in people:
+        if e.shape[1] != dim: raise _other_width(self.path, dim, e.shape[1])
+    db.executemany(_ADD, [line for one in people for line in self._lines(db, *one)])
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0042
 def _one_each(name, e, sources):
@@ -254,10 +257,9 @@ def add(self:Gallery,
     name, e, instead = clean_name(name), _checked(embeddings), list(instead)
     sources = _one_each(name, e, sources)
     with self._change(adding=not instead) as db:
-        _meet(db, [name])
-        person = self._insert(db, name, e, sources, [utc_now()]*len(e))
+        self._insert(db, [(name, e, sources, [utc_now()]*len(e))])
         _delete(db, instead)
-        count = db.execute("SELECT count(*) FROM refs WHERE person=?", (person,)).fetchone()[0]
+        count = db.execute("SELECT count(*) FROM refs WHERE person=?", (_person(db, name),)).fetchone()[0]
     if instead: self._store.wipe()
     return count
 
@@ -268,10 +270,9 @@ def add_many(self:Gallery,
 ) -> int: # how many people
     "Add references of several people in one transaction; raises InputError"
     ready = [(clean_name(name), _checked(e), sources) for name, e, sources in people]
-    ready = [(name, e, _one_each(name, e, sources)) for name, e, sources in ready]
+    ready = [(name, e, _one_each(name, e, sources), [utc_now()]*len(e)) for name, e, sources in ready]
     with self._change(adding=True) as db:
-        _meet(db, [name for name, *_ in ready])
-        for name, e, sources in ready: self._insert(db, name, e, sources, [utc_now()]*len(e))
+        if ready: self._insert(db, ready)
     return len(ready)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0044
@@ -507,9 +508,8 @@ def _blocks(self:Gallery, db):
 @patch
 def _take(self:Gallery, db, rows, numbers):
     "References of another gallery, inside a transaction"
-    _meet(db, [r[1] for r in rows])
-    e = numbers(r[-1] for r in rows).reshape(len(rows), -1)
-    for r, v in zip(rows, e): self._insert(db, r[1], v[None], [Source(r[2], *r[4:6])], [r[3]])
+    e = numbers(r[-1] for r in rows).reshape(len(rows), 1, -1)
+    self._insert(db, [(r[1], v, [Source(r[2], *r[4:6])], [r[3]]) for r, v in zip(rows, e)])
 
 # %% ../../nbs/pipeline/gallery.ipynb #73294c68
 _OWN = ("model", "edits", "version") # what a copy has of its own
@@ -554,6 +554,8 @@ def load(cls:Gallery,
 # %% ../../nbs/pipeline/gallery.ipynb #c0103
 _FORMAT, _JSON_MOST = "facerec_nb gallery 1", 200_000_000 # bytes of JSON that an import will read
 
+def _is_table(path): return Path(path).suffix.lower() == ".parquet"
+
 # %% ../../nbs/pipeline/gallery.ipynb #c0104
 @patch
 def _wanted(self:Gallery, names):
@@ -575,17 +577,43 @@ def _exported(self:Gallery, name):
     return self._store.numbers(e for e, in self._rows(_EXPORTED, name))
 
 @patch
+def _write_zip(self:Gallery, path, head):
+    "People into a zip file"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as z:
+        z.writestr("gallery.json", json.dumps(head, ensure_ascii=False))
+        with z.open("embeddings.f32", "w", force_zip64=True) as f:
+            for p in head["people"]: f.write(self._exported(p["name"]).astype("<f4").tobytes())
+
+# %% ../../nbs/pipeline/gallery.ipynb #c5400d86
+def _arrow():
+    "The library that reads and writes Parquet; raises InputError without it"
+    try: import pyarrow, pyarrow.parquet
+    except ImportError: raise InputError('a Parquet file needs more: pip install "facerec_nb[parquet]"') from None
+    return pyarrow
+
+@patch
+def _write_table(self:Gallery, path, head):
+    "People into a Parquet file, a row for each reference"
+    pa, rows = _arrow(), [(p["name"], *r) for p in head["people"] for r in p["references"]]
+    e = np.concatenate([self._exported(p["name"]) for p in head["people"]])
+    columns = [*map(pa.array, zip(*rows)), pa.FixedSizeListArray.from_arrays(pa.array(e), head["dim"])]
+    about = {"facerec_nb": json.dumps({k: head[k] for k in ("format", "model", "dim")})}
+    t = pa.table(columns, _COLUMNS).replace_schema_metadata(about)
+    pa.parquet.write_table(t, path, compression="none", use_dictionary=False)
+
+# %% ../../nbs/pipeline/gallery.ipynb #46fab999
+_COLUMNS = ["name", "source", "added", "content", "embedding"]
+
+@patch
 def export(self:Gallery,
-    path:str|Path, # the .zip to write
+    path:str|Path, # the .zip or .parquet to write
     names:Iterable[str]|None=None, # people to export; None: all
 ) -> Path: # the path written
     "Write people to a file that another gallery can import; raises InputError for an unknown name"
-    with self._moment(), own_path(path) as temp, zipfile.ZipFile(temp, "w", zipfile.ZIP_STORED) as z:
+    write = self._write_table if _is_table(path) else self._write_zip
+    with self._moment(), own_path(path) as temp:
         people = self._wanted(names)
-        head = dict(format=_FORMAT, model=self.model, dim=self.dim, people=people)
-        z.writestr("gallery.json", json.dumps(head, ensure_ascii=False))
-        with z.open("embeddings.f32", "w", force_zip64=True) as f:
-            for p in people: f.write(self._exported(p["name"]).astype("<f4").tobytes())
+        write(temp, dict(format=_FORMAT, model=self.model, dim=self.dim, people=people))
     return Path(path)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0106
@@ -637,6 +665,30 @@ def _header(z, path):
     if size == bytes_wanted: return head
     raise _broken(path, f"{count} references of {head['dim']} numbers are {bytes_wanted} bytes, there are {size}")
 
+# %% ../../nbs/pipeline/gallery.ipynb #45324d51
+def _table_about(f, path):
+    "What a Parquet file says about itself, and its size is checked; raises InputError"
+    about = json.loads((f.schema_arrow.metadata or {}).get(b"facerec_nb", b"{}"))
+    if about.get("format") != _FORMAT or f.schema_arrow.names != _COLUMNS:
+        raise _broken(path, f"it is not of the format {_FORMAT!r}")
+    dim, count = about.get("dim"), f.metadata.num_rows
+    if type(dim) is int and 1 <= dim <= 65536 and os.path.getsize(path) >= 4*dim*count: return about
+    raise _broken(path, f"{count} references of {dim} numbers do not fit into it")
+
+# %% ../../nbs/pipeline/gallery.ipynb #eabe5ab2
+def _table(path):
+    "The people of a Parquet file, as the head of an export, and their embeddings (N, D); raises InputError"
+    with _arrow().parquet.ParquetFile(path) as f:
+        head, t = _table_about(f, path), f.read()
+    people = {}
+    for i, (name, *ref) in enumerate(zip(*(t[c].to_pylist() for c in _COLUMNS[:4]))):
+        people.setdefault(name, []).append((i, ref))
+    head["people"] = [dict(name=n, references=[r for _, r in refs]) for n, refs in people.items()]
+    why = _why_no_people(head)
+    if why: raise _broken(path, why)
+    e = np.asarray(t["embedding"].combine_chunks().flatten(), np.float32).reshape(len(t), head["dim"])
+    return head, e[[i for refs in people.values() for i, _ in refs]]
+
 # %% ../../nbs/pipeline/gallery.ipynb #c0108
 def _taken(name, path):
     way = "rename one of them, or pass merge=True if both are one person"
@@ -644,21 +696,31 @@ def _taken(name, path):
 
 # %% ../../nbs/pipeline/gallery.ipynb #d810c0c7
 @patch
-def _import_people(self:Gallery, db, z, head, merge):
-    "The people of a checked export, inside a transaction"
+def _import_people(self:Gallery, db, head, read, merge):
+    "The people of a checked export, inside a transaction; read: bytes -> the next so many of the embeddings"
     dim = head["dim"]
-    with z.open("embeddings.f32") as f:
-        for p in head["people"]:
-            name, refs = clean_name(p["name"]), p["references"]
-            if not merge and _person(db, name): raise _taken(name, self.path)
-            _meet(db, [name])
-            e = _checked(np.frombuffer(f.read(4*dim*len(refs)), "<f4").reshape(len(refs), dim))
-            self._insert(db, name, e, [Source(r[0], *r[2:]) for r in refs], [r[1] for r in refs])
-        f.read(1) # the end: here the checksum is compared
+    for p in head["people"]:
+        name, refs = clean_name(p["name"]), p["references"]
+        if not merge and _person(db, name): raise _taken(name, self.path)
+        e = _checked(np.frombuffer(read(4*dim*len(refs)), "<f4").reshape(len(refs), dim))
+        self._insert(db, [(name, e, [Source(r[0], *r[2:]) for r in refs], [r[1] for r in refs])])
+    read(1) # the end: here the checksum is compared
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0109
-_DAMAGE = (zipfile.BadZipFile, OSError, ValueError, RecursionError, EOFError, NotImplementedError)
+_DAMAGE = (zipfile.BadZipFile, OSError, ValueError, TypeError, RecursionError, EOFError, NotImplementedError)
 
+@contextlib.contextmanager
+def _opened(path):
+    "The checked head of an export, and a function that reads its embeddings; raises InputError"
+    if _is_table(path):
+        head, e = _table(path)
+        yield head, io.BytesIO(e.astype("<f4").tobytes()).read
+    else:
+        with zipfile.ZipFile(path) as z:
+            head = _header(z, path)
+            with z.open("embeddings.f32") as f: yield head, f.read
+
+# %% ../../nbs/pipeline/gallery.ipynb #082c338e
 @patch
 def import_file(self:Gallery,
     path:str|Path, # a file made by export
@@ -667,10 +729,9 @@ def import_file(self:Gallery,
     "Add all people of an export, or none; raises InputError for a damaged file, another model, or a name that is taken"
     if not Path(path).is_file(): raise InputError(f"{path} does not exist: check the path")
     try:
-        with zipfile.ZipFile(path) as z:
-            head = _header(z, path)
+        with _opened(path) as (head, read):
             if head["model"] != self.model: raise _of_another(path, head["model"], self)
-            with self._change() as db: self._import_people(db, z, head, merge)
+            with self._change(adding=True) as db: self._import_people(db, head, read, merge)
     except InputError: raise
     except _DAMAGE as e: raise _broken(path, f"{type(e).__name__}: {e}") from None
     return len(head["people"])

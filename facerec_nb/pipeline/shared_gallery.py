@@ -20,7 +20,7 @@ from ..core.files import InputError
 from ..core.forks import PerProcess
 from .gallery_file import needs_model, oldest_kept
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #370f8cdc
+# %% ../../nbs/pipeline/shared_gallery.ipynb #6a0d7489
 _META = "CREATE TABLE meta(key text PRIMARY KEY, value text NOT NULL)"
 _PEOPLE = ("CREATE TABLE people(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
            "name text COLLATE \"C\" NOT NULL UNIQUE)")
@@ -28,15 +28,17 @@ _REFS = ("CREATE TABLE refs(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, 
          "person bigint NOT NULL REFERENCES people ON DELETE CASCADE, source text NOT NULL, "
          "added text COLLATE \"C\" NOT NULL, embedding vector NOT NULL, content text NOT NULL DEFAULT '', "
          "origin text NOT NULL DEFAULT '') WITH (toast_tuple_target=8160)")
+_NO_STATISTICS = ("ALTER TABLE refs ALTER embedding SET STATISTICS 0, ALTER source SET STATISTICS 0",
+                  "ALTER TABLE people ALTER name SET STATISTICS 0")
 _INDEXES = ("CREATE INDEX refs_person ON refs(person)", "CREATE INDEX refs_added ON refs(added)")
-MIGRATIONS = [(_META, _PEOPLE, _REFS, *_INDEXES)] # what makes version 1, what makes 2 of 1, and so on
+MIGRATIONS = [(_META, _PEOPLE, _REFS, *_NO_STATISTICS, *_INDEXES)] # what makes version 1, what makes 2 of 1, and so on
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #a3c2a3e7
+# %% ../../nbs/pipeline/shared_gallery.ipynb #603ceacc
 _WRITING, _BUILDING = 0x46414345, 0x46414346 # numbers of the locks ("FACE")
 
 def _version(db):
     "Of the tables that are there; 0: none yet"
-    if db.execute("SELECT to_regclass('facerec.meta')").fetchone()[0] is None: return 0
+    if not db.execute("SELECT 1 FROM pg_tables WHERE schemaname='facerec' AND tablename='meta'").fetchone(): return 0
     return int(db.execute("SELECT value FROM facerec.meta WHERE key='version'").fetchone()[0])
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #37334cc3
@@ -54,13 +56,16 @@ def _upgrade(db, shown, model):
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITING,))
         _migrate(db, _version(db), model)
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #e9cab411
+# %% ../../nbs/pipeline/shared_gallery.ipynb #2092edd5
+_PATH = ("SELECT set_config('search_path', 'facerec, ' || quote_ident(nspname), false) FROM pg_extension "
+         "JOIN pg_namespace n ON n.oid=extnamespace WHERE extname='vector'") # ours, and where pgvector was put
+
 def _migrate(db, version, model):
     "The steps from a version to the newest, inside a transaction"
     if not version:
         db.execute("CREATE SCHEMA IF NOT EXISTS facerec")
-        db.execute("CREATE EXTENSION IF NOT EXISTS vector")
-    db.execute("SET search_path TO facerec, public")
+        db.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+    db.execute(_PATH)
     for step in MIGRATIONS[version:]:
         for sql in step: db.execute(sql)
     if not version: db.execute("INSERT INTO meta VALUES('model', %s)", (model,))
@@ -83,7 +88,7 @@ def _shown(parts):
     end = f"?host={host}" if host.startswith("/") else ""
     return f"postgresql://{user}{'' if end else host}{port}/{parts.get('dbname', '')}{end}"
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #e3612362
+# %% ../../nbs/pipeline/shared_gallery.ipynb #312626f7
 _WAYS = [
     (errors.LockNotAvailable, "another program is writing to it for a long time: try again"),
     (errors.DeadlockDetected, "another program was in the way: try again"),
@@ -92,6 +97,7 @@ _WAYS = [
     (errors.InsufficientPrivilege, "its owner must give this user the right"),
     (errors.InvalidPassword, "check the user and the password"),
     (errors.UndefinedFile, "install pgvector on the server"),
+    (psycopg.ProgrammingError, "it needs pgvector 0.8 or newer, and tables that nobody else has changed"),
     (psycopg.OperationalError, "check the address, and that the server runs"),
     (psycopg.InterfaceError, "open it again")] # what PostgreSQL says -> what to do
 
@@ -114,9 +120,10 @@ class _Cursor(psycopg.Cursor):
     def executemany(self, query, params_seq, **kwargs):
         return super().executemany(query.replace("?", "%s"), params_seq, **kwargs)
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #735cce99
+# %% ../../nbs/pipeline/shared_gallery.ipynb #0219881e
 EF_SEARCH = 200 # candidates that the index keeps while it searches
-_SETTINGS = ("SET search_path TO facerec, public", "SET lock_timeout = '30s'", f"SET hnsw.ef_search = {EF_SEARCH}",
+# the first loads pgvector, which knows the settings that follow
+_SETTINGS = ("SELECT '[1]'::vector", "SET lock_timeout = '30s'", f"SET hnsw.ef_search = {EF_SEARCH}",
              "SET hnsw.iterative_scan = relaxed_order")
 
 def _plain(parts):
@@ -124,14 +131,14 @@ def _plain(parts):
     return psycopg.connect(make_conninfo(**{"connect_timeout": 10, "application_name": "facerec_nb"} | parts),
                            autocommit=True, cursor_factory=_Cursor, prepare_threshold=None)
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #5ef8e361
+# %% ../../nbs/pipeline/shared_gallery.ipynb #dbd63613
 def _connect(parts, shown):
     "An open connection to a gallery that is there; raises InputError"
     db = None
     try:
         db = _plain(parts)
+        db.execute(_PATH)
         register_vector(db)
-        db.execute("SELECT '[1]'::vector") # loads pgvector: now it knows its settings
         for s in _SETTINGS: db.execute(s)
         return db
     except psycopg.Error as e:
@@ -273,9 +280,10 @@ def change(self:SharedStore,
             if adding: self._build()
         except psycopg.Error as e: raise self._wrong(e) from None
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #da55df3a
+# %% ../../nbs/pipeline/shared_gallery.ipynb #ac76ff7f
 HNSW, BUILD_MEMORY = "m=16, ef_construction=128", "1GB" # the most that the server's process may take while it builds
-_STATE = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('refs_nearest')"
+_STATE = ("SELECT indisvalid FROM pg_index JOIN pg_class c ON c.oid=indexrelid "
+          "WHERE relname='refs_nearest' AND relnamespace='facerec'::regnamespace")
 _MANY = "SELECT count(*) FROM (SELECT 1 FROM refs LIMIT ?) few"
 
 @patch
@@ -284,7 +292,7 @@ def _is_indexed(self:SharedStore, db):
     if not self._indexed: self._indexed = bool((db.execute(_STATE).fetchone() or [False])[0])
     return self._indexed
 
-# %% ../../nbs/pipeline/shared_gallery.ipynb #e9073bf4
+# %% ../../nbs/pipeline/shared_gallery.ipynb #2c7ea18f
 @patch
 def _build(self:SharedStore):
     "Make the index when it is due, unless somebody else does"
@@ -292,9 +300,10 @@ def _build(self:SharedStore):
     if self._is_indexed(db) or db.execute(_MANY, (most,)).fetchone()[0] < most: return
     dim = db.execute(f"SELECT {self.width} FROM refs LIMIT 1").fetchone()[0]
     if dim > 4000 or not db.execute("SELECT pg_try_advisory_lock(?)", (_BUILDING,)).fetchone()[0]: return
-    try: self._make_index(dim)
+    try:
+        if not self._is_indexed(db): self._make_index(dim)
     except (errors.InsufficientResources, errors.InsufficientPrivilege) as e:
-        warnings.warn(f"{self._wrong(e)}; until then searches compare every reference")
+        warnings.warn(f"{self._wrong(e)}; until then searches compare every reference", stacklevel=2)
     finally: db.execute("SELECT pg_advisory_unlock(?)", (_BUILDING,))
 
 @patch
@@ -305,7 +314,7 @@ def _make_index(self:SharedStore, dim):
                 f"SET maintenance_work_mem = '{BUILD_MEMORY}'"): db.execute(sql)
     db.execute(f"CREATE INDEX CONCURRENTLY refs_nearest ON refs USING hnsw "
                f"((embedding::halfvec({dim})) halfvec_ip_ops) WITH ({HNSW})")
-    for sql in ("RESET maintenance_work_mem", _SETTINGS[1]): db.execute(sql)
+    for sql in ("RESET maintenance_work_mem", _SETTINGS[1], "ANALYZE refs"): db.execute(sql)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2b0354d6
 _EXACT_ORDER, _INDEX_ORDER = "embedding <#> ?", "embedding::halfvec({0}) <#> ?::halfvec({0})"

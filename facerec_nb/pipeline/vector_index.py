@@ -6,14 +6,16 @@
 __all__ = ['EXACT', 'Nearest']
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0003
-import atexit, threading, weakref
+import atexit, functools, threading, warnings, weakref
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError
+from ..core.installed import need
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0007
 EXACT = 200_000 # up to so many vectors every one is compared exactly
@@ -34,12 +36,11 @@ class Nearest:
         candidates:int=1000, # vectors that pass the first stage
         tail:int=10_000, # newest vectors that are compared exactly until the first stage takes them in
         capacity:int=0, # vectors to make room for
-        threads:int|None=None, # that look for one face together; None: as many as faiss uses here, at most 8
+        threads:int|None=None, # that look for one face together; None: as many as FAISS uses here, at most 8
     ):
-        import faiss
         if dim < 1 or candidates < 1: raise _nothing_to_search(dim, candidates)
         self.dim, self.exact, self.candidates, self.tail = dim, exact, candidates, tail
-        self.threads = threads or min(8, faiss.omp_get_max_threads())
+        self.threads = threads
         self._now, self._parts, self._thread = _Now(np.empty((capacity, dim), np.float32), 0, None), [], None
         self._lock, self._build_lock, self._stop = threading.Lock(), threading.Lock(), threading.Event()
     def __len__(self): return self._now.n
@@ -143,7 +144,7 @@ def _empty_parts(self:Nearest, rows, sample):
     import faiss
     some = rows[np.sort(np.random.default_rng(0).choice(len(rows), min(len(rows), sample), replace=False))]
     empty = _first_stage(some[~np.isnan(some[:, 0])])
-    return [faiss.clone_index(empty) for _ in range(self.threads)]
+    return [faiss.clone_index(empty) for _ in range(self.threads or min(8, faiss.omp_get_max_threads()))]
 
 # %% ../../nbs/pipeline/vector_index.ipynb #68972394
 @patch
@@ -163,6 +164,7 @@ def build(self:Nearest,
     sample:int=10_000, # vectors the codes are learned from
 ) -> None:
     "Bring the first stage up to date and wait for it; the background does so when exact or tail is passed"
+    need("faiss", "a first stage")
     with self._build_lock:
         now = self._now
         parts, work = self._work(now, sample)
@@ -178,13 +180,22 @@ def build(self:Nearest,
 # %% ../../nbs/pipeline/vector_index.ipynb #c0021
 _alive = weakref.WeakSet() # whatever may be building when the program ends
 
+# %% ../../nbs/pipeline/vector_index.ipynb #c0021b
+@functools.cache
+def _told(): # once in a process
+    warnings.warn('so many references are searched faster with FAISS: pip install "facerec_nb[faiss]"', stacklevel=4)
+
+def _has_faiss():
+    "Can a first stage be built? Says once that it cannot"
+    return find_spec("faiss") is not None or _told()
+
 # %% ../../nbs/pipeline/vector_index.ipynb #c0022
 @patch
 def _build_soon(self:Nearest):
     "Start `build` in the background when it is due"
     _, n, index = self._now
     due = n > self.exact if index is None else n - index.ntotal > self.tail
-    if not due or self._stop.is_set() or (self._thread and self._thread.is_alive()): return
+    if not due or self._stop.is_set() or (self._thread and self._thread.is_alive()) or not _has_faiss(): return
     _alive.add(self)
     self._thread = threading.Thread(target=self.build, daemon=True)
     self._thread.start()
@@ -221,18 +232,16 @@ def _each(found, k):
 # %% ../../nbs/pipeline/vector_index.ipynb #db3c3222
 def _exact(q, rows, k):
     "The nearest of all rows"
-    import faiss
-    if len(q) > 4: return faiss.knn(q, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return _each([_top(rows @ v, np.arange(len(rows)), k) for v in q], k)
+    at, blocks = np.arange(len(rows)), [q[i:i + 16] for i in range(0, len(q), 16)]
+    return _each([_top(s, at, k) for block in blocks for s in block @ rows.T], k)
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c25ea1be
 def _two_stages(q, rows, index, k, candidates):
     "The nearest of the candidates of the first stage and of the rows that came too late for it"
-    import faiss
     n, coded = len(rows), index.ntotal
     near = index.search(q, min(coded, max(candidates, k)))[1]
     if n > coded:
-        late = faiss.knn(q, rows[coded:], min(k, n - coded), metric=faiss.METRIC_INNER_PRODUCT)[1]
+        late = _exact(q, rows[coded:], k)[1]
         near = np.hstack([near, np.where(late < 0, -1, late + coded)])
     picked = [c[(c >= 0) & (c < n)] for c in near]
     return _each([_top(rows[c] @ v, c, k) for v, c in zip(q, picked)], k)

@@ -1,5 +1,9 @@
 "facerec_cluster, called as a program calls it: photographs, changes, a gallery, and what is refused."
+import html
 import json
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -31,8 +35,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_from_photographs_to_a_gallery(folder, capsys):
-    photos, out, gallery = str(folder/"photos"), str(folder/"groups"), str(folder/"g.db")
+def test_from_photographs_to_a_gallery(folder, capsys, place):
+    photos, out, gallery = str(folder/"photos"), str(folder/"groups"), str(place)
     assert cli.facerec_cluster(photos, out=out, json=True) == 0
     first = json.loads(capsys.readouterr().out)
     assert (first["photographs"], first["faces"], first["people"], first["new"]) == (3, 3, 2, 3)
@@ -60,3 +64,21 @@ def test_what_is_refused(folder, capsys):
         assert said in capsys.readouterr().err
     assert cli.facerec_cluster(str(folder/"photos"), out=out, threshold=3.) == 1
     assert "is not a cosine" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_phone_and_screen(folder, width):
+    "Nothing is wider than the window, also with a long name without spaces"
+    out = folder/"groups"
+    cli.facerec_cluster(str(folder/"photos"), out=str(out))
+    table = pd.read_csv(out/"clusters.csv", dtype=str, keep_default_na=False)
+    table.assign(name="W"*200).to_csv(out/"clusters.csv", index=False)
+    cli.facerec_cluster(str(out), apply=True)
+    inside = html.escape((out/"people.html").read_text(encoding="utf-8"), quote=True)
+    ask = "document.title = document.querySelector('iframe').contentDocument.documentElement.scrollWidth"
+    framed = f'<title></title><iframe width="{width}" height="800" onload="{ask}" srcdoc="{inside}"></iframe>'
+    (out/"asked.html").write_text(framed, encoding="utf-8")
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    dom = subprocess.run([*browser, (out/"asked.html").as_uri()], capture_output=True, text=True, timeout=90).stdout
+    assert int(re.search(r"<title>(\d+)</title>", dom)[1]) <= width

@@ -56,8 +56,8 @@ def asked(capsys):
     return ask
 
 
-def test_enrol_again_replace_and_prune(library, asked):
-    g = library/"new/folder/g.db"
+def test_enrol_again_replace_and_prune(library, asked, place):
+    g = library/"new/folder/g.db" if isinstance(place, Path) else place
     assert asked(facerec_enroll, library/"people", g).out.startswith("6 photographs enrolled, 0 were there")
     (library/"people/Ann/2.png").unlink()
     (library/"people/loose.png").touch()
@@ -80,8 +80,8 @@ def test_a_folder_of_folders_is_asked_for(library, asked):
     assert Gallery(library/"g.db").people() == {"Ann": 2, "Bob": 2, "Cem": 2}
 
 
-def test_several_photographs_and_folders(library, asked):
-    g, people = library/"g.db", library/"people"
+def test_several_photographs_and_folders(library, asked, place):
+    g, people = place, library/"people"
     asked(facerec_enroll, people, g)
     files = [str(people/"Ann/1.png"), str(people/"Bob/2.png"), str(library/"none.png"), str(people/"Cem")]
     said = asked(facerec_identify, files, gallery=str(g), draw=str(library/"drawn"))
@@ -93,8 +93,8 @@ def test_several_photographs_and_folders(library, asked):
     assert "is empty" in asked(facerec_identify, ["a.png", ""], gallery=str(g), code=1).err
 
 
-def test_people_of_a_gallery(library, asked):
-    g = library/"g.db"
+def test_people_of_a_gallery(library, asked, place):
+    g = place
     asked(facerec_enroll, library/"people", g)
     assert [line.split("\t")[:2] for line in asked(facerec_people, g).out.splitlines()] == [[n, "2"] for n in COLOURS]
     assert asked(facerec_people, g, "rename", "Ann", "Änne").out == "Ann is called Änne\n"
@@ -109,6 +109,22 @@ def test_people_of_a_gallery(library, asked):
                        (("forget",), "there is no 'forget'"), (("threshold", "2"), "is not a cosine")):
         said = asked(facerec_people, g, *wrong, code=1)
         assert why in said.err and said.err.count("\n") == 1
+
+
+def test_one_address_instead_of_a_file(library, asked, database):
+    "Copied to a server by one word; no message tells the password; a slash that is missing is no file"
+    g, secret = library/"g.db", database.replace("facerec@", "facerec:t0psecret@")
+    asked(facerec_enroll, library/"people", g)
+    told = [asked(facerec_people, g, "save", secret), asked(facerec_people, g, "save", secret, code=1)]
+    assert "copied to postgresql://facerec@/" in told[0].out and "holds people already" in told[1].err
+    told += [asked(facerec_people, secret, about=True), asked(facerec_people, secret, json=True),
+             asked(facerec_enroll, library/"people", secret), asked(facerec_people, secret, "compact"),
+             asked(facerec_identify, library/"people/Ann/1.png", gallery=secret, json=True),
+             asked(facerec_people, secret.replace("@/", "@/absent"), code=1)]
+    assert "whom its server lets in" in told[2].out and "6 were there" in told[4].out and "t0psecret" not in f"{told}"
+    assert not list(library.glob("postgres*"))
+    asked(facerec_people, secret, "save", library/"back.db")
+    assert Gallery(library/"back.db").held() == Gallery(g).held()
 
 
 def test_about_and_a_rule_that_is_honoured(library, asked):

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from facerec_nb.core.files import InputError, read_json
 from facerec_nb.core.records import show_metric
-from facerec_nb.engines.dlib_onnx import dlib_graph, read_shipped
+from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, dlib_graph, export_dlib, read_celeba, read_shipped
+from facerec_nb.engines.onnx_embedder import OnnxEmbedder
 from facerec_nb.engines.onnx_files import onnx_session
 from facerec_nb.engines.proof import check_proof
 from facerec_nb.models import dlib_weights
@@ -48,6 +49,22 @@ def test_it_gives_the_shipped_answers(either):
     assert check_proof("free", about, read_shipped()["proof"], lambda x: either(x, "embedding")) > 0.9999
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("eight", [False, True])
+def test_each_form_of_each_recogniser_gives_the_shipped_answers(tmp_path, name, eight):
+    path = export_dlib(tmp_path/"net.onnx", name, read_shipped(name), eight)
+    net, about = OnnxEmbedder(path, 1), dict(kind="embedder", size=150)
+    def answer(x): return net.embed(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), flip=False)
+    assert check_proof(name, about, read_shipped(name)["proof"], answer) > (0.998 if eight else 0.9999)
+    assert (path.stat().st_size < 7e6) == eight
+
+
+def test_other_tuned_weights_are_refused(monkeypatch):
+    assert len(read_celeba()["weight"]) == 29
+    monkeypatch.setattr("facerec_nb.engines.dlib_onnx.CELEBA", "0"*64)
+    with pytest.raises(InputError, match="0"*64): read_celeba()
+
+
 def test_torch_and_onnx_agree(answer, torch_answer):
     x = np.random.default_rng(1).integers(0, 256, (3, 3, 150, 150), np.uint8)
     np.testing.assert_allclose(torch_answer(x), answer(x), atol=1e-5)
@@ -81,20 +98,21 @@ def test_the_pipeline_uses_it_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     from facerec_nb import FacePipeline
     pipe = FacePipeline.load(threads=1)
-    made, = (tmp_path/"facerec_nb").glob("free-*.onnx")
-    assert pipe.threshold == read_shipped()["threshold"]["threshold"] and pipe.embedder.emb_dim == 128
+    made, = (tmp_path/"facerec_nb").glob(f"{DEFAULT}-*.onnx")
+    assert pipe.threshold == read_shipped(DEFAULT)["threshold"]["threshold"] and pipe.embedder.emb_dim == 128
     again = FacePipeline.load(threads=1)
     assert again.model == pipe.model and pipe.model.startswith(made.name)
     made.write_bytes(b"damaged")
     assert FacePipeline.load(threads=1).model == pipe.model
 
 
-def test_the_card_says_what_was_measured():
-    root = Path(__file__).resolve().parents[2]
-    card = (root/"facerec_nb/weights/free.md").read_text()
-    lfw = read_json(root/"results/recognition/faces.json")["metrics"]
-    photos = read_json(root/"results/pipeline/photos.json")["metrics"]
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_says_what_was_measured(name):
+    root, which = Path(__file__).resolve().parents[2], "" if name == DEFAULT else f"_{name}"
+    card = (root/f"facerec_nb/weights/{name}.md").read_text()
+    lfw = read_json(root/f"results/recognition/faces{which}.json")["metrics"]
+    photos = read_json(root/f"results/pipeline/photos{which}.json")["metrics"]
     for m in (lfw["lfw_view1_accuracy_faces"], photos["rank1_3"], photos["dir_at_fpir01_3"]):
         assert show_metric(m) in card, show_metric(m)
     assert f"{lfw['lfw_view1_tar_at_threshold_faces']['value']:.3f}" in card
-    assert f"{lfw['probability_ece']['value']:.3f}" in card and dlib_weights.SHA256 in card
+    assert f"{lfw['probability_ece']['value']:.3f}" in card and SHIPPED[name]["sha256"] in card

@@ -60,9 +60,10 @@ for i in range(n):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_killed_enrolments_lose_nothing_and_show_nobody_half(tmp_path):
-    total = bench("kills").kills(tmp_path, 15, seed=1, longest=0.3)
-    assert total["kills"] == 15 and total["acknowledged"] > 0
+def test_killed_enrolments_lose_nothing_and_show_nobody_half(place):
+    count = 15 if isinstance(place, Path) else 8
+    total = bench("kills").kills(lambda i: place, count, seed=1, longest=0.3)
+    assert total["kills"] == count and total["acknowledged"] > 0
     assert (total["lost"], total["half_written"], total["seen_half_written"]) == (0, 0, 0), total
 
 
@@ -149,8 +150,8 @@ def test_a_reader_that_stays_is_named_not_ignored(tmp_path, connections):
         assert e[0].tobytes() not in on_disk(path) and e[1].tobytes() in on_disk(path)
 
 
-def test_two_processes_add_while_this_one_searches(tmp_path):
-    path = tmp_path / "g.db"
+def test_two_processes_add_while_this_one_searches(place):
+    path = place
     with Gallery(path, model="m") as g:
         g.add("first", some(1))
         writers = [outside(ADD, path, tag, 25) for tag in "xy"]
@@ -165,16 +166,15 @@ def test_two_processes_add_while_this_one_searches(tmp_path):
                 assert g.search(unit(rng.standard_normal((3, 64))), k=1)[2][0].name == f"{tag}{i}"
 
 
-def test_one_file_made_by_many_at_once(tmp_path):
-    path = tmp_path / "g.db"
-    writers = [outside(ADD, path, tag, 3) for tag in "abcd"]
+def test_one_gallery_made_by_many_at_once(place):
+    writers = [outside(ADD, place, tag, 3) for tag in "abcd"]
     assert [w.wait(120) for w in writers] == [0] * 4
-    with Gallery(path) as g:
+    with Gallery(place) as g:
         assert len(g) == 12 and set(g.people().values()) == {3}
 
 
-def test_threads_add_search_remove_and_rename(tmp_path):
-    g, errors, stop = Gallery(tmp_path / "g.db", model="m"), [], threading.Event()
+def test_threads_add_search_remove_and_rename(place):
+    g, errors, stop = Gallery(place, model="m"), [], threading.Event()
     e = some(400)
     g.add("stays", e[0])
 
@@ -288,8 +288,24 @@ def test_damaged_files_are_refused_in_one_sentence_or_read_whole(filled, seed):
         assert "\n" not in str(e) and len(str(e)) < 600
 
 
+@pytest.fixture(scope="module")
+def shared(server):
+    with Gallery(server.database("module"), model="m") as g: yield g
+
+
+@pytest.fixture(params=["memory", "server"])
+def fresh(request):
+    "A gallery with nobody in it"
+    if request.param == "memory":
+        with Gallery(model="m") as g: yield g
+    else:
+        g = request.getfixturevalue("shared")
+        for name in g.people(): g.remove(name)
+        yield g
+
+
 @pytest.mark.parametrize("seed", range(40))
-def test_damaged_exports_are_refused_and_leave_nothing(filled, seed):
+def test_damaged_exports_are_refused_and_leave_nothing(filled, seed, fresh):
     rng = np.random.default_rng(seed)
     with Gallery(filled) as g:
         data = bytearray(g.export(filled.with_suffix(".zip"), [f"p{i}" for i in range(9)]).read_bytes())
@@ -300,22 +316,20 @@ def test_damaged_exports_are_refused_and_leave_nothing(filled, seed):
         for p in rng.integers(0, len(data), 8):
             data[p] ^= 1 << int(rng.integers(8))
     filled.with_suffix(".zip").write_bytes(data)
-    with Gallery(model="m") as fresh:
-        try:
-            assert fresh.import_file(filled.with_suffix(".zip")) == 9 and len(fresh) == 9
-        except InputError as e:
-            assert "\n" not in str(e) and len(fresh) == 0
+    try:
+        assert fresh.import_file(filled.with_suffix(".zip")) == 9 and len(fresh) == 9
+    except InputError as e:
+        assert "\n" not in str(e) and len(fresh) == 0
 
 
-def test_an_import_is_measured_before_it_is_read(tmp_path):
+def test_an_import_is_measured_before_it_is_read(tmp_path, fresh):
     "A promise of a terabyte, JSON without end, and members that point outside"
 
     def zipped(members):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as z:
             for name, data in members.items():
                 z.writestr(name, data)
-        with Gallery(model="m") as g:
-            return g.import_file(tmp_path / "x.zip")
+        return fresh.import_file(tmp_path / "x.zip", merge=True)
 
     head = lambda **k: json.dumps(
         dict(

@@ -1,17 +1,19 @@
 "The same answer on every processor: an 8-bit file that a processor would add wrongly is seen and not used"
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from facerec_nb.models.checkpoint import packaged
+from facerec_nb.core.installed import packaged
 from facerec_nb.models.untrained import untrained_embedder
 from facerec_nb.engines import onnx_embedder, onnx_net, proof
+from facerec_nb.engines.engine import open_network
 from facerec_nb.engines.onnx_embedder import open_embedder
-from facerec_nb.engines.onnx_export import export_onnx
+from facerec_nb.engines.onnx_export import TorchAnswers, export_onnx, network_of
 from facerec_nb.engines.onnx_files import get_about, read_onnx, seal, set_about
-from facerec_nb.engines.onnx_net import OnnxNet, network_of, right_engine, use_onnx
+from facerec_nb.engines.onnx_net import OnnxNet
 from facerec_nb.engines.proof import WrongAnswers
 from facerec_nb.engines.quantise import INT16, eight_bits, largest_pair, quantise_onnx
 from facerec_nb.core.geometry import align_face
@@ -28,10 +30,13 @@ def files(tmp_path_factory):
     x = faces.transpose(0, 3, 1, 2).astype(np.float32)
     export_onnx(untrained_embedder(home/"float.pth"), home/"float.onnx")
     wide = eight_bits(home/"float.onnx", x[::2], full_range=True)
-    about = read_onnx(home/"float.onnx")[2] | dict(int8=40, float="float.onnx")
+    about = read_onnx(home/"float.onnx")[2] | dict(int8=40)
     set_about(wide, {k: v for k, v in about.items() if k != "sha256"})
     (home/"wide.onnx").write_bytes(seal(wide.SerializeToString()))
+    set_about(wide, {k: v for k, v in (about | dict(float="float.onnx")).items() if k != "sha256"})
+    (home/"twin.onnx").write_bytes(seal(wide.SerializeToString()))
     quantise_onnx(home/"float.onnx", faces, home/"seven.onnx", least=0.9)
+    for name in ("wide", "seven"): shutil.copy(home/"float.pth", home/f"{name}.pth")
     return home
 
 
@@ -44,10 +49,6 @@ def old_processor(monkeypatch):
         return Saturating(session, data) if b"_quantized" in data else session
     for module in (onnx_net, onnx_embedder): monkeypatch.setattr(module, "onnx_session", opened)
     monkeypatch.setattr(proof, "KNOWN", {})
-
-
-@pytest.fixture
-def model(files): return FaceEmbedder.load(files/"float.pth", "cpu")
 
 
 def test_only_full_range_weights_overflow(files):
@@ -63,13 +64,12 @@ def test_the_stub_adds_as_the_runtime_does_where_nothing_is_cut_off(files):
     assert (got*want).sum(1).min() > 0.999
 
 
-def test_a_saturating_file_is_not_used(files, model, old_processor):
+def test_a_saturating_file_is_not_used(files, old_processor):
     with pytest.raises(WrongAnswers, match="wide.onnx does not answer on this processor as was recorded"):
-        use_onnx(model, files/"wide.onnx", 1)
-    with pytest.raises(WrongAnswers): right_engine(model, files/"wide.onnx", 1, engine="onnx")
+        open_network("embedder", files/"wide.pth", 1, engine="onnx")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        assert right_engine(model, files/"wide.onnx", 1) is model
+        assert isinstance(open_network("embedder", files/"wide.pth", 1), FaceEmbedder)
     said, = (str(w.message) for w in said)
     assert "its checkpoint is used instead" in said and "\n" not in said
 
@@ -77,18 +77,18 @@ def test_a_saturating_file_is_not_used(files, model, old_processor):
 def test_an_embedder_without_checkpoint_has_its_twin(files, old_processor):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        got = open_embedder(files/"wide.onnx", 1)
+        got = open_embedder(files/"twin.onnx", 1)
     said, = (str(w.message) for w in said)
     assert got.path.name == "float.onnx" and "float.onnx beside it is used instead" in said
-    wide = onnx_embedder.OnnxEmbedder(files/"wide.onnx", 1)
+    wide = onnx_embedder.OnnxEmbedder(files/"twin.onnx", 1)
     assert got.fingerprint == open_embedder(files/"float.onnx", 1).fingerprint != wide.fingerprint
 
 
-def test_seven_bits_are_right_there_too(files, model, old_processor):
+def test_seven_bits_are_right_there_too(files, old_processor):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        chosen = right_engine(model, files/"seven.onnx", 1)
-    assert isinstance(network_of(chosen)[0], OnnxNet) and isinstance(network_of(chosen)[0].session, Saturating)
+        chosen = open_network("embedder", files/"seven.pth", 1)
+    assert chosen.path.name == "seven.onnx" and isinstance(chosen.session, Saturating)
 
 
 @pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small"])
@@ -102,5 +102,5 @@ def test_the_checkpoint_gives_the_recorded_answers():
     models = {f"landmarks_{n}": LandmarkModel.load(n, "cpu") for n in ("big", "small")}
     for name, model in models.items():
         about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
-        answers = onnx_net.TorchAnswers(*network_of(model))
+        answers = TorchAnswers(*network_of(model))
         proof.check_proof(name, about, about["proof"], lambda x, a=answers: a(torch.from_numpy(x))[0])

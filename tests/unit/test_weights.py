@@ -8,7 +8,8 @@ import pytest
 import facerec_nb
 from facerec_nb.faces.landmarks import LandmarkModel, landmark_errors
 from facerec_nb.faces.aligned import align, read_aligned
-from facerec_nb.models.checkpoint import load_checkpoint, packaged
+from facerec_nb.core.installed import packaged
+from facerec_nb.models.checkpoint import load_checkpoint
 from facerec_nb.datasets.celeba_files import BOX_COLUMNS, load_celeba
 from facerec_nb.faces.crops import read_crops
 from facerec_nb.core.files import InputError, read_json
