@@ -207,8 +207,8 @@ def _jpeg(aligned, side=72):
 def _row(photo, number, face, key, least):
     "A face as a row of the table, belonging to nobody yet"
     box = " ".join(f"{v:.0f}" for v in face.box)
-    return dict(photo=photo, face=number, box=box, person=0, name="", similarity=np.nan, poor=why_poor(face, least), key=key,
-                fixed=False)
+    return dict(photo=photo, face=number, box=box, person=0, name="", similarity=np.nan, poor=why_poor(face, least),
+                key=key, fixed=False)
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #875a8dce
 @patch
