@@ -1,6 +1,6 @@
 """How well does a face's quality say whether it is recognised, and what is it worth? Writes results/pipeline/quality.json.
 
-    python benchmarks/quality.py [--data ../shared/data] [--embedder NAME] [--keep FOLDER] [--fit] [--people N]
+    python benchmarks/quality.py [--fit] [--embedder NAME] [--data ../shared/data] [--keep FOLDER] [--people N]
 
 With --fit the weights of facerec_nb/weights/quality.json are fitted first (a name of its own for the embedder, and
 `plain` without the embedding's part), on the 48 calibration people: eight photographs of each are the references, the
@@ -29,9 +29,10 @@ from facerec_nb.core.gallery_probability import fit_genuine
 from facerec_nb.core.gallery_threshold import gallery_threshold, mean_reference
 from facerec_nb.core.records import metric, record, show_metric, write_record
 from facerec_nb.datasets.photos import people_below
+from facerec_nb.engines.dlib_onnx import DEFAULT
 from facerec_nb.evaluation.folders import exam
 from facerec_nb.faces.detection import iou
-from facerec_nb.faces.quality import PARTS, ingredients, quality_of
+from facerec_nb.faces.quality import PARTS, agreement_value, ingredients, quality_of
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from studies.recognition_faces import sources
 
@@ -62,7 +63,7 @@ MORE = dict(  # what is seen in the fit, too
 
 def face_row(pipe, img, box=None):
     "Ingredients and embedding of the largest face, or of the one in a box; None without"
-    faces = pipe(img)
+    faces = pipe.find(img)
     if not faces: return None
     if box is not None:
         share = iou(np.array(box, float)[None], np.stack([f.box for f in faces]))[0]
@@ -85,12 +86,24 @@ def look(pipe, person, photos, kinds, box=None):
 
 
 def table_of(rows):
-    "Rows as arrays; a face that was not found has no value and no embedding"
-    width = next(len(f.embedding) for *_, f in rows if f is not None)
+    "Rows as arrays; a face that was not found has no value and a black chip"
+    size = next(len(f.aligned) for *_, f in rows if f is not None)
     def values(f): return [np.nan]*len(NAMES) if f is None else [ingredients(f).get(k, np.nan) for k in NAMES]
     return dict(person=np.array([str(p) for p, *_ in rows]), photo=np.array([j for _, j, *_ in rows]),
                 kind=np.array([k for _, _, k, _ in rows]), values=np.array([values(f) for *_, f in rows]),
-                emb=np.array([np.full(width, np.nan) if f is None else f.embedding for *_, f in rows], np.float32))
+                aligned=np.array([np.zeros((size, size, 3), np.uint8) if f is None else f.aligned for *_, f in rows]))
+
+
+def embedded(pipe, t):
+    "The same with embeddings, and what they say about each face; NaN without a face"
+    found, emb, agree = ~np.isnan(t["values"][:, 0]), [], []
+    for part in np.array_split(t["aligned"], max(1, len(t["aligned"])//64)):
+        e, a = pipe._embeddings(part)
+        emb.append(e)
+        agree += a
+    emb = np.where(found[:, None], np.concatenate(emb), np.nan)
+    t["values"][:, NAMES.index("agreement")] = np.where(found, agreement_value(np.array(agree)), np.nan)
+    return t | dict(emb=emb.astype(np.float32))
 
 
 def plans(n_refs, n_asked, rng=None):
@@ -304,16 +317,16 @@ def arguments():
 if __name__ == "__main__":
     args = arguments()
     warnings.filterwarnings("ignore", "red and blue look exchanged")
-    pipe, name = FacePipeline.load(embedder=args.embedder, threads=1), args.embedder or "free"
+    pipe, name = FacePipeline.load(embedder=args.embedder, threads=1), args.embedder or DEFAULT
     pipe.quality = dict(bias=0., least=0., parts=dict(agreement=[0., 1., 0.]))  # asks for the mirrored face
     if args.fit:
-        t = kept(args.keep, f"calibration-{name}", lambda: calibration_table(pipe, args.data, args.people))
+        t = embedded(pipe, kept(args.keep, "calibration", lambda: calibration_table(pipe, args.data, args.people)))
         plain = fit(t, [p for p in NAMES if p != "agreement"], pipe.tail)
         known = read_json(WEIGHTS) if WEIGHTS.exists() else {}
         own = fit(t, NAMES, pipe.tail) | dict(genuine=genuine_of(t))
         write_json(WEIGHTS, known | {"plain": plain, name: own})
     model = read_json(WEIGHTS)[name]
-    t = kept(args.keep, f"test-{name}", lambda: test_table(pipe, args.data, args.people))
+    t = embedded(pipe, kept(args.keep, "test", lambda: test_table(pipe, args.data, args.people)))
     q = qualities(t, model)
     out, curves = error_versus_discard(t, q, args.boot)
     out |= named_by_one(t, pipe.tail, q, model["least"])
