@@ -1,4 +1,4 @@
-"""How well does a face's quality say whether it is recognised, and what is it worth? Writes results/pipeline/quality.json.
+"""Which faces can be recognised, and what is refusing the others worth? Writes results/pipeline/quality.json.
 
     python benchmarks/quality.py [--fit] [--embedder NAME] [--data ../shared/data] [--keep FOLDER] [--people N]
 
@@ -56,7 +56,8 @@ KINDS = dict(  # what is measured
     jpeg=lambda img, high: jpeg(img, 5))
 MORE = dict(  # what is seen in the fit, too
     dark=lit(0.03), dusk=lit(0.3), glaring=lit(4.), light=lit(1.7), soft=blurred(0.02), fog=blurred(0.08),
-    tiny=shrunk(11), few=shrunk(24), black=lambda img, high: noisy(img, 0.04, 3), grainy=lambda img, high: noisy(img, 1, 30))
+    tiny=shrunk(11), few=shrunk(24), black=lambda img, high: noisy(img, 0.04, 3),
+    grainy=lambda img, high: noisy(img, 1, 30))
 
 
 # Faces
@@ -226,10 +227,10 @@ def sure(value, low, high, n, unit):
 def error_versus_discard(t, quality, n_boot, seed=0):
     "Metrics and curves of all sets and ingredients"
     asked, s, same = pairs(t)
-    kind, person, grid, rng = t["kind"][asked], t["person"][asked], np.linspace(0, WIDE, 13), np.random.default_rng(seed)
-    front = t["values"][asked][:, NAMES.index("front")]
+    kind, person, values = t["kind"][asked], t["person"][asked], np.nan_to_num(t["values"][asked], nan=-99)
+    grid, rng, front = np.linspace(0, WIDE, 13), np.random.default_rng(seed), values[:, NAMES.index("front")]
     plain = kind == "as_it_is"
-    sets = dict(as_it_is=plain, turned=plain & (front <= np.nanquantile(front[plain], 0.25)),
+    sets = dict(as_it_is=plain, turned=plain & (front <= np.quantile(front[plain], 0.25)),
                 **{k: kind == k for k in KINDS}, all=np.ones(len(kind), bool))
     people, at = np.unique(person, return_inverse=True)
     draws = rng.multinomial(len(people), np.full(len(people), 1/len(people)), n_boot)
@@ -239,8 +240,8 @@ def error_versus_discard(t, quality, n_boot, seed=0):
         miss = np.where(same, s < cut, False)
         bad = (miss.sum(1)/same.sum(1))[rows]
         for part in ("quality", *NAMES, "best_possible"):
-            v = -bad if part == "best_possible" else (quality[asked] if part == "quality" else
-                                                      np.nan_to_num(t["values"][asked][:, NAMES.index(part)], nan=-99))[rows]
+            if part == "best_possible": v = -bad
+            else: v = (quality[asked] if part == "quality" else values[:, NAMES.index(part)])[rows]
             def both(w):
                 c = curves_of(bad, v, w, grid)
                 return c, c[0], c[8], (np.trapezoid(c, grid)/(c[0]*WIDE) if c[0] > 0 else np.nan)
@@ -331,11 +332,12 @@ if __name__ == "__main__":
     out, curves = error_versus_discard(t, q, args.boot)
     out |= named_by_one(t, pipe.tail, q, model["least"])
     out["good_answers_lost"] = good_lost(t, pipe.tail, q, model["least"])
-    data = dict(name="celeba-photos-40, celeba-wild-60x30 (12 people kept aside)", n_images=len({*zip(t["person"], t["photo"])}),
-                n_people=len(np.unique(t["person"])), fingerprint=fingerprint(args.data/"celeba-photos-40"))
+    data = dict(name="celeba-photos-40, celeba-wild-60x30 (12 people kept aside)",
+                n_images=len({*zip(t["person"], t["photo"])}), n_people=len(np.unique(t["person"])),
+                fingerprint=fingerprint(args.data/"celeba-photos-40"))
     command = "python benchmarks/quality.py" + " --fit"*args.fit + (f" --embedder {name}" if args.embedder else "")
     curves |= dict(model=pipe.model, weights=model, kinds=list(KINDS))
     write_record(args.out, record("Which faces can be recognised, and what refusing the others is worth", command, data,
                                   out, curves, [0]))
     for k, m in out.items():
-        if not k.startswith(("edc", "fnmr_drop")) or "_all_" in k or "_as_it_is_" in k: print(f"{k:44s} {show_metric(m, 4)}")
+        if not k.startswith(("edc", "fnmr_drop")) or "_all_" in k: print(f"{k:44s} {show_metric(m, 4)}")

@@ -17,13 +17,14 @@ import numpy as np
 from ..core.files import InputError, read_json
 from .exposure import DARK, LUMA, middle_of, noise_of
 
-# %% ../../nbs/faces/quality.ipynb #5254f480
+# %% ../../nbs/faces/quality.ipynb #28742c67
 class Detail(NamedTuple):
     "What there is to see in a face"
     contrast: float # standard deviation of the luma over its mean
     sharp: float # share of the contrast that is finer than about a fiftieth of the face
     noise: float # grey levels
 
+# %% ../../nbs/faces/quality.ipynb #ed7450a9
 def detail_of(
     img:np.ndarray, # RGB uint8 (H, W, 3)
     box:np.ndarray, # x1, y1, x2, y2 in pixels
@@ -35,7 +36,7 @@ def detail_of(
     fine = (luma - cv2.GaussianBlur(luma, (0, 0), 2)).std()
     return Detail(float(luma.std()/(luma.mean() + 1)), float(fine/max(luma.std(), 1)), noise_of(part))
 
-# %% ../../nbs/faces/quality.ipynb #b5bfe461
+# %% ../../nbs/faces/quality.ipynb #c87ca3b9
 def turned_away(
     points:np.ndarray, # (5, 2) pixels: left eye, right eye, nose, left mouth, right mouth
 ) -> float: # 0 frontal, about 0.3 half turned, 1 and more in profile
@@ -46,18 +47,20 @@ def turned_away(
     off = (points[2] - eyes) @ np.array([-down[1], down[0]])/long
     return float(abs(off)/long)
 
-# %% ../../nbs/faces/quality.ipynb #17ec7d6c
+# %% ../../nbs/faces/quality.ipynb #b3c349ff
 PARTS = dict( # ingredient -> what is said of a face that lacks it
     light="too dark", glare="overexposed", contrast="too flat", sharp="blurred", noise="too noisy", size="too small",
     front="turned away", points="hardly a face: its points are unsure", score="hardly a face",
     agreement="unclear: the recogniser is unsure")
 
+# %% ../../nbs/faces/quality.ipynb #ff03588a
 def agreement_value(
     cosine:float|np.ndarray, # of the embeddings of a face and its mirror image
 ) -> float|np.ndarray: # 0 for opposites, about 10 for equals
     "The agreement on a scale that tells 0.98 from 0.99"
     return 1 - np.log2(1 - np.minimum(cosine, 1) + 1e-3)
 
+# %% ../../nbs/faces/quality.ipynb #d4538795
 def ingredients(
     face:Any, # with box, points, confidence, score, light, detail and agreement, as the pipeline's
 ) -> dict[str, float]: # name of PARTS -> value, the larger the better; those that are unknown are left out
@@ -69,12 +72,13 @@ def ingredients(
     if face.agreement is not None: seen["agreement"] = agreement_value(face.agreement)
     return {k: float(v) for k, v in seen.items()}
 
-# %% ../../nbs/faces/quality.ipynb #2d2096a6
+# %% ../../nbs/faces/quality.ipynb #095773d4
 class Quality(NamedTuple):
     "How good a face is, and what is wrong with it"
     value: float # share of such faces that are recognised, 0..1
     reason: str # ingredient of PARTS that explains it best; empty when nothing is missing
 
+# %% ../../nbs/faces/quality.ipynb #2b42fae5
 def quality_of(
     values:dict, # from ingredients
     model:dict, # bias; parts: ingredient -> worst, good, weight
@@ -84,17 +88,19 @@ def quality_of(
     lost = {k: w*lack[k] for k, (*_, w) in model["parts"].items()}
     return Quality(float(1/(1 + np.exp(sum(lost.values()) - model["bias"]))), _reason(lack, lost))
 
-# %% ../../nbs/faces/quality.ipynb #a6240e95
+# %% ../../nbs/faces/quality.ipynb #0cc93cae
 SYMPTOMS = "points", "score", "agreement"
 
 def _reason(lack, lost):
     "The ingredient that takes most off, or the visible cause behind it"
     worst = max(lost, key=lost.get)
     if not lost[worst]: return ""
-    seen = max((k for k in lack if k not in SYMPTOMS), key=lack.get, default=worst)
+    lost_points = lack.get("points", 0) >= 0.5 # then they say nothing about the pose either
+    causes = [k for k in lack if k not in SYMPTOMS and not (lost_points and k == "front")]
+    seen = max(causes, key=lack.get, default=worst)
     return seen if worst in SYMPTOMS and lack[seen] >= 0.5 else worst
 
-# %% ../../nbs/faces/quality.ipynb #081d9b1e
+# %% ../../nbs/faces/quality.ipynb #3a85fe5e
 def in_words(
     reason:str, # ingredient of PARTS
     face:Any, # the face
@@ -103,7 +109,7 @@ def in_words(
     if reason == "size": return f"{PARTS[reason]}: {face.box[3] - face.box[1]:.0f} px"
     return PARTS.get(reason, "")
 
-# %% ../../nbs/faces/quality.ipynb #db2213c2
+# %% ../../nbs/faces/quality.ipynb #50a1aa32
 @cache
 def quality_model(
     name:str="plain", # of the embedder, or plain: without the embedding's part

@@ -433,6 +433,7 @@ def name_probability(self:FacePipeline,
     prior = PRIOR if gallery.prior is None else gallery.prior
     return float(person_probability(similarity, gallery.size, self.tail, genuine, prior))
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f9
 @patch
 def _by_pairs(self:FacePipeline, similarity, gallery):
     "The same from the odds of a pair, for models without a law: as many strangers as people compete for the name"
