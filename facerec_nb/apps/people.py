@@ -72,7 +72,9 @@ def _export(g, path, *names):
 
 def _save(g, where): return f"copied to {g.save(where)}"
 
-def _import(g, path): return f"{g.import_file(path)} people imported from {path}"
+def _import(g, path, how=""):
+    if how not in ("", "merge"): raise InputError(f"{how!r} is no way to import: say merge, or nothing")
+    return f"{g.import_file(path, bool(how))} people imported from {path}"
 
 # %% ../../nbs/apps/people.ipynb #bd92d87e
 def _threshold(g, cosine):
@@ -105,7 +107,7 @@ def _compact(g):
 # %% ../../nbs/apps/people.ipynb #1a116e56
 _CHANGES: dict[str, tuple[Callable, str, int, int]] = {
     "rename": (_rename, "OLD NEW", 2, 2), "merge": (_merge, "OLD INTO", 2, 2), "remove": (_remove, "NAME", 1, 1),
-    "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip", 1, 1),
+    "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip [merge]", 1, 2),
     "save": (_save, "FILE or ADDRESS", 1, 1), "compact": (_compact, "nothing", 0, 0),
     "threshold": (_threshold, "T", 1, 1), # word -> function, what it needs, least and most of it
     "quality": (_quality, "Q", 1, 1)}
@@ -116,6 +118,7 @@ def change_people(
     *given:str, # what the word needs
 ) -> str: # what was done
     "Do what a word says; raises InputError when it lacks something"
+    if word == "list": raise InputError(f"list needs nothing more, it got {given[0]!r}: leave that out")
     if word not in _CHANGES: raise InputError(f"there is no {word!r}: say list, {', '.join(_CHANGES)}")
     f, needs, least, most = _CHANGES[word]
     if least <= len(given) <= most: return f(g, *given)

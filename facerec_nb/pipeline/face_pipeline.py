@@ -495,6 +495,7 @@ def identify(self:FacePipeline,
     quality:float|None=None, # below it a face is poor, 0..1; None: see least_quality
 ) -> Answers: # one per face, largest face first; a single no_face when there is none
     "Who is on a photograph; raises InputError for an unreadable photograph, an empty or a foreign gallery"
+    if k < 1: raise InputError(f"k={k} people in an answer were asked for: give 1 or more")
     gallery.check_model(self.model)
     limit = self.limit(gallery, threshold, fpir)
     faces = _faces_of(self, photo)
