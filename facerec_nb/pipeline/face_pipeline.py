@@ -317,13 +317,13 @@ def _found(pipe, number, photo):
         return Faces(source=photo if isinstance(photo, (str, Path)) else f"photo {number}", problem=str(e))
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #a9ac0002
-def _ahead(f, items, threads):
-    "The results of a function in the order of the items, so many in work at a time and as many waiting"
+def _ahead(f, items, threads, most=16):
+    "The results of a function in the order of the items; so many are in work at a time, at most `most` wait"
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
         for item in items:
             waiting.append(pool.submit(f, item))
-            if len(waiting) > 2*threads: yield waiting.popleft().result()
+            if len(waiting) > most: yield waiting.popleft().result()
         while waiting: yield waiting.popleft().result()
 
 @patch
@@ -339,7 +339,7 @@ def stream(self:FacePipeline,
     "Faces of many photographs, a few in memory at a time; one that cannot be read comes back empty, with its problem"
     from tqdm.auto import tqdm
     photos = photos_below(photos) if isinstance(photos, (str, Path)) else list(photos)
-    found, waiting = _ahead(lambda job: _found(self, *job), enumerate(photos), self._threads()), []
+    found, waiting = _ahead(lambda job: _found(self, *job), enumerate(photos), self._threads(), batch), []
     bar = tqdm(found, total=len(photos), desc="photos", unit="photo", disable=not progress)
     for i, faces in enumerate(bar):
         waiting.append(faces)
