@@ -46,6 +46,7 @@ def _newer(shown, version):
     said = f"{shown} is a gallery of version {version}, this version of facerec_nb reads up to {len(MIGRATIONS)}"
     return InputError(f"{said}: install a newer facerec_nb")
 
+# %% ../../nbs/pipeline/shared_gallery.ipynb #0ed8d55d
 def _upgrade(db, shown, model):
     "Bring the tables to the newest version, in one transaction; raises InputError where there are none and no model"
     version = _version(db)
@@ -182,6 +183,7 @@ def is_done(self:_Line):
         time.sleep(0.1)
     return False
 
+# %% ../../nbs/pipeline/shared_gallery.ipynb #35a6544d
 @patch
 def commit(self:_Line):
     "Confirm a transaction"
@@ -306,6 +308,7 @@ def _build(self:SharedStore):
         warnings.warn(f"{self._wrong(e)}; until then searches compare every reference", stacklevel=2)
     finally: db.execute("SELECT pg_advisory_unlock(?)", (_BUILDING,))
 
+# %% ../../nbs/pipeline/shared_gallery.ipynb #a7a337ed
 @patch
 def _make_index(self:SharedStore, dim):
     "Build the graph while others search and write"
@@ -335,6 +338,7 @@ def _people_first(rows, k):
         if len(best) == k: break
     return list(best.values())
 
+# %% ../../nbs/pipeline/shared_gallery.ipynb #3196f9ec
 def _first_people(db, sql, face, since, k):
     "The first k people of a face: more references are asked for when they belong to fewer"
     many = max(100, 10*k)
