@@ -34,8 +34,8 @@ def environment(folder):
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     quiet = "--quiet", "--disable-pip-version-check"
-    subprocess.run([python, "-m", "pip", "uninstall", *quiet, "--yes", "facerec_nb"], check=True, stderr=subprocess.DEVNULL)
-    subprocess.run([python, "-m", "pip", "install", *quiet, str(ROOT)], check=True, stderr=subprocess.DEVNULL)
+    for what in (["uninstall", "--yes", "facerec_nb"], ["install", str(ROOT)]):
+        subprocess.run([python, "-m", "pip", *what, *quiet], check=True, stderr=subprocess.DEVNULL)
     return python.parent, megabytes(folder)
 
 
@@ -82,7 +82,8 @@ if __name__ == "__main__":
         home = Path(tmp)
         bin, size = environment((args.venv or home / "venv").resolve())
         one, gallery = photographs(home), home / "gallery.db"
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | dict(XDG_CACHE_HOME=str(home / "cache"))
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        env |= dict(XDG_CACHE_HOME=str(home / "cache"))
         identify = [bin / "facerec_identify", one, "--gallery", gallery]
         seconds([bin / "facerec_enroll", home / "people", gallery], env)
         seconds(identify, env)

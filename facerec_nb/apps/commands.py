@@ -29,7 +29,7 @@ def _sentence(
     if isinstance(e, (InputError, FloatingPointError)): return str(e)
     if isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] in EXTRAS: return str(missing(e.name))
     if isinstance(e, OSError) and e.errno:
-        why = f"{e.filename or 'a file'} cannot be used ({e.strerror})"
+        why = f"{e.filename2 or e.filename or 'a file'} cannot be used ({e.strerror})"
         return f"{why}: check the path, its permissions and the room on the disk"
     if isinstance(e, ImportError) and "cannot open shared object" in str(e):
         library = str(e).partition(":")[0]
@@ -62,7 +62,7 @@ def _read_enough():
 def _typed(sentence, f):
     "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
     names = "|".join(map(re.escape, inspect.signature(f).parameters))
-    return re.sub(rf"\b({names})=", r"--\1 ", sentence)
+    return re.sub(rf"\b({names})=(?=([^\s,;:)]?))", lambda m: f"--{m[1]}" + " "*bool(m[2]), sentence)
 
 # %% ../../nbs/apps/commands.ipynb #c0013
 def _as_typed(run, several):
@@ -73,6 +73,7 @@ def _as_typed(run, several):
         else: anno = Annotated[str, comments[name], dict(nargs="+", opt=False)]
         run.__annotations__[name] = anno
 
+# %% ../../nbs/apps/commands.ipynb #dc655b1c
 def _for_terminal(run, optional, several):
     "The same function, which reads the words of the terminal when it is started there"
     _as_typed(run, several)
@@ -417,7 +418,8 @@ def _told(gallery):
     return gallery
 
 # %% ../../nbs/apps/commands.ipynb #c0055
-_ALSO = dict(gone="gone from the folder (--prune takes them out)", pruned="taken out", passed="things passed over")
+_ALSO = dict(poor="too poor (--quality 0 takes all)", gone="gone from the folder (--prune takes them out)",
+             pruned="taken out", passed="things passed over")
 
 def _tell_enrolled(rows, people, gallery):
     "What became of the photographs, in one sentence; each that was not enrolled on stderr"
@@ -445,6 +447,8 @@ def facerec_enroll(
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
     fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
+    quality:float=None, # below it a face is neither enrolled nor named, 0..1; stored in the gallery; 0 takes all
+    prior:float=None, # how likely a face belongs to somebody enrolled, 0..1; stored in the gallery; 0.5 without it
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     level:int=None, # where the people's folders lie: 1 in the folder given, 2 in those; without it it is recognised
     prune:bool=False, # take out references whose photographs have gone from the folder
@@ -458,7 +462,8 @@ def facerec_enroll(
     pipe = _load(run, detector, embedder, fast)
     g = _told(Gallery(gallery, pipe.model))
     if threshold is not None: g.threshold = pipe.need_threshold(threshold)
-    if fpir is not None: g.fpir = fpir
+    for key, value in dict(fpir=fpir, quality=quality, prior=prior).items():
+        if value is not None: setattr(g, key, value)
     if forget_after: g.keep_for(forget_after)
     rows = pipe.enroll(people, g, _progress(), level, prune)
     said, n, limit = _tell_enrolled(rows, len(g), g.path), rows.status.value_counts().to_dict(), _limit(pipe, g)
@@ -519,7 +524,7 @@ def _answer_line(path, a):
     "One answer, in columns"
     box = "" if a.face is None else ",".join(f"{v:.0f}" for v in a.face.box)
     numbers = _numbers(a.similarity, a.threshold, a.probability)
-    return "\t".join([one_line(path), a.status, a.name or "", *numbers, box])
+    return "\t".join([one_line(path), a.status, a.name or "", *numbers, box, *([one_line(a.note)] if a.note else [])])
 
 # %% ../../nbs/apps/commands.ipynb #ed747ea4
 def _kind(path):
@@ -597,21 +602,23 @@ def facerec_identify(
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
     fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
+    quality:float=None, # below it a face is poor, and not named, 0..1; without it the gallery's, else the model's
     top:int=5, # people in each ranked answer (with --json)
     draw:str=None, # folder for the photographs with boxes and names drawn in, and for the best frames of films
     every:float=0.5, # seconds between two frames of a film that are looked at; 0: all of them
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     json:bool=False, # print JSON
 ) -> int: # exit code
-    "Say who is on photographs: known, unknown or no_face, with similarity, threshold and probability"
+    "Say who is on photographs: known, unknown, poor or no_face, with similarity, threshold and probability"
     from facerec_nb.pipeline.gallery import Gallery
+    if top < 1: raise InputError(f"top={top} people in an answer were asked for: give 1 or more")
     photos = [photos] if isinstance(photos, (str, Path)) else photos
     paths = _asked(photos)
     targets = _drawings(draw, photos, paths)
     g, pipe = _told(Gallery.load(gallery)), _load(run, detector, embedder, fast)
     g.check_model(pipe.model)
     limit = pipe.limit(g, threshold, fpir)
-    found = _identify(pipe, g, paths, every, dict(threshold=threshold, fpir=fpir, k=top))
+    found = _identify(pipe, g, paths, every, dict(threshold=threshold, fpir=fpir, quality=quality, k=top))
     return _finish(*_tell_identified(found, targets, pipe, json), pipe, limit, json)
 
 # %% ../../nbs/apps/commands.ipynb #c0067
@@ -649,7 +656,7 @@ def facerec_people(
     from facerec_nb.pipeline.gallery import Gallery
     g = _told(Gallery.load(gallery))
     if forget_after: g.keep_for(forget_after)
-    if do != "list":
+    if do != "list" or name is not None:
         said = people.change_people(g, do, *(w for w in (name, to) if w is not None))
         return _say(json, dict(gallery=str(g.path), done=said), said)
     if about:

@@ -42,12 +42,13 @@ SURE = 0.85 # probability that a pair is one person, from which groups are joine
 
 def joining_cosine(
     pipe:"FacePipeline", # with a fitted probability, or a threshold
+    sure:float=SURE, # probability that a pair is one person, 0..1
 ) -> float: # -1..1
     "The average cosine from which two groups are one person; raises InputError for a model that was not calibrated"
     from facerec_nb.evaluation.calibration import same_person
     if pipe.probability is None: return pipe.need_threshold()
     grid = np.linspace(-1, 1, 20001)
-    enough = same_person(grid, pipe.probability) >= SURE
+    enough = same_person(grid, pipe.probability) >= sure
     return float(grid[enough.argmax()]) if enough.any() else pipe.need_threshold()
 
 # %% ../../nbs/pipeline/clustering.ipynb #1018b8d1

@@ -155,6 +155,24 @@ def _set_fpir(self, value): self._set("fpir", _share(value, self.path))
 
 Gallery.fpir = property(_fpir, _set_fpir)
 
+# %% ../../nbs/pipeline/gallery.ipynb #a1b0c011
+def _share_key(key, said):
+    "A property of galleries: a number from 0 to 1 that its owner may set, None where that was not done"
+    def wrong(value, path):
+        return InputError(f"the {said} {value!r} of the gallery {path or ''} is none: give a number from 0 to 1")
+    def checked(value, path):
+        try: share = float(value)
+        except (TypeError, ValueError): share = float("nan")
+        if 0 <= share <= 1: return share
+        raise wrong(value, path)
+    def get(self) -> float|None:
+        value = self._get(key)
+        return None if value is None else checked(value, self.path)
+    return property(get, lambda self, value: self._set(key, checked(value, self.path)))
+
+Gallery.quality = _share_key("quality", "least quality") # below it a face is poor, 0..1
+Gallery.prior = _share_key("prior", "share of enrolled people") # of the faces that are asked about, 0..1
+
 # %% ../../nbs/pipeline/gallery.ipynb #c0036
 def printable(
     name:str|Path, # of a file
