@@ -283,7 +283,7 @@ def change(self:SharedStore,
         except psycopg.Error as e: raise self._wrong(e) from None
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #ac76ff7f
-HNSW, BUILD_MEMORY = "m=16, ef_construction=128", "1GB" # the most that the server's process may take while it builds
+HNSW, BUILD_MEMORY = "m=16, ef_construction=64", "1GB" # the most that the server's process may take while it builds
 _STATE = ("SELECT indisvalid FROM pg_index JOIN pg_class c ON c.oid=indexrelid "
           "WHERE relname='refs_nearest' AND relnamespace='facerec'::regnamespace")
 _MANY = "SELECT count(*) FROM (SELECT 1 FROM refs LIMIT ?) few"
