@@ -221,6 +221,7 @@ class SharedStore:
         self._db = self._reader = None
         parts = _parsed(address)
         self.path, self._exact, self._indexed, self._counted = _shown(parts), exact or EXACT, False, None
+        self._build_from = 0 # when a build may be tried
         _prepare(parts, self.path, model)
         self._secret, self._writing, self._reading = parts.get("password"), threading.RLock(), threading.RLock()
         self._db, self._reader = (_Line(lambda: _connect(parts, self.path)) for _ in range(2))
@@ -295,18 +296,28 @@ def _is_indexed(self:SharedStore, db):
     return self._indexed
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2c7ea18f
+def _due(store):
+    "Numbers in an embedding when an index is due and nobody builds it; else None"
+    db, most = store._db, store._exact + 1
+    if time.monotonic() < store._build_from: return None
+    if store._is_indexed(db) or db.execute(_MANY, (most,)).fetchone()[0] < most: return None
+    dim = db.execute(f"SELECT {store.width} FROM refs LIMIT 1").fetchone()[0]
+    mine = dim <= 4000 and db.execute("SELECT pg_try_advisory_lock(?)", (_BUILDING,)).fetchone()[0]
+    return dim if mine else None
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #573fcdd2
 @patch
 def _build(self:SharedStore):
-    "Make the index when it is due, unless somebody else does"
-    db, most = self._db, self._exact + 1
-    if self._is_indexed(db) or db.execute(_MANY, (most,)).fetchone()[0] < most: return
-    dim = db.execute(f"SELECT {self.width} FROM refs LIMIT 1").fetchone()[0]
-    if dim > 4000 or not db.execute("SELECT pg_try_advisory_lock(?)", (_BUILDING,)).fetchone()[0]: return
+    "Make the index when it is due"
     try:
-        if not self._is_indexed(db): self._make_index(dim)
-    except (errors.InsufficientResources, errors.InsufficientPrivilege) as e:
+        dim = _due(self)
+        if dim is None: return
+        try:
+            if not self._is_indexed(self._db): self._make_index(dim)
+        finally: self._db.execute("SELECT pg_advisory_unlock(?)", (_BUILDING,))
+    except psycopg.Error as e:
+        self._build_from = time.monotonic() + 3600
         warnings.warn(f"{self._wrong(e)}; until then searches compare every reference", stacklevel=2)
-    finally: db.execute("SELECT pg_advisory_unlock(?)", (_BUILDING,))
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #a7a337ed
 @patch

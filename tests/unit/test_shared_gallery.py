@@ -172,6 +172,14 @@ def test_a_build_that_was_killed_is_done_again(database):
         assert g._store._is_indexed(g._store._db)
 
 
+def test_a_build_that_fails_is_a_warning(database, monkeypatch):
+    monkeypatch.setattr(shared_gallery, "HNSW", "m=1")
+    e = some(40, 32)
+    with Gallery(database, model="m", exact=20) as g, pytest.warns(UserWarning, match="compare every reference"):
+        assert g.add_many((f"p{i}", e[i:i + 1], "a") for i in range(40)) == 40
+        assert len(g) == 40 and g.search(e[7])[0][0].name == "p7"
+
+
 def test_removed_people_leave_the_tables(server, database):
     e = some(60, 64, seed=77)
     marks = [v.tobytes() for v in e[:3]] + [b"Anna Former", b"anna-source.jpg"]
