@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..core.files import InputError
 from ..core.forks import PerProcess
-from .gallery_file import needs_model, oldest_kept
+from .gallery_file import oldest_kept
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6a0d7489
 _META = "CREATE TABLE meta(key text PRIMARY KEY, value text NOT NULL)"
@@ -52,7 +52,8 @@ def _upgrade(db, shown, model):
     version = _version(db)
     if version > len(MIGRATIONS): raise _newer(shown, version)
     if version == len(MIGRATIONS): return
-    if not version and not model: raise needs_model(shown)
+    if not version and not model:
+        raise InputError(f"{shown} is empty, not a gallery: enrol people first, or check the address")
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITING,))
         _migrate(db, _version(db), model)

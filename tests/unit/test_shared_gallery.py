@@ -141,8 +141,8 @@ def test_another_programs_tables_are_left_alone(database):
 
 
 def test_an_empty_database_needs_a_model(database):
-    with pytest.raises(InputError, match="needs the model's fingerprint"): Gallery(database)
-    with pytest.raises(InputError, match="needs the model's fingerprint"): Gallery.load(database)
+    with pytest.raises(InputError, match="is empty, not a gallery: enrol people first"): Gallery(database)
+    with pytest.raises(InputError, match="is empty, not a gallery: enrol people first"): Gallery.load(database)
     with pytest.raises(InputError, match="as text"): Gallery(Path(database), model="m")
 
 
