@@ -757,7 +757,7 @@ def facerec_app(
 # %% ../../nbs/apps/commands.ipynb #b3531b2d
 @command
 def facerec_serve(
-    gallery:str, # gallery file, or postgresql://... of a shared one; made when it is not there
+    gallery:str="gallery.db", # gallery file, or postgresql://... of a shared one; made when it is not there
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
