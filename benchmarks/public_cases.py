@@ -1,4 +1,5 @@
-"""How many of the cases that public bug reports describe have the right answer: folders, files, looks, programs.
+"""How many of the cases that public bug reports describe have the right answer: folders, files, looks, programs,
+films, options.
 
 Writes results/pipeline/public_cases.json. The inputs are made by make_cases.py beside the project (cases/, from
 photographs beside it); nothing of them enters the project.
@@ -21,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.core.files import InputError, attempt, fingerprint, read_image
+from facerec_nb.core.errors import InputError, attempt
+from facerec_nb.core.files import fingerprint, read_image
 from facerec_nb.core.records import metric, record, write_record
 from facerec_nb.datasets.photos import people_below
 from facerec_nb.pipeline.face_pipeline import FacePipeline
@@ -161,6 +163,63 @@ def programs(cases, pipe, work):
     yield "program/names of any script are drawn", all(seen)
 
 
+def _film(path, photos):
+    "A film of photographs, each for two seconds, slowly coming nearer"
+    import cv2
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (360, 480))
+    for p, k in ((p, k) for p in photos for k in range(10)):
+        near = np.array([[1 + 0.01*k, 0, 0], [0, 1 + 0.01*k, 0]])
+        img = cv2.warpAffine(cv2.resize(read_image(p), (360, 480)), near, (360, 480))
+        out.write(np.ascontiguousarray(img[..., ::-1]))
+    out.release()
+    return path
+
+
+def films(cases, pipe, work):
+    "Who is in a film, and what is said about damaged ones"
+    from facerec_nb.pipeline.video import Film, cut_off, film_frames, identify_film
+    g = Gallery(model=pipe.model)
+    pipe.enroll(cases/"folders/people", g)
+    people = sorted((cases/"folders/people").iterdir())
+    film = _film(work/"film.avi", [sorted(p.iterdir())[0] for p in people])
+    found = identify_film(pipe, Film(film), g)
+    yield "film/each person once", [a.answer.name for a in found] == [p.name for p in people]
+    times = np.array([[a.first, a.last] for a in found])
+    yield "film/times", times.shape == (3, 2) and np.abs(times - [[0, 1.5], [2, 3.5], [4, 5.5]]).max() <= 0.5
+    data = film.read_bytes()
+    (work/"half.avi").write_bytes(data[:len(data)//2])
+    half = Film(work/"half.avi")
+    yield "film/cut off", bool(list(film_frames(half))) and "cut off" in cut_off(half)
+    yield "film/no film", "cannot be read as a film" in str(attempt(Film, cases/"kinds/clip.mp4"))
+
+
+def _said(f, *args, **how):
+    "What a training that cannot be says; empty when it can"
+    try: f(*args, **how)
+    except (InputError, FloatingPointError) as e: return str(e)
+    return ""
+
+
+def options(cases, work):
+    "Settings at their edges: a run, or the true cause"
+    import pandas as pd
+    from facerec_nb.engines.onnx_embedder import OnnxEmbedder
+    from facerec_nb.faces.recognition import train_embedder
+    ids = np.arange(5).repeat(6)
+    table = pd.DataFrame(dict(image_id=[f"{i}.jpg" for i in range(30)], identity=ids, people="seen",
+                              split=["train", "train", "train", "val", "val", "test"]*5))
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 200, (5, 1, 1, 3))[ids] + rng.integers(0, 56, (30, 112, 112, 3))
+    def said(**how): return _said(train_embedder, (table, faces.astype(np.uint8)), work/"run", head="ce", **how)
+    yield "options/six photographs a person", not said(epochs=1, batch_size=8)
+    yield "options/batch of one", "batch_size=1" in said(epochs=1, batch_size=1)
+    yield "options/lr 1000", "learning rate is too high" in said(epochs=2, batch_size=8, lr=1000.)
+    yield "options/resume", not said(epochs=1, batch_size=8, resume=True)
+    yield "options/resume with more epochs", "epochs=1, asked is epochs=3" in said(epochs=3, batch_size=8, resume=True)
+    half = OnnxEmbedder(cases/"half.onnx", 1)
+    yield "options/half precision", bool(np.isfinite(half.embed(faces.astype(np.uint8))).all())
+
+
 def _named(pipe, img, name):
     "Is a name drawn without a missing letter, or put below the picture?"
     from facerec_nb.pipeline.answers import Answer
@@ -176,7 +235,7 @@ def main(args):
     out, here = args.out.resolve(), os.getcwd()
     pipe, rows = FacePipeline.load(threads=1), []
     for some in (kinds(cases), layouts(cases), enrolments(cases, pipe, work), looks(cases, data, pipe),
-                 programs(cases, pipe, work)):
+                 programs(cases, pipe, work), films(cases, pipe, work), options(cases, work)):
         for name, right in some:
             rows.append((name, bool(right)))
             print("right" if right else "WRONG", name, flush=True)

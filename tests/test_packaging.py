@@ -204,13 +204,29 @@ def built(tmp_path_factory):
 def test_version_and_weights_are_in_both(built):
     version = SETTINGS["version"]
     names = tarfile.open(built[".gz"]).getnames(), zipfile.ZipFile(built[".whl"]).namelist()
-    weights = {p.name for p in (ROOT / "facerec_nb/weights").iterdir()}
-    assert weights and all(weights <= {Path(n).name for n in names if "/weights/" in n} for names in names)
+    for folder in ("weights", "fonts"):
+        files = {p.name for p in (ROOT / "facerec_nb" / folder).iterdir()}
+        assert files and all(files <= {Path(n).name for n in names if f"/{folder}/" in n} for names in names)
     assert f"facerec_nb-{version}/settings.ini" in names[0] and f"facerec_nb-{version}.dist-info/METADATA" in names[1]
     init = (ROOT / "facerec_nb/__init__.py").read_text(encoding="utf-8")
     assert f'__version__ = "{version}"' in init
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_light_install_has_no_heavy_library(built):
+    "What only training, or a million references, need comes with an extra, and the extra is the one that is named"
+    from facerec_nb.core.installed import EXTRAS
+
+    package = dict(sklearn="scikit-learn", faiss="faiss-cpu", pillow_heif="pillow-heif")
+    wheel = zipfile.ZipFile(built[".whl"])
+    metadata = wheel.read(next(n for n in wheel.namelist() if n.endswith("METADATA"))).decode()
+    needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*(?:;.*extra == [\"'](\w+)[\"'])?", metadata, re.M)
+    for module, extra in EXTRAS.items():
+        asked = {e for name, e in needed if name.lower() == package.get(module, module)}
+        assert extra in asked and "" not in asked, (module, asked)
+    light = {name for name, extra in needed if not extra}
+    assert {"numpy", "onnxruntime", "pandas"} <= light and len(light) <= 12, light
 
 
 @pytest.mark.parametrize("kind", [".gz", ".whl"], ids=["sdist", "wheel"])

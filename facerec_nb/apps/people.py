@@ -52,8 +52,8 @@ def about(
     "What a gallery stores, for how long, of which model, and who can read it"
     times = [r.added for r in g.held()] or [None]
     return dict(gallery=str(g.path), people=len(g), references=sum(g.people().values()), numbers=g.dim, model=g.model,
-                threshold=g.threshold, stored=_STORED, first=min(times), last=max(times), kept=_kept(g),
-                forgotten=g.forgotten, readers=_readers(g.path))
+                threshold=g.threshold, quality=g.quality, stored=_STORED, first=min(times), last=max(times),
+                kept=_kept(g), forgotten=g.forgotten, readers=_readers(g.path))
 
 # %% ../../nbs/apps/people.ipynb #2e57d625
 def about_text(
@@ -61,8 +61,8 @@ def about_text(
 ) -> str: # one line each
     "What a gallery stores, for people"
     gone = [f"{t}: {refs} references, {people} people" for t, refs, people in said["forgotten"]]
-    shown = said | dict(forgotten="; ".join(gone) or "nothing yet",
-                        threshold="the model's" if said["threshold"] is None else said["threshold"])
+    shown = said | {k: "the model's" for k in ("threshold", "quality") if said[k] is None}
+    shown["forgotten"] = "; ".join(gone) or "nothing yet"
     return "\n".join(f"{k + ':':12} {v}" for k, v in shown.items())
 
 # %% ../../nbs/apps/people.ipynb #1ab2482f
@@ -72,7 +72,9 @@ def _export(g, path, *names):
 
 def _save(g, where): return f"copied to {g.save(where)}"
 
-def _import(g, path): return f"{g.import_file(path)} people imported from {path}"
+def _import(g, path, how=""):
+    if how not in ("", "merge"): raise InputError(f"{how!r} is no way to import: say merge, or nothing")
+    return f"{g.import_file(path, bool(how))} people imported from {path}"
 
 # %% ../../nbs/apps/people.ipynb #bd92d87e
 def _threshold(g, cosine):
@@ -80,6 +82,10 @@ def _threshold(g, cosine):
     except ValueError: raise InputError(f"the threshold {cosine!r} is not a number: give a cosine") from None
     g.threshold = t
     return f"a face is known from a cosine of {t}"
+
+def _quality(g, least):
+    g.quality = least
+    return f"a face is poor below a quality of {g.quality}"
 
 # %% ../../nbs/apps/people.ipynb #f3a7bec8
 def _rename(g, old, new):
@@ -101,16 +107,18 @@ def _compact(g):
 # %% ../../nbs/apps/people.ipynb #1a116e56
 _CHANGES: dict[str, tuple[Callable, str, int, int]] = {
     "rename": (_rename, "OLD NEW", 2, 2), "merge": (_merge, "OLD INTO", 2, 2), "remove": (_remove, "NAME", 1, 1),
-    "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip", 1, 1),
+    "export": (_export, "FILE.zip [NAME]", 1, 2), "import": (_import, "FILE.zip [merge]", 1, 2),
     "save": (_save, "FILE or ADDRESS", 1, 1), "compact": (_compact, "nothing", 0, 0),
-    "threshold": (_threshold, "T", 1, 1)} # word -> function, what it needs, least and most of it
+    "threshold": (_threshold, "T", 1, 1), # word -> function, what it needs, least and most of it
+    "quality": (_quality, "Q", 1, 1)}
 
 def change_people(
     g:Gallery, # changed
-    word:str, # rename, merge, remove, export, import, save, compact or threshold
+    word:str, # rename, merge, remove, export, import, save, compact, threshold or quality
     *given:str, # what the word needs
 ) -> str: # what was done
     "Do what a word says; raises InputError when it lacks something"
+    if word == "list": raise InputError(f"list needs nothing more, it got {given[0]!r}: leave that out")
     if word not in _CHANGES: raise InputError(f"there is no {word!r}: say list, {', '.join(_CHANGES)}")
     f, needs, least, most = _CHANGES[word]
     if least <= len(given) <= most: return f(g, *given)

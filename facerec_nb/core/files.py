@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import InputError, attempt
+from .errors import InputError
 
 # %% ../../nbs/core/files.ipynb #c0013
 def _top(a, kind):
@@ -401,10 +401,12 @@ def fingerprint(
 
 # %% ../../nbs/core/files.ipynb #d41c0002
 def content_hash(
-    path:str|Path, # a file
+    path:str|Path|bytes, # a file, or what is in it
     most:int=1 << 26, # bytes that count, beside the length of the file
 ) -> str: # 32 hexadecimal characters of SHA-256; empty for what is empty, cannot be read, or is no plain file
     "What a photograph is known by: a hash of the length and the first bytes of its file"
+    if isinstance(path, bytes):
+        return hashlib.sha256(f"{len(path)} ".encode() + path[:most]).hexdigest()[:32] if path else ""
     try:
         if not os.path.isfile(path) or not os.path.getsize(path): return ""
         h = hashlib.sha256(f"{os.path.getsize(path)} ".encode())

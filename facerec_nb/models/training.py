@@ -21,6 +21,7 @@ from torch import nn
 
 from .checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ..core.files import InputError, atomic_path
+from ..core.load import Threads
 from ..core.parallel import gather_rows, join_processes, own_rows, same_buffers
 
 # %% ../../nbs/models/training.ipynb #ea3785bf
@@ -377,6 +378,7 @@ def one_epoch(self:_Loop, epoch):
     "Train for one epoch; returns the log row"
     rng, sums, start = self.begin_epoch(epoch), Counter(), time.perf_counter()
     for i, batch in enumerate(self.bar()):
+        self.share_cores()
         if self.augment: batch = self.augment(batch, rng)
         self.set_lr(i)
         n = len(next(iter(batch.values())))
@@ -592,6 +594,19 @@ def _stopped(name, log, cfg, last):
     if not log: return f"{name}: stopped in the first epoch; nothing was written yet"
     return f"{now}; {last} holds epoch {len(log)}, go on with resume=True"
 
+# %% ../../nbs/models/training.ipynb #10ad0002
+@patch
+def may_share(self:_Loop):
+    "Does this training choose its number of threads?"
+    alone = self.acc.device.type == "cpu" and self.acc.num_processes == 1
+    return alone and "OMP_NUM_THREADS" not in os.environ
+
+@patch
+def share_cores(self:_Loop):
+    "Take as many threads as others leave cores, now and then"
+    n = self.threads and self.threads()
+    if n: torch.set_num_threads(n)
+
 # %% ../../nbs/models/training.ipynb #daf929ca
 def _keep_memory():
     "Let glibc keep freed memory for the next step; returns whether it does"
@@ -605,6 +620,7 @@ def _keep_memory():
 def start(self:_Loop, loss):
     "Everything before the first epoch"
     _keep_memory()
+    self.threads = self.may_share() and Threads(torch.get_num_threads())
     if self.run.folder and self.acc.is_main_process: _sweep(self.run.folder, self.run.name)
     self.prepare(loss)
     self.resume()
@@ -616,6 +632,7 @@ def leave(self:_Loop):
     from accelerate.state import AcceleratorState
     for p in self.body: p.requires_grad_(True)
     self.model.eval()
+    if self.threads: torch.set_num_threads(self.threads.most)
     self.acc.free_memory()
     AcceleratorState._reset_state(reset_partial_state=self.acc.num_processes == 1)
 

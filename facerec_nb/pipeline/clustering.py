@@ -29,8 +29,10 @@ def _brightness(aligned):
 # %% ../../nbs/pipeline/clustering.ipynb #43208c2e
 def why_poor(
     face:Face, # found by the pipeline
-) -> str: # dark, bright, small or unclear; empty for a face that is good enough
+    least:float=0., # quality below which a face is poor, 0..1; counts where the face has a quality
+) -> str: # what its quality lacks, or dark, bright, small, unclear; empty for a face that is good enough
     "What makes a face too poor to say who it is"
+    if face.quality is not None: return (face.reason or "poor")*(face.quality < least)
     light, eyes = _brightness(face.aligned), np.linalg.norm(face.points[0] - face.points[1])
     if light < BRIGHTNESS[0]: return "dark"
     if light > BRIGHTNESS[1]: return "bright"
@@ -42,12 +44,13 @@ SURE = 0.85 # probability that a pair is one person, from which groups are joine
 
 def joining_cosine(
     pipe:"FacePipeline", # with a fitted probability, or a threshold
+    sure:float=SURE, # probability that a pair is one person, 0..1
 ) -> float: # -1..1
     "The average cosine from which two groups are one person; raises InputError for a model that was not calibrated"
     from facerec_nb.evaluation.calibration import same_person
     if pipe.probability is None: return pipe.need_threshold()
     grid = np.linspace(-1, 1, 20001)
-    enough = same_person(grid, pipe.probability) >= SURE
+    enough = same_person(grid, pipe.probability) >= sure
     return float(grid[enough.argmax()]) if enough.any() else pipe.need_threshold()
 
 # %% ../../nbs/pipeline/clustering.ipynb #1018b8d1

@@ -7,7 +7,9 @@ __all__ = ['Photo', 'FAST', 'BLUER', 'GOOD', 'TURN_PX', 'FacePipeline']
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #d9a2f86e
 import os, sys, warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +20,14 @@ from PIL import Image
 from ..datasets.photos import photos_below
 from ..faces.detection import Detector, create_detector
 from ..faces.exposure import light_of, view_of
+from ..faces.quality import detail_of, in_words, ingredients, quality_model, quality_of
 from ..core.files import InputError, fingerprint, read_image
 from ..core.gallery_threshold import Limit, gallery_threshold, limit_for
 from .gallery import Gallery
 from ..core.geometry import align_face
-from .answers import Answer, Answers, Face, Faces, draw_answers, show_ranking
+from ..core.gallery_probability import PRIOR, answered_probability, person_probability
+from .answers import (Answer, Answers, Face, Faces, draw_answers, once_each, show_ranking,
+                                         refusal)
 from .enrolment import enroll_people
 
 if TYPE_CHECKING:
@@ -125,6 +130,7 @@ class FacePipeline:
         self.colour, self.loaded = colour, None
         self.model, self.threshold, self.probability = model, threshold, probability
         self.tail, self.mirror = tail, mirror
+        self.quality = None # as quality_model gives it; without it no face is judged
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #57b25ad1
 @patch
@@ -165,6 +171,13 @@ def _networks(points, emb, engine, threads, fast):
     if fast: landmarks.flip, landmarks.upright = False, None
     return landmarks, embedder, _model_name(points, emb, embedder, fast), *calibration
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f3
+def _quality_for(embedder, run, fast):
+    "What a face is judged by: fitted with the recogniser that ships, or, for others, without the embedding's part"
+    from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED
+    name = embedder or ("" if run else DEFAULT)
+    return quality_model(name if name in SHIPPED and not fast else "plain")
+
 # %% ../../nbs/pipeline/face_pipeline.ipynb #7ce7c1c1
 @patch(cls_method=True)
 def load(cls:FacePipeline,
@@ -183,6 +196,7 @@ def load(cls:FacePipeline,
     parts = _networks(*files, engine, threads, fast)
     _use_threads(threads)
     pipe = cls(_detector(detector, threads, fast), *parts, mirror=not fast, colour=colour)
+    pipe.quality = _quality_for(embedder, run, fast)
     pipe.loaded = dict(run=run and os.path.abspath(run), detector=detector, landmarks=landmarks, embedder=embedder,
                        threads=threads, engine=engine, fast=fast, colour=colour)
     return pipe
@@ -199,7 +213,7 @@ def __reduce__(self:FacePipeline):
     if self.loaded is None:
         raise InputError("a pipeline of parts that were put together does not pickle: make it with FacePipeline.load, "
                          "or in each process")
-    changed = {k: getattr(self, k) for k in ("threshold", "probability", "tail", "mirror", "colour")}
+    changed = {k: getattr(self, k) for k in ("threshold", "probability", "tail", "mirror", "colour", "quality")}
     return _load_again, (type(self), self.loaded, self.model), changed
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #2c1a99e7
@@ -237,10 +251,12 @@ def _look(self:FacePipeline, img, source=""):
     boxes, scores = self.detector(img)
     lights = [light_of(img, box) for box in boxes]
     views = [view_of(img, *seen) for seen in zip(boxes, lights)]
-    for box, light, score, view, points, sure in zip(boxes, lights, scores, views, *_points(self.landmarks, img, views)):
+    found = zip(boxes, lights, scores, views, *_points(self.landmarks, img, views))
+    for box, light, score, view, points, sure in found:
         try: aligned = align_face(view.img, points, e.size, e.template)
         except InputError: faces.dropped += 1
-        else: faces.append(Face(box, float(score), view.back(points), float(sure), aligned, light=light))
+        else: faces.append(Face(box, float(score), view.back(points), float(sure), aligned, None, light,
+                                detail_of(view.img, view.box)))
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #75b41531
@@ -296,23 +312,51 @@ def find(self:FacePipeline,
     _check_colours(faces)
     return faces
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f4
+@patch
+def _embeddings(self:FacePipeline, aligned):
+    "Embeddings of aligned faces, and the cosine of each with its mirror image's where the quality asks for it"
+    def ask(x, flip=False): return self.embedder.embed(x, flip=flip, check_colour=False)
+    if not self.mirror or "agreement" not in (self.quality or {}).get("parts", ()):
+        return ask(aligned, self.mirror), [None]*len(aligned)
+    one, other = ask(aligned), ask(np.ascontiguousarray(aligned[:, :, ::-1]))
+    both = one + other
+    length = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
+    return (both/length).astype(np.float32), (one*other).sum(1).tolist()
+
 # %% ../../nbs/pipeline/face_pipeline.ipynb #2b2f0339
 @patch
 def embed(self:FacePipeline,
     faces:list[Face], # of any number of photographs
 ) -> list[Face]: # the same faces, each with its embedding
-    "Fill in the embeddings, all faces in one batch"
+    "Fill in embedding and quality, all faces in one batch"
     if not faces: return faces
-    aligned = np.stack([f.aligned for f in faces])
-    for face, e in zip(faces, self.embedder.embed(aligned, flip=self.mirror, check_colour=False)): face.embedding = e
+    for face, e, a in zip(faces, *self._embeddings(np.stack([f.aligned for f in faces]))):
+        face.embedding, face.agreement = e, a
+        if self.quality is None or face.detail is None: continue
+        judged = quality_of(ingredients(face), self.quality)
+        face.quality, face.reason = judged.value, in_words(judged.reason, face)
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #9f1b8cc5
-def _found(pipe, photo, number):
+def _found(pipe, number, photo):
     "The faces of a photograph, with the reason instead of an exception when it cannot be read"
     try: return pipe.find(photo)
     except InputError as e:
         return Faces(source=photo if isinstance(photo, (str, Path)) else f"photo {number}", problem=str(e))
+
+# %% ../../nbs/pipeline/face_pipeline.ipynb #a9ac0002
+def _ahead(f, items, threads, most=16):
+    "The results of a function in the order of the items; so many are in work at a time, at most `most` wait"
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(f, item))
+            if len(waiting) > most: yield waiting.popleft().result()
+        while waiting: yield waiting.popleft().result()
+
+@patch
+def _threads(self:FacePipeline): return self.loaded["threads"] or os.cpu_count() if self.loaded else 1
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #a9ac2b3a
 @patch
@@ -324,9 +368,10 @@ def stream(self:FacePipeline,
     "Faces of many photographs, a few in memory at a time; one that cannot be read comes back empty, with its problem"
     from tqdm.auto import tqdm
     photos = photos_below(photos) if isinstance(photos, (str, Path)) else list(photos)
-    waiting = []
-    for i, photo in enumerate(tqdm(photos, desc="photos", unit="photo", disable=not progress)):
-        waiting.append(_found(self, photo, i))
+    found, waiting = _ahead(lambda job: _found(self, *job), enumerate(photos), self._threads(), batch), []
+    bar = tqdm(found, total=len(photos), desc="photos", unit="photo", disable=not progress)
+    for i, faces in enumerate(bar):
+        waiting.append(faces)
         if len(waiting) == batch or i + 1 == len(photos):
             self.embed([f for faces in waiting for f in faces])
             yield from waiting
@@ -387,10 +432,45 @@ def _no_law(model):
 def probability_of(self:FacePipeline,
     similarity:float|None, # cosine of two faces; None where there are not two
 ) -> float|None: # 0..1; None when the model holds no fit
-    "How likely two faces are one person, when one in two such pairs is (the prior of the fit)"
+    "How likely two faces of a pair are one person, when one in two such pairs is (the prior of the fit)"
     from facerec_nb.evaluation.calibration import same_person
     if self.probability is None or similarity is None: return None
     return float(same_person(similarity, self.probability))
+
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f6
+@patch
+def name_probability(self:FacePipeline,
+    similarity:float, # cosine with the mean of the references of the nearest person
+    gallery:Gallery, # its size, and its prior, count
+) -> float|None: # 0..1; None when nothing was fitted for the model
+    "How likely a face is the nearest person of a gallery"
+    genuine = (self.quality or {}).get("genuine")
+    if self.tail is None or genuine is None: return self._by_pairs(similarity, gallery)
+    prior = PRIOR if gallery.prior is None else gallery.prior
+    return float(person_probability(similarity, gallery.size, self.tail, genuine, prior))
+
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f9
+@patch
+def _by_pairs(self:FacePipeline, similarity, gallery):
+    "The same from the odds of a pair, for models without a law: as many strangers as people compete for the name"
+    pair = self.probability_of(similarity)
+    if pair is None: return None
+    prior = PRIOR if gallery.prior is None else gallery.prior
+    people = max(gallery.size[0], 1)
+    return float(prior*pair/(prior*pair + (1 - pair)*((1 - prior)*people + prior*(people - 1)) + 1e-300))
+
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f8
+@patch
+def least_quality(self:FacePipeline,
+    quality:float|None=None, # asked for; wins when given
+    gallery:Gallery|None=None, # whose own number comes next
+) -> float: # 0..1; 0: no face is poor
+    "The quality below which a face is neither enrolled nor named; raises InputError for a number outside of 0..1"
+    if quality is not None and not 0 <= quality <= 1:
+        raise InputError(f"the least quality {quality} is none: give a number from 0 to 1")
+    stored = None if gallery is None else gallery.quality
+    own = (self.quality or {}).get("least", 0.)
+    return float(next(q for q in (quality, stored, own) if q is not None))
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1cd377be
 @patch
@@ -400,7 +480,7 @@ def enroll(self:FacePipeline,
     progress:bool=False, # show a progress bar
     level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
     prune:bool=False, # take out references whose photographs have gone from this folder
-) -> "pd.DataFrame": # person, file, status (enrolled, already, no_face, unreadable, gone, passed ...), faces, problem
+) -> "pd.DataFrame": # person, file, status (enrolled, poor, no_face, unreadable, already, gone ...), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
     return enroll_people(self, folder, gallery, progress, level, prune)
 
@@ -410,12 +490,15 @@ def _faces_of(pipe, photo):
     return photo if isinstance(photo, Faces) else pipe(photo)
 
 @patch
-def _answer(self:FacePipeline, face, matches, limit):
+def _answer(self:FacePipeline, face, matches, limit, least, gallery):
     "What the ranked people of a gallery say about one face"
     near, t = matches[0], limit.threshold
-    sure = self.probability_of(near.nearest)
-    status, name = ("known", near.name) if near.similarity >= t else ("unknown", None)
-    return Answer(status, name, near.similarity, t, matches, face, sure, limit)
+    said = Answer("poor", None, near.similarity, t, matches, face, None, limit, refusal(face, least))
+    if said.note: return said
+    said.status, said.name = ("known", near.name) if near.similarity >= t else ("unknown", None)
+    sure = self.name_probability(near.similarity, gallery)
+    said.probability = sure if sure is None else answered_probability(sure, said.status == "known")
+    return said
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #470fef42
 @patch
@@ -425,14 +508,17 @@ def identify(self:FacePipeline,
     threshold:float|None=None, # cosine from which a face is known; None: see limit
     k:int=5, # people in the ranked answer
     fpir:float|None=None, # share of strangers' faces that may be named, 0..1; None: the gallery's, else 0.01
+    quality:float|None=None, # below it a face is poor, 0..1; None: see least_quality
 ) -> Answers: # one per face, largest face first; a single no_face when there is none
     "Who is on a photograph; raises InputError for an unreadable photograph, an empty or a foreign gallery"
+    if k < 1: raise InputError(f"k={k} people in an answer were asked for: give 1 or more")
     gallery.check_model(self.model)
     limit = self.limit(gallery, threshold, fpir)
     faces = _faces_of(self, photo)
     if not faces: return Answers([Answer("no_face", threshold=limit.threshold, limit=limit)])
-    ranked = gallery.search(np.stack([f.embedding for f in faces]), k)
-    return Answers(self._answer(face, matches, limit) for face, matches in zip(faces, ranked))
+    ranked, least = gallery.search(np.stack([f.embedding for f in faces]), k), self.least_quality(quality, gallery)
+    said = [self._answer(face, matches, limit, least, gallery) for face, matches in zip(faces, ranked)]
+    return Answers(once_each(said))
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #a3362c3a
 @patch

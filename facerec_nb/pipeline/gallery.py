@@ -18,7 +18,8 @@ from ..datasets.photos import clean_name
 from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError
-from .gallery_file import FileStore, oldest_kept, own_path, utc_now, whole_days
+from ..core.installed import need
+from .gallery_file import FileStore, must_be_file, oldest_kept, own_path, utc_now, whole_days
 from .vector_index import Nearest
 
 # %% ../../nbs/pipeline/gallery.ipynb #d9333acf
@@ -28,13 +29,13 @@ def is_address(
     "Is this the address of a server and not a file's name?"
     return re.match("postgres(ql)?:/", str(path)) is not None
 
+# %% ../../nbs/pipeline/gallery.ipynb #5258f635
 def _open_store(path, model, exact):
     "The store for a file's name or an address"
     if not is_address(path): return FileStore(path, model, exact)
     if isinstance(path, Path): raise InputError("a Path loses a slash of an address: give the address as text")
-    try: from facerec_nb.pipeline.shared_gallery import SharedStore
-    except ImportError:
-        raise InputError('a shared gallery needs more: pip install "facerec_nb[postgres]"') from None
+    for module in ("psycopg", "pgvector"): need(module, "a shared gallery")
+    from facerec_nb.pipeline.shared_gallery import SharedStore
     return SharedStore(path, model, exact)
 
 # %% ../../nbs/pipeline/gallery.ipynb #4acba9bc
@@ -143,14 +144,34 @@ def _share(value, path):
     if 0 < share < 1: return share
     raise InputError(f"the share of strangers {value!r} of the gallery {path or ''} is none: give a number from 0 to 1")
 
+# %% ../../nbs/pipeline/gallery.ipynb #f1514802
 def _fpir(self) -> float|None:
     "Share of strangers' faces that its owner lets be named, 0..1, or None"
     value = self._get("fpir")
     return None if value is None else _share(value, self.path)
 
+# %% ../../nbs/pipeline/gallery.ipynb #1d5f1590
 def _set_fpir(self, value): self._set("fpir", _share(value, self.path))
 
 Gallery.fpir = property(_fpir, _set_fpir)
+
+# %% ../../nbs/pipeline/gallery.ipynb #a1b0c011
+def _share_key(key, said):
+    "A property of galleries: a number from 0 to 1 that its owner may set, None where that was not done"
+    def wrong(value, path):
+        return InputError(f"the {said} {value!r} of the gallery {path or ''} is none: give a number from 0 to 1")
+    def checked(value, path):
+        try: share = float(value)
+        except (TypeError, ValueError): share = float("nan")
+        if 0 <= share <= 1: return share
+        raise wrong(value, path)
+    def get(self) -> float|None:
+        value = self._get(key)
+        return None if value is None else checked(value, self.path)
+    return property(get, lambda self, value: self._set(key, checked(value, self.path)))
+
+Gallery.quality = _share_key("quality", "least quality") # below it a face is poor, 0..1
+Gallery.prior = _share_key("prior", "share of enrolled people") # of the faces that are asked about, 0..1
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0036
 def printable(
@@ -289,6 +310,15 @@ def sources(self:Gallery,
     "Where the references of a person came from"
     return {s for s, _ in self.references(name)}
 
+# %% ../../nbs/pipeline/gallery.ipynb #59c68873
+@patch
+def contents(self:Gallery,
+    name:str, # the person; an unknown one has none
+) -> set[str]: # hashes of the photographs, where they are known
+    "Which photographs of a person are there already"
+    wanted = "SELECT content FROM refs JOIN people ON people.id=person WHERE name=? AND content<>?"
+    return {c for c, in self._rows(wanted, clean_name(name), "")}
+
 # %% ../../nbs/pipeline/gallery.ipynb #f5a73de3
 class Held(NamedTuple):
     "One reference of a gallery, without its embedding"
@@ -356,6 +386,7 @@ def _compared(name, face, nearest, refs):
     each = e @ face
     return Match(name, float(mean @ face), sources[int(each.argmax())], float(each.max()))
 
+# %% ../../nbs/pipeline/gallery.ipynb #e19e9946
 def _ranked(face, found, refs, k):
     "The k people whose mean reference is nearest"
     matches = [_compared(name, face, s, refs.get(p)) for p, name, s in found]
@@ -382,7 +413,9 @@ def compact(self:Gallery) -> None:
     self._store.compact()
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0087
-def _nobody(name, path): return InputError(f"there is nobody called {name!r} in the gallery {path or ''}: see people()")
+def _nobody(name, path):
+    who = f"there is nobody called {name!r} in the gallery {path or ''}"
+    return InputError(f"{who}: people() or the command facerec_people lists who is there")
 
 @patch
 def _known(self:Gallery, db, name):
@@ -441,6 +474,7 @@ def drop(self:Gallery,
     self._store.wipe()
     return people
 
+# %% ../../nbs/pipeline/gallery.ipynb #7d2373eb
 @patch
 def relocate(self:Gallery,
     places:dict[int, Source], # number of a reference -> where its photograph is now
@@ -527,8 +561,7 @@ def load(cls:Gallery,
     model:str|None=None, # fingerprint it must have; None takes any
 ) -> Gallery: # open for reading and adding
     "Open a gallery that exists; raises InputError"
-    if not is_address(path) and not Path(path).is_file():
-        raise InputError(f"{path} does not exist: enrol people first, or check the path")
+    if not is_address(path): must_be_file(path)
     g = cls(path)
     if model: g.check_model(model)
     return g
@@ -558,6 +591,7 @@ def _exported(self:Gallery, name):
     "The references of a person, one number after the other"
     return self._store.numbers(e for e, in self._rows(_EXPORTED, name))
 
+# %% ../../nbs/pipeline/gallery.ipynb #12996eb2
 @patch
 def _write_zip(self:Gallery, path, head):
     "People into a zip file"
@@ -569,10 +603,10 @@ def _write_zip(self:Gallery, path, head):
 # %% ../../nbs/pipeline/gallery.ipynb #c5400d86
 def _arrow():
     "The library that reads and writes Parquet; raises InputError without it"
-    try: import pyarrow, pyarrow.parquet
-    except ImportError: raise InputError('a Parquet file needs more: pip install "facerec_nb[parquet]"') from None
-    return pyarrow
+    for module in ("pyarrow.parquet", "pyarrow"): found = need(module, "a Parquet file")
+    return found
 
+# %% ../../nbs/pipeline/gallery.ipynb #0b66e2f0
 @patch
 def _write_table(self:Gallery, path, head):
     "People into a Parquet file, a row for each reference"
@@ -614,6 +648,7 @@ def _why_no_export(z):
 # %% ../../nbs/pipeline/gallery.ipynb #1b9c4bff
 def _is_text(v): return isinstance(v, str)
 
+# %% ../../nbs/pipeline/gallery.ipynb #4b4a01f4
 def _is_person(p):
     "Is this a person of an export, with a name and references of a source, a time and perhaps a content each?"
     refs = p.get("references") if isinstance(p, dict) else None
@@ -673,7 +708,7 @@ def _table(path):
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0108
 def _taken(name, path):
-    way = "rename one of them, or pass merge=True if both are one person"
+    way = "rename one of them, or merge (merge=True, or the word merge behind the file) if both are one person"
     return InputError(f"{name!r} is in the gallery {path or ''} already: {way}")
 
 # %% ../../nbs/pipeline/gallery.ipynb #d810c0c7

@@ -66,6 +66,7 @@ def people(self:PhotoGroups) -> "pd.DataFrame": # person, name, faces, photograp
 # %% ../../nbs/pipeline/photo_groups.ipynb #bcc0d51f
 def _texts(values): return np.array([printable(v) for v in values], "U") if len(values) else np.zeros(0, "U1")
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #a2934357
 @patch
 def _write_state(self:PhotoGroups):
     "All that is remembered, in one file, atomically"
@@ -203,11 +204,11 @@ def _jpeg(aligned, side=72):
     Image.fromarray(aligned).resize((side, side), Image.Resampling.BILINEAR).save(file, "JPEG", quality=80)
     return file.getvalue()
 
-def _row(photo, number, face, key):
+def _row(photo, number, face, key, least):
     "A face as a row of the table, belonging to nobody yet"
     box = " ".join(f"{v:.0f}" for v in face.box)
-    return dict(photo=photo, face=number, box=box, person=0, name="", similarity=np.nan, poor=why_poor(face), key=key,
-                fixed=False)
+    return dict(photo=photo, face=number, box=box, person=0, name="", similarity=np.nan, poor=why_poor(face, least),
+                key=key, fixed=False)
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #875a8dce
 @patch
@@ -230,7 +231,7 @@ def _look(self:PhotoGroups, pipe, new, photos, progress):
             unreadable.append(found.problem)
             continue
         self.seen[key] = name = printable(path)
-        rows += [_row(name, i, f, key) for i, f in enumerate(found, 1)]
+        rows += [_row(name, i, f, key, pipe.least_quality()) for i, f in enumerate(found, 1)]
         faces += found
     self._add(rows, faces)
     return unreadable
@@ -273,6 +274,12 @@ def _forget(self:PhotoGroups, keys):
     self.seen = {k: p for k, p in self.seen.items() if k not in keys}
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #0bbe3d07
+def _must_lie_apart(photos, out):
+    "Refuse an output folder that would hold the photographs"
+    if not Path(os.path.realpath(photos)).is_relative_to(os.path.realpath(out)): return
+    raise InputError(f"the groups of {photos} cannot be written to {out}, which holds these photographs: "
+                     "give another output folder")
+
 def _must_be_same_folder(g, found, photos):
     "Refuse photographs that have nothing to do with those of an earlier run"
     if not g.seen or g.seen.keys() & found.keys() or os.path.abspath(photos) == g.photos: return
@@ -298,6 +305,7 @@ def _most(names):
     values, count = np.unique(names, return_counts=True)
     return values[count.argmax()] if 2*count.max() > len(names) else ""
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #364b2f31
 @patch
 def _name_known(self:PhotoGroups, names, old):
     "Give names of a gallery to old groups without one, and numbers to new faces of those names"
@@ -410,12 +418,14 @@ def _nearest(self:PhotoGroups, people, among):
 # %% ../../nbs/pipeline/photo_groups.ipynb #3d0bb289
 def _title(r): return f"Person {r.person}{': '*bool(r.name)}{r.name}, {r.faces} face{'s'*(r.faces > 1)}"
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #b7c7a407
 @patch
 def _grid(self:PhotoGroups, part, said):
     "The faces of some rows, with their captions, and what else is said about a person"
     captions = [said.get(r.person, "") + _caption(r) for r in part.itertuples()]
     return html_faces((self.small[i], c) for i, c in zip(part.index, captions))
 
+# %% ../../nbs/pipeline/photo_groups.ipynb #d8dbe1d7
 @patch
 def _sections(self:PhotoGroups):
     "Heading and faces of every person; those with a single face and no name together, at the end"
@@ -476,6 +486,7 @@ def cluster_photos(
     if gallery is not None: gallery.check_model(pipe.model)
     threshold = None if gallery is None else pipe.limit(gallery).threshold
     cut = joining_cosine(pipe) if cut is None else pipe.need_threshold(cut)
+    _must_lie_apart(photos, out)
     g, found = _open_or_new(pipe, out), _contents(photos, out)
     _must_be_same_folder(g, found, photos)
     g._follow(found, photos)
@@ -509,7 +520,7 @@ def enroll(self:PhotoGroups,
     gallery.check_model(self.model)
     there = {(r.person, r.content or r.source) for r in gallery.held()}
     t = self.table[(self.table.name != "") & (self.table.poor == "")]
-    new = t[[not {(r.name, r.key), (r.name, r.photo)} & there for r in t.itertuples()]]
+    new = t[np.array([not {(r.name, r.key), (r.name, r.photo)} & there for r in t.itertuples()], bool)]
     def references(rows): return self.emb[rows.index], [Source(r.photo, r.key) for r in rows.itertuples()]
     gallery.add_many((name, *references(rows)) for name, rows in new.groupby("name"))
     return new.name.value_counts(sort=False).to_dict()

@@ -16,9 +16,10 @@ from .answers import Face, Faces
 # %% ../../nbs/pipeline/tracks.ipynb #08fa9d69
 def goodness(
     face:Face, # found by the pipeline
-) -> float: # pixels: the height of its box, less where detector or points were unsure
+) -> float: # pixels: the height of its box, less where it is poor, or detector or points were unsure
     "Which of several faces of a person to show, and to ask about"
-    return float(face.box[3] - face.box[1])*face.score*face.confidence
+    quality = 1. if face.quality is None else face.quality
+    return float(face.box[3] - face.box[1])*face.score*face.confidence*quality
 
 # %% ../../nbs/pipeline/tracks.ipynb #c015e400
 @dataclass(eq=False)
@@ -47,13 +48,13 @@ def _go_on(track, t, face):
 # %% ../../nbs/pipeline/tracks.ipynb #890a5dc2
 OVERLAP = 0.3 # of boxes (IoU) from which a face is where a track was, 0..1
 
-def _links(tracks, faces, join):
+def _links(tracks, faces, join, near):
     "Pairs (track, face) of numbers that belong together"
     if not tracks or not faces: return []
     mean = np.stack([t.total/np.linalg.norm(t.total) for t in tracks])
     alike = mean @ np.stack([f.embedding for f in faces]).T
     over = iou([t.box for t in tracks], [f.box for f in faces])
-    may = (alike >= join) | ((over >= OVERLAP) & (alike >= 2*join - 1))
+    may = (alike >= join) | ((over >= OVERLAP) & (alike >= near))
     score, out = np.where(may, alike + over, -np.inf), []
     while np.isfinite(score).any():
         i, j = map(int, np.unravel_index(score.argmax(), score.shape))
@@ -67,8 +68,10 @@ class Tracker:
     def __init__(self,
         join:float, # cosine with a track's mean from which a face goes on with it, -1..1
         gap:float=2., # seconds after which a track that was not seen has ended
+        near:float|None=None, # the same where it lies on the track's last box; None: join
     ):
-        self.join, self.gap, self.open, self.ended = join, gap, [], []
+        self.join, self.near, self.gap = join, join if near is None else near, gap
+        self.open, self.ended = [], []
 
     def add(self,
         t:float, # seconds, later than the frame before
@@ -77,7 +80,7 @@ class Tracker:
         "Go on with one more frame"
         self.ended += [k for k in self.open if t - k.last > self.gap]
         self.open = [k for k in self.open if t - k.last <= self.gap]
-        links = _links(self.open, faces, self.join)
+        links = _links(self.open, faces, self.join, self.near)
         for i, j in links: _go_on(self.open[i], t, faces[j])
         linked = {j for _, j in links}
         self.open += [_begin(t, f) for j, f in enumerate(faces) if j not in linked]

@@ -121,7 +121,7 @@ def find_tracks(
 ) -> list[Track]: # in the order in which they began
     "Everybody who appears in a film; raises `InputError` for a film without a readable frame"
     from tqdm.auto import tqdm
-    tracker = Tracker(joining_cosine(pipe), max(gap, 2.5*every))
+    tracker = Tracker(joining_cosine(pipe), max(gap, 2.5*every), joining_cosine(pipe, 0.5))
     with tqdm(total=round(film.seconds), desc=film.path.name, unit="s", disable=not progress) as bar:
         for t, frame in film_frames(film, every):
             tracker.add(t, Faces(pipe.embed(pipe.find(Image.fromarray(frame), turn=False))))
@@ -197,7 +197,7 @@ def _best_frames(film, found):
 
 # %% ../../nbs/pipeline/video.ipynb #bddb4a03
 FILM_COLUMNS = ["first", "last", "best", "frames", "status", "name", "similarity", "threshold", "probability",
-                "picture"]
+                "note", "picture"]
 
 # %% ../../nbs/pipeline/video.ipynb #98387476
 def film_table(

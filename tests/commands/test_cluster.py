@@ -82,3 +82,17 @@ def test_the_page_fits_phone_and_screen(folder, width):
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     dom = subprocess.run([*browser, (out/"asked.html").as_uri()], capture_output=True, text=True, timeout=90).stdout
     assert int(re.search(r"<title>(\d+)</title>", dom)[1]) <= width
+
+
+def test_groups_are_not_written_around_their_photographs(folder, capsys):
+    for out in (folder/"photos", folder):
+        assert cli.facerec_cluster(str(folder/"photos"), out=str(out)) == 1
+        assert "give another output folder" in capsys.readouterr().err
+    assert not (folder/"photos/people.html").exists()
+    assert cli.facerec_cluster(str(folder/"photos"), out=str(folder/"photos/groups")) == 0
+
+
+def test_groups_without_names_enrol_nobody(folder, capsys):
+    cli.facerec_cluster(str(folder/"photos"), out=str(folder/"groups"))
+    assert cli.facerec_cluster(str(folder/"groups"), enroll=str(folder/"g.db")) == 0
+    assert "0 references of 0 people enrolled" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 "Films: who appears and when, what a damaged one says, and that the other files go on."
 import json
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from facerec_nb.faces.detection import WholeImage
 from facerec_nb.pipeline.answers import Answer
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.pipeline.gallery import Gallery
-from facerec_nb.pipeline.video import (Appearance, Film, cut_off, film_frames, identify_film,
+from facerec_nb.pipeline.video import (Appearance, Film, cut_off, film_frames, identify_film, save_film,
                                        unite_appearances)
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it is read once, here when the first film is written
@@ -159,3 +160,31 @@ def test_a_folder_of_films_alone_says_what_to_do(tmp_path, pipe, gallery, capfd)
     write_film(tmp_path/"films/f.avi", COLOURS["Ann"])
     assert facerec_identify([str(tmp_path/"films")], str(tmp_path/"g.db")) == 1
     assert "name a film" in (err := capfd.readouterr().err) and "holds no photographs" in err
+
+
+def test_a_phones_film_stands_upright(tmp_path):
+    "The file says that its frames are to be turned by a quarter, as phones write them"
+    out = cv2.VideoWriter(str(tmp_path/"f.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (160, 96))
+    frame = np.zeros((96, 160, 3), np.uint8)
+    frame[:48] = 255
+    for _ in range(5): out.write(frame)
+    out.release()
+    data = bytearray((tmp_path/"f.mp4").read_bytes())
+    matrix = data.find(b"tkhd") + 44
+    data[matrix:matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (tmp_path/"turned.mp4").write_bytes(data)
+    _, first = next(film_frames(Film(tmp_path/"turned.mp4")))
+    assert first.shape == (160, 96, 3) and first[80, 5].max() < 30 and first[80, -5].min() > 220
+
+
+@pytest.mark.parametrize("name", ["f_%02d.avi", "a b: c.avi", "Fête 山.AVI", "-film.avi", "a\nb.avi", "http:film.avi"])
+def test_names_of_films_mean_nothing(tmp_path, name):
+    os.rename(write_film(tmp_path/"f.avi", COLOURS["Ann"]), tmp_path/name)
+    assert sum(1 for _ in film_frames(Film(tmp_path/name), 0)) == 10
+
+
+def test_what_is_noted_stands_in_the_table(tmp_path, pipe, gallery):
+    found = identify_film(pipe, Film(write_film(tmp_path/"f.avi", COLOURS["Ann"], GREY, (80, 80, 230))), gallery)
+    found[0].answer.note = "dark"
+    save_film(Film(tmp_path/"f.avi"), found, tmp_path/"out")
+    assert pd.read_csv(tmp_path/"out/appearances.csv", keep_default_na=False).note.tolist() == ["dark", ""]

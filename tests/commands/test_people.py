@@ -103,6 +103,12 @@ def test_people_of_a_gallery(library, asked, place):
     asked(facerec_people, g, "remove", "Cem")
     assert json.loads(asked(facerec_people, g, json=True).out)["people"][0]["references"] == 4
     assert "1 people imported" in asked(facerec_people, g, "import", str(library/"x.zip")).out
+    assert "or merge" in asked(facerec_people, g, "import", str(library/"x.zip"), code=1).err
+    asked(facerec_people, g, "import", str(library/"x.zip"), "merge")
+    assert Gallery(g).people() == {"Cem": 4, "Änne": 4}
+    asked(facerec_people, g, "remove", "Cem")
+    asked(facerec_people, g, "import", str(library/"x.zip"))
+    assert "is not a gallery file" in asked(facerec_people, library, code=1).err
     assert asked(facerec_people, g, "threshold", "0.7").out.endswith("0.7\n")
     assert Gallery(g).people() == {"Cem": 2, "Änne": 4} and Gallery(g).threshold == 0.7
     for wrong, why in ((("rename", "x", "y"), "nobody called 'x'"), (("merge", "Cem"), "merge needs OLD INTO"),
@@ -153,3 +159,20 @@ def test_a_closed_pipe_ends_quietly(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     r = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, timeout=60, env=env)
     assert r.stdout.startswith("somebody with a long name 0\t1\t") and r.stderr == ""
+
+
+def test_what_means_nothing_is_one_sentence(library, asked):
+    g, photo = library/"g.db", str(library/"people/Ann/1.png")
+    asked(facerec_enroll, library/"people", g)
+    for f, args, how, said in (
+            (facerec_identify, ([photo], g), dict(top=0), "--top 0 people"),
+            (facerec_identify, ([photo], g), dict(top=-1), "--top -1 people"),
+            (facerec_identify, ([photo], g), dict(threshold=float("nan")), "is not a cosine"),
+            (facerec_identify, ([photo], g), dict(fpir=0.1), "give --threshold, or"),
+            (facerec_people, (g, "list", "Ann"), {}, "list needs nothing more"),
+            (facerec_people, (g, "lst"), {}, "there is no 'lst'"),
+            (facerec_people, (g, "merge", "Ann", "Ann"), {}, "give two names"),
+            (facerec_people, (g, "export", library), {}, f"{library} cannot be used (Is a directory)"),
+            (facerec_people, (g,), dict(forget_after="1 year"), "is no time to keep references")):
+        err = asked(f, *args, code=1, **how).err
+        assert said in err and err.count("\n") == 1

@@ -257,3 +257,29 @@ def test_a_pickled_checkpoint_as_a_program(scene, checkpoints):
     run = next(c.source.parent for c in checkpoints if c.name == "zip system, best_af.pth")
     code, out, err = program("facerec_verify", scene.good, scene.good, "--run", run, "--threshold", "0.5")
     assert code == 1 and out == "" and len(err) == 1 and "could run code, so it was not opened" in err[0]
+
+
+def test_the_service_survives_every_photograph(scene, photos):
+    "Each is answered, or refused in one sentence; afterwards the service answers as before"
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    from facerec_nb.apps.service import ServeCfg, Service, build_service
+    from facerec_nb.pipeline.gallery import Gallery
+
+    with Gallery(model=scene.pipe.model) as g:
+        g.add("somebody", hostile.np.eye(512, dtype="float32")[0][:len(_embedding(scene))])
+        g.threshold = 0.5
+        service = build_service(Service(scene.pipe, g, cfg=ServeCfg(per_minute=10**6)))
+        client = TestClient(service, base_url="http://127.0.0.1", raise_server_exceptions=False)
+        cases = [c for c in hostile.sample(photos, 3) if isinstance(c.source, Path) and c.source.is_file()]
+        for c in cases:
+            r = client.post("/identify", files={"photo": (c.source.name.encode("utf-8", "replace").decode(),
+                                                           c.source.read_bytes())})
+            assert r.status_code in (200, 413, 422), (c.kind, c.name, r.status_code, r.text)
+            assert c.expect != "refused" or r.status_code != 200, (c.kind, c.name)
+            assert r.status_code == 200 or "\n" not in str(r.json()["detail"])
+        assert len(cases) > 30 and client.get("/health").json() == {"status": "ok"}
+
+
+def _embedding(scene): return scene.pipe(scene.photo)[0].embedding
