@@ -7,7 +7,9 @@ __all__ = ['Photo', 'FAST', 'BLUER', 'GOOD', 'TURN_PX', 'FacePipeline']
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #d9a2f86e
 import os, sys, warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -337,11 +339,24 @@ def embed(self:FacePipeline,
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #9f1b8cc5
-def _found(pipe, photo, number):
+def _found(pipe, number, photo):
     "The faces of a photograph, with the reason instead of an exception when it cannot be read"
     try: return pipe.find(photo)
     except InputError as e:
         return Faces(source=photo if isinstance(photo, (str, Path)) else f"photo {number}", problem=str(e))
+
+# %% ../../nbs/pipeline/face_pipeline.ipynb #a9ac0002
+def _ahead(f, items, threads, most=16):
+    "The results of a function in the order of the items; so many are in work at a time, at most `most` wait"
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(f, item))
+            if len(waiting) > most: yield waiting.popleft().result()
+        while waiting: yield waiting.popleft().result()
+
+@patch
+def _threads(self:FacePipeline): return self.loaded["threads"] or os.cpu_count() if self.loaded else 1
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #a9ac2b3a
 @patch
@@ -353,9 +368,10 @@ def stream(self:FacePipeline,
     "Faces of many photographs, a few in memory at a time; one that cannot be read comes back empty, with its problem"
     from tqdm.auto import tqdm
     photos = photos_below(photos) if isinstance(photos, (str, Path)) else list(photos)
-    waiting = []
-    for i, photo in enumerate(tqdm(photos, desc="photos", unit="photo", disable=not progress)):
-        waiting.append(_found(self, photo, i))
+    found, waiting = _ahead(lambda job: _found(self, *job), enumerate(photos), self._threads(), batch), []
+    bar = tqdm(found, total=len(photos), desc="photos", unit="photo", disable=not progress)
+    for i, faces in enumerate(bar):
+        waiting.append(faces)
         if len(waiting) == batch or i + 1 == len(photos):
             self.embed([f for faces in waiting for f in faces])
             yield from waiting
