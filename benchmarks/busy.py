@@ -1,6 +1,6 @@
 """How much longer a training takes while other programs want both cores. Writes results/pipeline/busy.json.
 
-    python benchmarks/busy.py [--busy 2] [--rounds 3] [--epochs 4]
+    python benchmarks/busy.py [--busy 2] [--rounds 3] [--epochs 20]
 
 The landmark training of the demo on drawn people, short, in a process of its own: on a quiet machine, beside so many
 programs that only count, and beside the same with two threads whatever the load, as it was before; in turns. What
@@ -52,7 +52,7 @@ def seconds(data, run, epochs, busy=0, threads=None):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for k, v in dict(busy=2, rounds=3, epochs=4).items():
+    for k, v in dict(busy=2, rounds=3, epochs=20).items():
         parser.add_argument("--" + k, default=v, type=int)
     parser.add_argument("--out", default="results/pipeline/busy.json")
     args = parser.parse_args()

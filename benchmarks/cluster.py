@@ -52,7 +52,8 @@ def embed(pipe, photos, about, cache):
     if not cache.with_suffix(".npz").exists():
         rows, emb = [], []
         for i, faces in enumerate(pipe.stream(photos, progress=sys.stderr.isatty())):
-            rows += [dict(row=i, face=k, poor=why_poor(f), **dict(zip(BOX, f.box))) for k, f in enumerate(faces)]
+            poor = [why_poor(f, pipe.least_quality()) for f in faces]
+            rows += [dict(row=i, face=k, poor=poor[k], **dict(zip(BOX, f.box))) for k, f in enumerate(faces)]
             emb += [f.embedding for f in faces]
         cache.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_csv(cache.with_suffix(".csv"), index=False)

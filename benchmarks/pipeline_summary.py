@@ -5,8 +5,8 @@ Writes results/pipeline/summary.json.
     python benchmarks/pipeline_summary.py [--results results/pipeline]
 
 Run after detection.py, photos.py (and --fast --out results/pipeline/photos_fast.json), fpir.py, pipeline_speed.py,
-startup.py, busy.py, gallery.py, hostile.py, kills.py, turned.py, crowd.py, public_cases.py and cluster.py. A name of
-the photographs without a number is the exam with three references a person.
+startup.py, batches.py, busy.py, gallery.py, hostile.py, kills.py, turned.py, crowd.py, public_cases.py, cluster.py,
+quality.py and probability.py. A name of the photographs without a number is the exam with three references a person.
 """
 
 import argparse
@@ -33,6 +33,8 @@ HEADLINE = dict(
     times_faster_fast=("speed", "ratio_fast_facenet_1"),
     seconds_to_first_answer=("startup", "seconds_to_first_answer"),
     install_mb=("startup", "install_mb"),
+    photos_per_second=("batches", "photos_per_second"),
+    photos_per_second_fast=("batches", "photos_per_second_fast"),
     demo_busy_ratio=("busy", "demo_busy_ratio"),
     gallery_1m_ms=("gallery", "gallery_1m_ms"),
     gallery_1m_recall=("gallery", "gallery_1m_recall"),
@@ -46,6 +48,9 @@ HEADLINE = dict(
     crowd_1600_seconds=("crowd", "crowd_1600_seconds"),
     crowd_ratio=("crowd", "crowd_ratio"),
     public_cases_right=("public_cases", "public_cases_right"),
+    poor_reference_named=("quality", "poor_reference_named"),
+    good_answers_lost=("quality", "good_answers_lost"),
+    openset_probability_ece=("probability", "openset_probability_ece"),
 )
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec_nb.core.files import InputError, attempt, fingerprint, read_image
+from facerec_nb.core.errors import InputError, attempt
+from facerec_nb.core.files import fingerprint, read_image
 from facerec_nb.core.records import metric, record, write_record
 from facerec_nb.datasets.photos import people_below
 from facerec_nb.pipeline.face_pipeline import FacePipeline

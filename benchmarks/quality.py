@@ -1,6 +1,6 @@
-"""How well does a face's quality say whether it is recognised, and what is it worth? Writes results/pipeline/quality.json.
+"""Which faces can be recognised, and what is refusing the others worth? Writes results/pipeline/quality.json.
 
-    python benchmarks/quality.py [--data ../shared/data] [--embedder NAME] [--keep FOLDER] [--fit] [--people N]
+    python benchmarks/quality.py [--fit] [--embedder NAME] [--data ../shared/data] [--keep FOLDER] [--people N]
 
 With --fit the weights of facerec_nb/weights/quality.json are fitted first (a name of its own for the embedder, and
 `plain` without the embedding's part), on the 48 calibration people: eight photographs of each are the references, the
@@ -29,9 +29,10 @@ from facerec_nb.core.gallery_probability import fit_genuine
 from facerec_nb.core.gallery_threshold import gallery_threshold, mean_reference
 from facerec_nb.core.records import metric, record, show_metric, write_record
 from facerec_nb.datasets.photos import people_below
+from facerec_nb.engines.dlib_onnx import DEFAULT
 from facerec_nb.evaluation.folders import exam
 from facerec_nb.faces.detection import iou
-from facerec_nb.faces.quality import PARTS, ingredients, quality_of
+from facerec_nb.faces.quality import PARTS, agreement_value, ingredients, quality_of
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from studies.recognition_faces import sources
 
@@ -55,14 +56,15 @@ KINDS = dict(  # what is measured
     jpeg=lambda img, high: jpeg(img, 5))
 MORE = dict(  # what is seen in the fit, too
     dark=lit(0.03), dusk=lit(0.3), glaring=lit(4.), light=lit(1.7), soft=blurred(0.02), fog=blurred(0.08),
-    tiny=shrunk(11), few=shrunk(24), black=lambda img, high: noisy(img, 0.04, 3), grainy=lambda img, high: noisy(img, 1, 30))
+    tiny=shrunk(11), few=shrunk(24), black=lambda img, high: noisy(img, 0.04, 3),
+    grainy=lambda img, high: noisy(img, 1, 30))
 
 
 # Faces
 
 def face_row(pipe, img, box=None):
     "Ingredients and embedding of the largest face, or of the one in a box; None without"
-    faces = pipe(img)
+    faces = pipe.find(img)
     if not faces: return None
     if box is not None:
         share = iou(np.array(box, float)[None], np.stack([f.box for f in faces]))[0]
@@ -85,12 +87,24 @@ def look(pipe, person, photos, kinds, box=None):
 
 
 def table_of(rows):
-    "Rows as arrays; a face that was not found has no value and no embedding"
-    width = next(len(f.embedding) for *_, f in rows if f is not None)
+    "Rows as arrays; a face that was not found has no value and a black chip"
+    size = next(len(f.aligned) for *_, f in rows if f is not None)
     def values(f): return [np.nan]*len(NAMES) if f is None else [ingredients(f).get(k, np.nan) for k in NAMES]
     return dict(person=np.array([str(p) for p, *_ in rows]), photo=np.array([j for _, j, *_ in rows]),
                 kind=np.array([k for _, _, k, _ in rows]), values=np.array([values(f) for *_, f in rows]),
-                emb=np.array([np.full(width, np.nan) if f is None else f.embedding for *_, f in rows], np.float32))
+                aligned=np.array([np.zeros((size, size, 3), np.uint8) if f is None else f.aligned for *_, f in rows]))
+
+
+def embedded(pipe, t):
+    "The same with embeddings, and what they say about each face; NaN without a face"
+    found, emb, agree = ~np.isnan(t["values"][:, 0]), [], []
+    for part in np.array_split(t["aligned"], max(1, len(t["aligned"])//64)):
+        e, a = pipe._embeddings(part)
+        emb.append(e)
+        agree += a
+    emb = np.where(found[:, None], np.concatenate(emb), np.nan)
+    t["values"][:, NAMES.index("agreement")] = np.where(found, agreement_value(np.array(agree)), np.nan)
+    return t | dict(emb=emb.astype(np.float32))
 
 
 def plans(n_refs, n_asked, rng=None):
@@ -213,10 +227,10 @@ def sure(value, low, high, n, unit):
 def error_versus_discard(t, quality, n_boot, seed=0):
     "Metrics and curves of all sets and ingredients"
     asked, s, same = pairs(t)
-    kind, person, grid, rng = t["kind"][asked], t["person"][asked], np.linspace(0, WIDE, 13), np.random.default_rng(seed)
-    front = t["values"][asked][:, NAMES.index("front")]
+    kind, person, values = t["kind"][asked], t["person"][asked], np.nan_to_num(t["values"][asked], nan=-99)
+    grid, rng, front = np.linspace(0, WIDE, 13), np.random.default_rng(seed), values[:, NAMES.index("front")]
     plain = kind == "as_it_is"
-    sets = dict(as_it_is=plain, turned=plain & (front <= np.nanquantile(front[plain], 0.25)),
+    sets = dict(as_it_is=plain, turned=plain & (front <= np.quantile(front[plain], 0.25)),
                 **{k: kind == k for k in KINDS}, all=np.ones(len(kind), bool))
     people, at = np.unique(person, return_inverse=True)
     draws = rng.multinomial(len(people), np.full(len(people), 1/len(people)), n_boot)
@@ -226,8 +240,8 @@ def error_versus_discard(t, quality, n_boot, seed=0):
         miss = np.where(same, s < cut, False)
         bad = (miss.sum(1)/same.sum(1))[rows]
         for part in ("quality", *NAMES, "best_possible"):
-            v = -bad if part == "best_possible" else (quality[asked] if part == "quality" else
-                                                      np.nan_to_num(t["values"][asked][:, NAMES.index(part)], nan=-99))[rows]
+            if part == "best_possible": v = -bad
+            else: v = (quality[asked] if part == "quality" else values[:, NAMES.index(part)])[rows]
             def both(w):
                 c = curves_of(bad, v, w, grid)
                 return c, c[0], c[8], (np.trapezoid(c, grid)/(c[0]*WIDE) if c[0] > 0 else np.nan)
@@ -304,25 +318,26 @@ def arguments():
 if __name__ == "__main__":
     args = arguments()
     warnings.filterwarnings("ignore", "red and blue look exchanged")
-    pipe, name = FacePipeline.load(embedder=args.embedder, threads=1), args.embedder or "free"
+    pipe, name = FacePipeline.load(embedder=args.embedder, threads=1), args.embedder or DEFAULT
     pipe.quality = dict(bias=0., least=0., parts=dict(agreement=[0., 1., 0.]))  # asks for the mirrored face
     if args.fit:
-        t = kept(args.keep, f"calibration-{name}", lambda: calibration_table(pipe, args.data, args.people))
+        t = embedded(pipe, kept(args.keep, "calibration", lambda: calibration_table(pipe, args.data, args.people)))
         plain = fit(t, [p for p in NAMES if p != "agreement"], pipe.tail)
         known = read_json(WEIGHTS) if WEIGHTS.exists() else {}
         own = fit(t, NAMES, pipe.tail) | dict(genuine=genuine_of(t))
         write_json(WEIGHTS, known | {"plain": plain, name: own})
     model = read_json(WEIGHTS)[name]
-    t = kept(args.keep, f"test-{name}", lambda: test_table(pipe, args.data, args.people))
+    t = embedded(pipe, kept(args.keep, "test", lambda: test_table(pipe, args.data, args.people)))
     q = qualities(t, model)
     out, curves = error_versus_discard(t, q, args.boot)
     out |= named_by_one(t, pipe.tail, q, model["least"])
     out["good_answers_lost"] = good_lost(t, pipe.tail, q, model["least"])
-    data = dict(name="celeba-photos-40, celeba-wild-60x30 (12 people kept aside)", n_images=len({*zip(t["person"], t["photo"])}),
-                n_people=len(np.unique(t["person"])), fingerprint=fingerprint(args.data/"celeba-photos-40"))
+    data = dict(name="celeba-photos-40, celeba-wild-60x30 (12 people kept aside)",
+                n_images=len({*zip(t["person"], t["photo"])}), n_people=len(np.unique(t["person"])),
+                fingerprint=fingerprint(args.data/"celeba-photos-40"))
     command = "python benchmarks/quality.py" + " --fit"*args.fit + (f" --embedder {name}" if args.embedder else "")
     curves |= dict(model=pipe.model, weights=model, kinds=list(KINDS))
     write_record(args.out, record("Which faces can be recognised, and what refusing the others is worth", command, data,
                                   out, curves, [0]))
     for k, m in out.items():
-        if not k.startswith(("edc", "fnmr_drop")) or "_all_" in k or "_as_it_is_" in k: print(f"{k:44s} {show_metric(m, 4)}")
+        if not k.startswith(("edc", "fnmr_drop")) or "_all_" in k: print(f"{k:44s} {show_metric(m, 4)}")

@@ -520,11 +520,12 @@ def _numbers(*values):
     return ["" if v is None else f"{v:.4f}" for v in values]
 
 # %% ../../nbs/apps/commands.ipynb #c0062
-def _answer_line(path, a):
-    "One answer, in columns"
+def _answer_line(path, a, *more):
+    "One answer, in columns, with more of them before what is noted"
     box = "" if a.face is None else ",".join(f"{v:.0f}" for v in a.face.box)
     numbers = _numbers(a.similarity, a.threshold, a.probability)
-    return "\t".join([one_line(path), a.status, a.name or "", *numbers, box, *([one_line(a.note)] if a.note else [])])
+    return "\t".join([one_line(path), a.status, a.name or "", *numbers, box, *more,
+                      *([one_line(a.note)] if a.note else [])])
 
 # %% ../../nbs/apps/commands.ipynb #ed747ea4
 def _kind(path):
@@ -536,7 +537,7 @@ def _kind(path):
 def _answer_lines(path, found):
     "A line for each answer; one for each appearance of a film, with three more columns of seconds: first, last, best"
     if _kind(path) == "faces": return [_answer_line(path, a) for a in found]
-    seen = ["\t".join([_answer_line(path, a.answer), *(f"{t:.2f}" for t in (a.first, a.last, a.best))]) for a in found]
+    seen = [_answer_line(path, a.answer, *(f"{t:.2f}" for t in (a.first, a.last, a.best))) for a in found]
     return seen or [f"{one_line(path)}\tno_face"]
 
 # %% ../../nbs/apps/commands.ipynb #c0063

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import InputError, attempt
+from .errors import InputError
 
 # %% ../../nbs/core/files.ipynb #c0013
 def _top(a, kind):

@@ -24,7 +24,7 @@ def fit_genuine(
     one, many = ([round(float(v), 5) for v in (np.mean(part), np.std(part))] for part in (far[::2], far[1::2]))
     return dict(refs=k - 1, one=one, many=many)
 
-# %% ../../nbs/core/gallery_probability.ipynb #7783e4ba
+# %% ../../nbs/core/gallery_probability.ipynb #380153cb
 def _own(s, k, genuine):
     "Density and distribution of the cosine of a face with its own person, of k references"
     share = (1 - 1/k)/(1 - 1/genuine["refs"])
@@ -33,6 +33,7 @@ def _own(s, k, genuine):
     z = (np.log(far) - mean)/sd
     return np.exp(-z*z/2)/(np.sqrt(2*np.pi)*sd*far), _above(z)
 
+# %% ../../nbs/core/gallery_probability.ipynb #7f638253
 def _above(z):
     "Share of a normal variable above z (Abramowitz and Stegun 26.2.17)"
     t = 1/(1 + 0.2316419*np.abs(z))
@@ -40,7 +41,7 @@ def _above(z):
     tail = np.exp(-z*z/2)/np.sqrt(2*np.pi)*series
     return np.where(z > 0, tail, 1 - tail)
 
-# %% ../../nbs/core/gallery_probability.ipynb #df397203
+# %% ../../nbs/core/gallery_probability.ipynb #d31a3d2b
 RARE = np.linspace(np.log(1e-9), np.log(0.01), 200) # logarithm of the share q of impostor comparisons
 
 def _others(s, k, tail):
@@ -54,7 +55,7 @@ def _others(s, k, tail):
     above = np.exp(np.minimum(log, np.log(0.5)))
     return -above*np.interp(s, at[::-1], slope[::-1]), above
 
-# %% ../../nbs/core/gallery_probability.ipynb #a9900e77
+# %% ../../nbs/core/gallery_probability.ipynb #9c468df0
 PRIOR = 0.5 # that a face belongs to somebody enrolled, where nobody says otherwise
 RIVALS = 0.9 # M people count as so many that are independent of each other: M to this power
 
@@ -64,6 +65,7 @@ def _odds(s, people, k, tail, genuine, prior):
     right, wrong = prior*g*(1 - above), prior*below*(people - 1)*f
     return right/(right + wrong + (1 - prior)*people*f*(1 - above) + 1e-300)
 
+# %% ../../nbs/core/gallery_probability.ipynb #37728636
 def person_probability(
     similarity:float|np.ndarray, # cosine with the mean of the references of the nearest person, -1..1
     size:tuple[int, int], # people and references in the gallery
@@ -77,7 +79,7 @@ def person_probability(
     p = np.maximum.accumulate(_odds(grid, people, k, tail, genuine, prior))
     return np.interp(similarity, grid, p)
 
-# %% ../../nbs/core/gallery_probability.ipynb #05c4b473
+# %% ../../nbs/core/gallery_probability.ipynb #23fc49e6
 def answered_probability(
     p:float, # from person_probability
     known:bool, # does the similarity reach the threshold?

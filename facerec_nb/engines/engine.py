@@ -14,7 +14,7 @@ from ..core.files import InputError, fingerprint
 from ..core.installed import need
 from .onnx_embedder import open_embedder
 from .onnx_files import read_sealed
-from .onnx_landmarks import OnnxLandmarks, open_landmarks
+from .onnx_landmarks import open_landmarks
 from .proof import WrongAnswers, check_proof
 
 # %% ../../nbs/engines/engine.ipynb #e9717352

@@ -20,7 +20,8 @@ from fastcore.basics import patch
 from ..datasets.celeba_files import POINT_COLUMNS
 from ..datasets.face_store import face_store
 from .landmarks import LandmarkModel, boxes_and_points
-from ..core.files import InputError, attempt, fingerprint, inside, read_csv, read_image, read_json
+from ..core.errors import InputError, attempt
+from ..core.files import fingerprint, inside, read_csv, read_image, read_json
 from ..core.files import thread_map, write_csv, write_image, write_json
 from ..core.geometry import align_matrix, apply_matrix, invert, usual_size, warp
 from ..core.metrics import nme

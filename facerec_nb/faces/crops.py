@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.files import InputError, attempt, read_part, thread_map
+from ..core.errors import InputError, attempt
+from ..core.files import read_part, thread_map
 from ..core.geometry import (check_view, compose, crop_matrix, seen_box, shrink_box, shrinks, square_box,
                                       turn, warp)
 

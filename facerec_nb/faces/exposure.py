@@ -26,13 +26,14 @@ def middle_of(
     left, top = int(np.clip(x1, 0, w - 1)), int(np.clip(y1, 0, h - 1))
     return img[top:max(int(min(y2, h)), top + 1), left:max(int(min(x2, w)), left + 1)]
 
-# %% ../../nbs/faces/exposure.ipynb #d3ead017
+# %% ../../nbs/faces/exposure.ipynb #d517e135
 class Light(NamedTuple):
     "How a face is lit"
     median: float # of the luma, 0..255
     contrast: float # luma between the 5th and the 95th percentile, 0..255
     clipped: float # share of pixels so bright that nothing is told apart, 0..1
 
+# %% ../../nbs/faces/exposure.ipynb #d28ad6ab
 def light_of(
     img:np.ndarray, # RGB uint8 (H, W, 3)
     box:np.ndarray, # x1, y1, x2, y2 in pixels
@@ -44,7 +45,7 @@ def light_of(
     low, middle, high = np.percentile(luma, [5, 50, 95])
     return Light(float(middle), float(high - low), float((luma >= 250).mean()))
 
-# %% ../../nbs/faces/exposure.ipynb #f574291d
+# %% ../../nbs/faces/exposure.ipynb #d45e7426
 DARK, NORMAL, NOISY = 60, 130, 12 # median luma of a dark face, and after the gain; grey levels of noise to smooth
 _EDGELESS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
@@ -54,11 +55,12 @@ def noise_of(
     "How noisy a picture is, whatever it shows"
     return float(np.median(np.abs(cv2.filter2D(part[..., :3] @ LUMA, -1, _EDGELESS)))/0.6745/6)
 
+# %% ../../nbs/faces/exposure.ipynb #0f79dfae
 def _table(img, f):
     "A picture whose values went through a function of 0..255"
     return cv2.LUT(img, np.clip(np.round(f(np.arange(256.))), 0, 255).astype(np.uint8))
 
-# %% ../../nbs/faces/exposure.ipynb #73d2e163
+# %% ../../nbs/faces/exposure.ipynb #87f7a80e
 def brightened(
     img:np.ndarray, # RGB uint8 (H, W, 3)
     box:np.ndarray, # x1, y1, x2, y2 of the dark face
@@ -69,7 +71,7 @@ def brightened(
     if noise_of(middle_of(img, box))*gain < NOISY: return bright
     return cv2.GaussianBlur(bright, (0, 0), max((box[3] - box[1])/150, 0.3))
 
-# %% ../../nbs/faces/exposure.ipynb #095d6824
+# %% ../../nbs/faces/exposure.ipynb #75865067
 GLARING, LEAST = 0.1, 0.8 # clipped share of an overexposed face; weight of the lowest channel
 
 def darkened(
@@ -81,7 +83,7 @@ def darkened(
     low, high = np.percentile(middle_of(mixed, box) @ LUMA, [1, 99])
     return _table(mixed, lambda v: 20 + (v - low)*200/max(high - low, 1))
 
-# %% ../../nbs/faces/exposure.ipynb #bb5d6c60
+# %% ../../nbs/faces/exposure.ipynb #26ffccbf
 TINY = 48 # height of a box in pixels below which a face is enlarged
 
 class View(NamedTuple):
@@ -99,7 +101,7 @@ class View(NamedTuple):
         "Where points of the view lie in the photograph"
         return xy if self.plain else (np.asarray(xy) + 0.5)/self.zoom - 0.5 + [self.left, self.top]
 
-# %% ../../nbs/faces/exposure.ipynb #093fbb91
+# %% ../../nbs/faces/exposure.ipynb #2cb8537f
 def _cut(img, box, zoom):
     "The surroundings of a face, enlarged"
     room = 1.5*max(box[2] - box[0], box[3] - box[1])
@@ -108,7 +110,7 @@ def _cut(img, box, zoom):
     if zoom > 1: part = cv2.resize(part, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
     return View(part, (box - [left, top, left, top] + 0.5)*zoom - 0.5, left, top, zoom, False)
 
-# %% ../../nbs/faces/exposure.ipynb #542c3a44
+# %% ../../nbs/faces/exposure.ipynb #58ce00f6
 def view_of(
     img:np.ndarray, # RGB uint8 (H, W, 3)
     box:np.ndarray, # x1, y1, x2, y2 in pixels

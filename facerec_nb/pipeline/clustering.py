@@ -29,8 +29,10 @@ def _brightness(aligned):
 # %% ../../nbs/pipeline/clustering.ipynb #43208c2e
 def why_poor(
     face:Face, # found by the pipeline
-) -> str: # dark, bright, small or unclear; empty for a face that is good enough
+    least:float=0., # quality below which a face is poor, 0..1; counts where the face has a quality
+) -> str: # what its quality lacks, or dark, bright, small, unclear; empty for a face that is good enough
     "What makes a face too poor to say who it is"
+    if face.quality is not None: return (face.reason or "poor")*(face.quality < least)
     light, eyes = _brightness(face.aligned), np.linalg.norm(face.points[0] - face.points[1])
     if light < BRIGHTNESS[0]: return "dark"
     if light > BRIGHTNESS[1]: return "bright"

@@ -141,6 +141,7 @@ def _stray(each, threshold):
     rest = (each.sum(0) - each)/(len(each) - 1)
     return (each*rest).sum(1)/np.linalg.norm(rest, axis=1).clip(1e-9) < threshold
 
+# %% ../../nbs/pipeline/enrolment.ipynb #b7d0c006
 def _doubts(pipe, gallery, new):
     "(person, file) -> what is doubtful about a new reference; nothing for a model without threshold"
     if not new or getattr(pipe, "threshold", None) is None: return {}

@@ -7,7 +7,9 @@ __all__ = ['Photo', 'FAST', 'BLUER', 'GOOD', 'TURN_PX', 'FacePipeline']
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #d9a2f86e
 import os, sys, warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,8 +174,8 @@ def _networks(points, emb, engine, threads, fast):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f3
 def _quality_for(embedder, run, fast):
     "What a face is judged by: fitted with the recogniser that ships, or, for others, without the embedding's part"
-    from facerec_nb.engines.dlib_onnx import SHIPPED
-    name = embedder or ("" if run else "free")
+    from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED
+    name = embedder or ("" if run else DEFAULT)
     return quality_model(name if name in SHIPPED and not fast else "plain")
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #7ce7c1c1
@@ -337,11 +339,24 @@ def embed(self:FacePipeline,
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #9f1b8cc5
-def _found(pipe, photo, number):
+def _found(pipe, number, photo):
     "The faces of a photograph, with the reason instead of an exception when it cannot be read"
     try: return pipe.find(photo)
     except InputError as e:
         return Faces(source=photo if isinstance(photo, (str, Path)) else f"photo {number}", problem=str(e))
+
+# %% ../../nbs/pipeline/face_pipeline.ipynb #a9ac0002
+def _ahead(f, items, threads, most=16):
+    "The results of a function in the order of the items; so many are in work at a time, at most `most` wait"
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(f, item))
+            if len(waiting) > most: yield waiting.popleft().result()
+        while waiting: yield waiting.popleft().result()
+
+@patch
+def _threads(self:FacePipeline): return self.loaded["threads"] or os.cpu_count() if self.loaded else 1
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #a9ac2b3a
 @patch
@@ -353,9 +368,10 @@ def stream(self:FacePipeline,
     "Faces of many photographs, a few in memory at a time; one that cannot be read comes back empty, with its problem"
     from tqdm.auto import tqdm
     photos = photos_below(photos) if isinstance(photos, (str, Path)) else list(photos)
-    waiting = []
-    for i, photo in enumerate(tqdm(photos, desc="photos", unit="photo", disable=not progress)):
-        waiting.append(_found(self, photo, i))
+    found, waiting = _ahead(lambda job: _found(self, *job), enumerate(photos), self._threads(), batch), []
+    bar = tqdm(found, total=len(photos), desc="photos", unit="photo", disable=not progress)
+    for i, faces in enumerate(bar):
+        waiting.append(faces)
         if len(waiting) == batch or i + 1 == len(photos):
             self.embed([f for faces in waiting for f in faces])
             yield from waiting
@@ -433,6 +449,7 @@ def name_probability(self:FacePipeline,
     prior = PRIOR if gallery.prior is None else gallery.prior
     return float(person_probability(similarity, gallery.size, self.tail, genuine, prior))
 
+# %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f9
 @patch
 def _by_pairs(self:FacePipeline, similarity, gallery):
     "The same from the odds of a pair, for models without a law: as many strangers as people compete for the name"

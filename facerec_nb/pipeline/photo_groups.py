@@ -204,11 +204,11 @@ def _jpeg(aligned, side=72):
     Image.fromarray(aligned).resize((side, side), Image.Resampling.BILINEAR).save(file, "JPEG", quality=80)
     return file.getvalue()
 
-def _row(photo, number, face, key):
+def _row(photo, number, face, key, least):
     "A face as a row of the table, belonging to nobody yet"
     box = " ".join(f"{v:.0f}" for v in face.box)
-    return dict(photo=photo, face=number, box=box, person=0, name="", similarity=np.nan, poor=why_poor(face), key=key,
-                fixed=False)
+    return dict(photo=photo, face=number, box=box, person=0, name="", similarity=np.nan, poor=why_poor(face, least),
+                key=key, fixed=False)
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #875a8dce
 @patch
@@ -231,7 +231,7 @@ def _look(self:PhotoGroups, pipe, new, photos, progress):
             unreadable.append(found.problem)
             continue
         self.seen[key] = name = printable(path)
-        rows += [_row(name, i, f, key) for i, f in enumerate(found, 1)]
+        rows += [_row(name, i, f, key, pipe.least_quality()) for i, f in enumerate(found, 1)]
         faces += found
     self._add(rows, faces)
     return unreadable

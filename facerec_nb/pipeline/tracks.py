@@ -16,9 +16,10 @@ from .answers import Face, Faces
 # %% ../../nbs/pipeline/tracks.ipynb #08fa9d69
 def goodness(
     face:Face, # found by the pipeline
-) -> float: # pixels: the height of its box, less where detector or points were unsure
+) -> float: # pixels: the height of its box, less where it is poor, or detector or points were unsure
     "Which of several faces of a person to show, and to ask about"
-    return float(face.box[3] - face.box[1])*face.score*face.confidence
+    quality = 1. if face.quality is None else face.quality
+    return float(face.box[3] - face.box[1])*face.score*face.confidence*quality
 
 # %% ../../nbs/pipeline/tracks.ipynb #c015e400
 @dataclass(eq=False)

@@ -197,7 +197,7 @@ def _best_frames(film, found):
 
 # %% ../../nbs/pipeline/video.ipynb #bddb4a03
 FILM_COLUMNS = ["first", "last", "best", "frames", "status", "name", "similarity", "threshold", "probability",
-                "picture"]
+                "note", "picture"]
 
 # %% ../../nbs/pipeline/video.ipynb #98387476
 def film_table(

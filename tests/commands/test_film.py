@@ -14,7 +14,7 @@ from facerec_nb.faces.detection import WholeImage
 from facerec_nb.pipeline.answers import Answer
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.pipeline.gallery import Gallery
-from facerec_nb.pipeline.video import (Appearance, Film, cut_off, film_frames, identify_film,
+from facerec_nb.pipeline.video import (Appearance, Film, cut_off, film_frames, identify_film, save_film,
                                        unite_appearances)
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it is read once, here when the first film is written
@@ -181,3 +181,10 @@ def test_a_phones_film_stands_upright(tmp_path):
 def test_names_of_films_mean_nothing(tmp_path, name):
     os.rename(write_film(tmp_path/"f.avi", COLOURS["Ann"]), tmp_path/name)
     assert sum(1 for _ in film_frames(Film(tmp_path/name), 0)) == 10
+
+
+def test_what_is_noted_stands_in_the_table(tmp_path, pipe, gallery):
+    found = identify_film(pipe, Film(write_film(tmp_path/"f.avi", COLOURS["Ann"], GREY, (80, 80, 230))), gallery)
+    found[0].answer.note = "dark"
+    save_film(Film(tmp_path/"f.avi"), found, tmp_path/"out")
+    assert pd.read_csv(tmp_path/"out/appearances.csv", keep_default_na=False).note.tolist() == ["dark", ""]
