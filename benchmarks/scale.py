@@ -183,7 +183,7 @@ def reference_recall(address, dim, asked, rows):
     with psycopg.connect(address, autocommit=True, options="-c search_path=facerec,public") as db:
         register_vector(db)
         db.execute("SELECT '[1]'::vector")
-        for ef in (40, 100, 200, 400):
+        for ef in (40, 100, 200, 400, 1000):
             db.execute(f"SET hnsw.ef_search = {ef}")
             sql = NEAREST.format(dim, ef)
             ask = lambda q: [i - 1 for i, in db.execute(sql, (q, q), binary=True).fetchall()]

@@ -158,7 +158,7 @@ def own_path(
         yield temp
 
 # %% ../../nbs/pipeline/gallery_file.ipynb #65909664
-def _connect(path, model, create):
+def _connect_once(path, model, create):
     "An open, checked database, made when it is not there or still empty; raises InputError"
     must_be_file(path, create)
     db = None
@@ -168,10 +168,19 @@ def _connect(path, model, create):
         if create and _is_new(db) and not db.execute("PRAGMA application_id").fetchone()[0]: _create(db, model)
         if _check(db, path) != VERSION: _upgrade(db)
         return db
-    except BaseException as e:
+    except BaseException:
         if db: db.close()
-        if isinstance(e, sqlite3.Error): raise _wrong(path, e) from None
         raise
+
+# %% ../../nbs/pipeline/gallery_file.ipynb #2315ac6e
+def _connect(path, model, create):
+    "As _connect_once, again for some seconds while others make the same file"
+    until = time.monotonic() + 10
+    while True:
+        try: return _connect_once(path, model, create)
+        except sqlite3.Error as e:
+            if "locked" not in str(e) or time.monotonic() > until: raise _wrong(path, e) from None
+        time.sleep(0.02)
 
 # %% ../../nbs/pipeline/gallery_file.ipynb #7103c3bd
 def utc_now() -> str: # 2026-01-31T12:00:00Z
