@@ -325,7 +325,7 @@ if __name__ == "__main__":
         plain = fit(t, [p for p in NAMES if p != "agreement"], pipe.tail)
         known = read_json(WEIGHTS) if WEIGHTS.exists() else {}
         own = fit(t, NAMES, pipe.tail) | dict(genuine=genuine_of(t))
-        write_json(WEIGHTS, known | {"plain": plain, name: own})
+        write_json(WEIGHTS, known | ({"plain": plain} if name == DEFAULT else {}) | {name: own})
     model = read_json(WEIGHTS)[name]
     t = embedded(pipe, kept(args.keep, "test", lambda: test_table(pipe, args.data, args.people)))
     q = qualities(t, model)

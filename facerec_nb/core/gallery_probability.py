@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['RARE', 'PRIOR', 'RIVALS', 'fit_genuine', 'person_probability', 'answered_probability']
 
-# %% ../../nbs/core/gallery_probability.ipynb #33f42611
+# %% ../../nbs/core/gallery_probability.ipynb #a321a321
 import numpy as np
 
-from .gallery_threshold import FPIR, equal_people, exceeded_by, gallery_threshold, mean_reference
+from .gallery_threshold import equal_people, exceeded_by, mean_reference
 
 # %% ../../nbs/core/gallery_probability.ipynb #b81b27f5
 def fit_genuine(

@@ -88,7 +88,7 @@ def quality_of(
     lost = {k: w*lack[k] for k, (*_, w) in model["parts"].items()}
     return Quality(float(1/(1 + np.exp(sum(lost.values()) - model["bias"]))), _reason(lack, lost))
 
-# %% ../../nbs/faces/quality.ipynb #0cc93cae
+# %% ../../nbs/faces/quality.ipynb #94c59119
 SYMPTOMS = "points", "score", "agreement"
 
 def _reason(lack, lost):
@@ -97,7 +97,7 @@ def _reason(lack, lost):
     if not lost[worst]: return ""
     lost_points = lack.get("points", 0) >= 0.5 # then they say nothing about the pose either
     causes = [k for k in lack if k not in SYMPTOMS and not (lost_points and k == "front")]
-    seen = max(causes, key=lack.get, default=worst)
+    seen = max(causes, key=lambda k: lack[k] + lost[k], default=worst)
     return seen if worst in SYMPTOMS and lack[seen] >= 0.5 else worst
 
 # %% ../../nbs/faces/quality.ipynb #3a85fe5e

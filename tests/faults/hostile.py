@@ -111,10 +111,8 @@ class Scene:
         self.pipe = FacePipeline.load(self.run, threads=threads)
         write_image(self.home / "people" / "Ann" / "1.png", self.photo)
         self.gallery = self.home / "gallery.db"
-        assert (
-            quietly(facerec_enroll, str(self.home / "people"), str(self.gallery), run=str(self.run), threshold=0.5)[0]
-            == 0
-        )
+        all_of_them = dict(run=str(self.run), threshold=0.5, quality=0.0)
+        assert quietly(facerec_enroll, str(self.home / "people"), str(self.gallery), **all_of_them)[0] == 0
         assert len(self.pipe(self.photo)) == 1, "the detector must find the drawn face"
 
 
@@ -1622,6 +1620,7 @@ def try_folders(scene, cases, folder, out):
         str(out / "new.db"),
         run=str(scene.run),
         threshold=0.5,
+        quality=0.0,
         json=True,
         limit=LIMIT * len(there),
     )

@@ -29,7 +29,7 @@ def run(tmp_path_factory): return random_run(tmp_path_factory.mktemp("run"))
 def gallery(run, photo, tmp_path_factory):
     home = tmp_path_factory.mktemp("people")
     write_image(home/"people"/"Jörg O'Neil"/"1.jpg", photo)
-    assert facerec_enroll(str(home/"people"), str(home/"g.db"), run=str(run), threshold=0.5) == 0
+    assert facerec_enroll(str(home/"people"), str(home/"g.db"), run=str(run), threshold=0.5, quality=0.) == 0
     return home/"g.db"
 
 
@@ -230,6 +230,7 @@ def test_people_are_folders_whatever_their_names(photo, run, tmp_path, capsys):
     for n in names: write_image(tmp_path/"people"/n/"1.jpg", photo)
     for name in ("nobody here", "bad only"): (tmp_path/"people"/name).mkdir()
     (tmp_path/"people"/"bad only"/"1.jpg").write_text("x")
-    assert facerec_enroll(str(tmp_path/"people"), str(tmp_path/"g.db"), run=str(run), threshold=0.5) == 0
+    took = facerec_enroll(str(tmp_path/"people"), str(tmp_path/"g.db"), run=str(run), threshold=0.5, quality=0.)
+    assert took == 0
     assert set(Gallery.load(tmp_path/"g.db").people()) == set(names)
     assert "bad only/1.jpg" in capsys.readouterr().err

@@ -3,7 +3,6 @@ import multiprocessing
 
 import numpy as np
 import pytest
-from joblib.externals import cloudpickle
 
 from facerec_nb.datasets.portraits import public_portraits
 from facerec_nb.pipeline.face_pipeline import FacePipeline
@@ -22,6 +21,7 @@ def test_a_new_process_gives_the_same_answers(pipe):
 
 
 def test_what_joblib_and_dask_send_is_small_and_complete(pipe):
+    cloudpickle = pytest.importorskip("cloudpickle")
     sent = cloudpickle.dumps(pipe)
     again = cloudpickle.loads(sent)
     assert len(sent) < 100_000 and again.model == pipe.model and again.threshold == pipe.threshold
