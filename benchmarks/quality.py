@@ -37,7 +37,7 @@ from facerec_nb.pipeline.face_pipeline import FacePipeline
 from studies.recognition_faces import sources
 
 WEIGHTS = Path("facerec_nb/weights/quality.json")
-NAMES, WIDE, LOST = list(PARTS), 0.3, 0.005  # ingredients; most that is discarded; right answers that `least` may cost
+NAMES, WIDE, LOST = list(PARTS), 0.3, 0.02  # ingredients; most that is discarded; right answers that `least` may cost
 
 
 def noisy(img, gain, sd):
@@ -184,10 +184,16 @@ def fit(t, parts, tail):
         z = w[0] - lack @ w[1:]
         return np.logaddexp(0, np.where(y, -z, z)).mean() + 1e-4*(w[1:]**2).sum()
     w = minimize(loss, np.full(len(at) + 1, 1.), bounds=[(None, 6)] + [(0, None)]*len(at)).x
-    q = 1/(1 + np.exp(lack @ w[1:] - w[0]))
-    least = float(np.quantile(q[(kind == "as_it_is") & y], LOST))
     found = {p: [round(float(a), 4) for a in (b, g, x*(x > 1e-3))] for p, b, g, x in zip(parts, low, good, w[1:])}
-    return dict(bias=round(float(w[0]), 4), least=round(least, 3), parts=found)
+    model = dict(bias=round(float(w[0]), 4), parts=found)
+    return model | dict(least=least_of(t, model, tail))
+
+
+def least_of(t, model, tail):
+    "The largest quality to ask for: the interval of what good photographs lose has to end below LOST"
+    q = qualities(t, model)
+    def enough(least): return good_lost(t, tail, q, least, 15, 200)["high"] <= LOST
+    return next(float(least) for least in np.arange(0.8, -0.01, -0.05).round(2) if enough(least))
 
 
 def qualities(t, model):

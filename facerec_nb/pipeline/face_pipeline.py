@@ -168,13 +168,15 @@ def _model_name(points, emb, embedder, fast):
 def _networks(points, emb, engine, threads, fast):
     "Landmark network, embedder, fingerprint and calibration, as the constructor takes them"
     landmarks, embedder, *calibration = _models(points, emb, engine, threads)
-    if fast: landmarks.flip, landmarks.upright = False, None
+    if fast: landmarks.flip, landmarks.twice = False, False
     return landmarks, embedder, _model_name(points, emb, embedder, fast), *calibration
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f3
-def _quality_for(embedder, run, fast):
-    "What a face is judged by: fitted with the recogniser that ships, or, for others, without the embedding's part"
+def _quality_for(points, embedder, run, fast):
+    "What a face is judged by: fitted with the networks that ship, without the embedding's part for other recognisers"
+    import facerec_nb
     from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED
+    if Path(points).parent != Path(facerec_nb.__file__).parent/"weights": return None # other points, other confidence
     name = embedder or ("" if run else DEFAULT)
     return quality_model(name if name in SHIPPED and not fast else "plain")
 
@@ -196,7 +198,7 @@ def load(cls:FacePipeline,
     parts = _networks(*files, engine, threads, fast)
     _use_threads(threads)
     pipe = cls(_detector(detector, threads, fast), *parts, mirror=not fast, colour=colour)
-    pipe.quality = _quality_for(embedder, run, fast)
+    pipe.quality = _quality_for(files[0], embedder, run, fast)
     pipe.loaded = dict(run=run and os.path.abspath(run), detector=detector, landmarks=landmarks, embedder=embedder,
                        threads=threads, engine=engine, fast=fast, colour=colour)
     return pipe
