@@ -5,11 +5,13 @@ root starts it as `nobody`.
 """
 import atexit
 import contextlib
+import ctypes
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +29,11 @@ def children(pid):
     "Processes that a process has started (Linux)"
     try: return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError: return []
+
+
+def end_with_parent():
+    "Let the kernel end this process when its parent is gone, however that ended (Linux)"
+    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
 
 class Server:
@@ -66,7 +73,7 @@ class Server:
         with open(self.folder/"log", "a") as log:
             self.process = subprocess.Popen(
                 [self.home/"bin/postgres", "-D", self.folder/"data"], stdout=log, stderr=log, cwd="/",
-                start_new_session=True, **self.user)
+                start_new_session=True, preexec_fn=end_with_parent, **self.user)
         for _ in range(1200):
             with contextlib.suppress(Exception):
                 with self.connect() as db: return db.execute("SELECT 1") and self
