@@ -54,7 +54,7 @@ if __name__ == "__main__":
         [],
     )
     if args.fast:
-        model.flip, model.upright = False, None
+        model.flip, model.twice = False, False
     for image, box, five in zip(table.path, true, points):
         img = read_image(Path(args.data) / image)
         bare = match_box(detect(img)[0], box)["box"]

@@ -1,11 +1,11 @@
-"""The default recogniser in 8 bits and with weights in half precision, against 32 bits. Writes recognition/int8.json.
+"""The recogniser of the package in 8 bits, against 32 bits. Writes results/recognition/int8.json.
 
     python benchmarks/int8.py [--embedder NAME] [--data ../shared/data] [--runs runs] [--boot 200]
 
 The scales of the 8-bit form are those that ship_faces.py measured on training people. Asked are the 48 calibration
 people, the 300 held-out people and LFW View 1 (`studies.tuning_exam`), aligned by the package's points, without mirror
 images, as the pipeline asks at its fast setting. Differences are paired, intervals drawn over people. Times: processor
-time of one thread, one face at a time, the forms in turns.
+time of one thread, one face at a time, both forms in turns.
 """
 import argparse
 import sys
@@ -28,25 +28,16 @@ ASKED = ("dir_1", "dir_3", "dir_5", "rank1_1", "rank1_3", "rank1_5", "calibratio
          "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01")
 
 
-def halved(weights):
-    "Weights rounded to half precision"
-    return {k: [w.astype(np.float16).astype(np.float32) for w in v] if isinstance(v, list)
-            else v.astype(np.float16).astype(np.float32) for k, v in weights.items()}
-
-
 def make_files(name, tmp):
-    "The three forms: name -> file"
-    shipped, out = read_shipped(name), {k: tmp/f"{k}.onnx" for k in ("float", "half", "int8")}
+    "Both forms: name -> file"
+    shipped, out = read_shipped(name), {k: tmp/f"{k}.onnx" for k in ("float", "int8")}
     export_dlib(out["float"], name, shipped)
     export_dlib(out["int8"], name, shipped, eight=True)
-    read = SHIPPED[name]["weights"]
-    SHIPPED["half"] = SHIPPED[name] | dict(weights=lambda: halved(read()))
-    export_dlib(out["half"], "half", shipped)
     return out
 
 
 def differences(numbers):
-    "Values of every form, and what the smaller ones lose"
+    "Values of every form, and what 8 bits lose"
     out = {}
     for name, d in numbers.items():
         gap = against(d, numbers["float"]).loc[list(ASKED)]
@@ -85,16 +76,15 @@ if __name__ == "__main__":
         files = make_files(args.embedder, Path(tmp))
         nets = {k: OnnxEmbedder(f, 1) for k, f in files.items()}
         emb = {k: {s: net.embed(x, flip=False) for s, x in plain.items()} for k, net in nets.items()}
-        out = times(files, plain["unseen"][:20]) | {f"bytes_{k}": metric(f.stat().st_size, unit="bytes")
-                                                    for k, f in files.items() if k != "half"}
-    for k in ("half", "int8"):
-        c = np.concatenate([(emb[k][s]*emb["float"][s]).sum(1) for s in plain])
-        out |= {f"mean_cosine_{k}": metric(float(c.mean()), n=len(c), unit="cosine with 32 bits"),
-                f"lowest_cosine_{k}": metric(float(c.min()), n=len(c), unit="cosine with 32 bits")}
+        out = times(files, plain["unseen"][:20])
+        out |= {f"bytes_{k}": metric(f.stat().st_size, unit="bytes") for k, f in files.items()}
+    c = np.concatenate([(emb["int8"][s]*emb["float"][s]).sum(1) for s in plain])
+    out |= {f"{k}_cosine": metric(float(v), n=len(c), unit="cosine with 32 bits")
+            for k, v in dict(mean=c.mean(), lowest=c.min()).items()}
     out |= differences({k: exam.numbers(e) for k, e in emb.items()})
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
                 n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),
                 n_images=int(sum(len(v) for v in exam.rows.values())))
-    what = f"The recogniser {args.embedder} in 8 bits and in half precision, against 32 bits"
+    what = f"The recogniser {args.embedder} in 8 bits, against 32 bits"
     write_record(args.out, record(what, f"python benchmarks/int8.py --embedder {args.embedder}", data, out))
     for k, v in out.items(): print(f"{k:40s} {show_metric(v, 4)}")

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from facerec_nb.core.files import fingerprint
+from facerec_nb.core.files import fingerprint, read_image
 from facerec_nb.core.records import metric, record, write_record
 from facerec_nb.datasets.portraits import changed_copies, public_portraits
 from facerec_nb.pipeline.gallery import Gallery
@@ -37,7 +37,7 @@ run_service(Service(pipe, gallery, cfg=ServeCfg(per_minute=10**9)), port=int(sys
 def png(img):
     "A picture as a file"
     out = io.BytesIO()
-    Image.fromarray(img).save(out, "PNG")
+    Image.fromarray(read_image(img)).save(out, "PNG")
     return out.getvalue()
 
 

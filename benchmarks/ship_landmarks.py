@@ -44,7 +44,9 @@ checkpoints (`config`).
 - Twelve people say little about groups of people: errors by attribute, with their wide intervals, are in
   `results/landmarks/big.json`.
 - The true points are CelebA's, whole pixels of the original photograph, set by hand: part of the error is theirs.
-- Profiles beyond what CelebA's frontal photographs hold, drawings, masks and infrared pictures are untested.
+- On 510 annotated photographs of 17 other people `big` has an NME of 0.0332 in detected boxes and 0.0323 in annotated
+  ones (median 0.0239): more than here. The twelve worst are profiles and mouths behind microphones and hands.
+- Drawings, masks and infrared pictures are untested.
 - The box must be like CelebA's (forehead to chin, loose by a tenth at most) or mapped to it, as `faces/detection` does.
 """
 

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from ..core.files import InputError, content_hash, read_image
 from ..evaluation.report import html_table
+from ..pipeline.answers import refusal
 from ..pipeline.face_pipeline import FacePipeline
 from ..pipeline.gallery import Gallery, Source, printable
 
@@ -245,6 +246,8 @@ def _new_face(service, photo, known):
     if content in known: return None
     faces, name = _faces(service, data), printable(photo.filename or "photograph")
     if not faces: raise HTTPException(422, f"no face was found in {name}: send another photograph")
+    poor = refusal(faces[0], service.pipe.least_quality(None, service.gallery))
+    if poor: raise HTTPException(422, f"the face of {name} is too poor ({poor}): send another photograph")
     return faces[0].embedding, Source(name, content)
 
 # %% ../../nbs/apps/service.ipynb #d323d053

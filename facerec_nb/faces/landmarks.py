@@ -55,7 +55,7 @@ def fingerprint(self:LandmarkModel) -> str: # 16 hexadecimal characters: weights
 @patch
 def __repr__(self:LandmarkModel):
     weights = sum(p.numel() for p in self.net.parameters())/1e6
-    passes = 1 if self.upright is None else 2
+    passes = 2 if self.rim else 1
     return f"LandmarkModel({self.net.arch}, {self.crop}, flip={self.flip}, passes={passes}, {weights:.2f} M parameters)"
 
 # %% ../../nbs/faces/landmarks.ipynb #c0013

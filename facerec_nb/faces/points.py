@@ -60,12 +60,13 @@ class PointFinder:
     ):
         self.crop, self.flip = crop, flip
         self.upright = None if upright is None else np.asarray(upright, float)
+        self.twice = upright is not None  # may be set to False: one pass
 
 # %% ../../nbs/faces/points.ipynb #4cd639f1
 @patch(as_prop=True)
 def rim(self:PointFinder) -> int: # crop pixels on every side beyond what the network sees
     "What the second pass needs; 0 for a finder with one pass"
-    return 0 if self.upright is None else self.crop.size//4
+    return self.crop.size//4 if self.twice and self.upright is not None else 0
 
 # %% ../../nbs/faces/points.ipynb #b7ea9709
 @patch
@@ -78,17 +79,10 @@ def check_crops(self:PointFinder,
     raise InputError(f"crops are {crops.dtype} {crops.shape}, the network takes uint8 (N, {size}, {size}, 3) in RGB: "
                      f"cut them with its CropCfg and rim={self.rim}")
 
-# %% ../../nbs/faces/points.ipynb #11aa7746
-@patch
-def points(self:PointFinder,
-    img:np.ndarray, # RGB uint8 `(H, W, 3)`
-    boxes:np.ndarray, # `(F, 4)`: x1, y1, x2, y2 in pixels
-) -> tuple: # points `(F, 5, 2)` in pixels of the photograph, confidence `(F,)` in 0..1
-    "The points of all faces of a photograph"
-    boxes, size = np.asarray(boxes, float).reshape(-1, 4), self.crop.size + 2*self.rim
-    crops = [warp(img, m, size) for m in self.crop.matrices(boxes, self.rim)]
-    found, sure = self.predict(np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8))
-    return apply_matrix(invert(self.crop.matrices(boxes)), found), sure
+# %% ../../nbs/faces/points.ipynb #40f326cd
+def _usual_size(M):
+    "Is the face that a similarity makes an average one at most twice, at least half as large?"
+    return np.abs(np.log2(np.linalg.norm(M[:, :, 0], axis=1))) < 1
 
 # %% ../../nbs/faces/points.ipynb #678c238d
 @patch
@@ -97,8 +91,7 @@ def turns(self:PointFinder,
 ) -> np.ndarray: # `(N, 2, 3)`: crop with its rim -> upright crop
     "Matrices that turn crops upright by the points of the first pass"
     M = similarity(p + 1e-6*self.upright, self.upright)  # never of a single place
-    believable = np.abs(np.log2(np.linalg.norm(M[:, :, 0], axis=1))) < 1
-    M[~believable] = [[1, 0, -self.rim], [0, 1, -self.rim]]
+    M[~_usual_size(M)] = [[1, 0, -self.rim], [0, 1, -self.rim]]
     return M
 
 # %% ../../nbs/faces/points.ipynb #d019caf8
@@ -112,3 +105,28 @@ def joined(self:PointFinder,
     q = apply_matrix(invert(M), q)
     agree = np.linalg.norm(p - q, axis=-1).mean(1) < self.crop.size/32
     return np.where(agree[:, None, None], (p + q)/2, q)
+
+# %% ../../nbs/faces/points.ipynb #a3a4e373
+@patch
+def faces_only(self:PointFinder,
+    p:np.ndarray, # `(N, 5, 2)` pixels of crops without rim
+    sure:np.ndarray, # `(N,)` their confidence
+) -> tuple: # both, with an average face and 0 where the points are twice too large, too small, or beside the crop
+    "Points that cannot be those of a face in its box give way to an average face's; unchanged where none is known"
+    if self.upright is None or not len(p): return p, sure
+    within = (np.abs(p.mean(1) - self.upright.mean(0)) < self.crop.size/2).all(1)
+    fine = within & _usual_size(similarity(p + 1e-6*self.upright, self.upright))
+    return np.where(fine[:, None, None], p, self.upright), np.where(fine, sure, 0.)
+
+# %% ../../nbs/faces/points.ipynb #11aa7746
+@patch
+def points(self:PointFinder,
+    img:np.ndarray, # RGB uint8 `(H, W, 3)`
+    boxes:np.ndarray, # `(F, 4)`: x1, y1, x2, y2 in pixels
+) -> tuple: # points `(F, 5, 2)` in pixels of the photograph, confidence `(F,)` in 0..1
+    "The points of all faces of a photograph"
+    boxes, size = np.asarray(boxes, float).reshape(-1, 4), self.crop.size + 2*self.rim
+    crops = [warp(img, m, size) for m in self.crop.matrices(boxes, self.rim)]
+    found = self.predict(np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8))
+    found, sure = self.faces_only(*found)
+    return apply_matrix(invert(self.crop.matrices(boxes)), found), sure

@@ -168,7 +168,7 @@ def _model_name(points, emb, embedder, fast):
 def _networks(points, emb, engine, threads, fast):
     "Landmark network, embedder, fingerprint and calibration, as the constructor takes them"
     landmarks, embedder, *calibration = _models(points, emb, engine, threads)
-    if fast: landmarks.flip, landmarks.upright = False, None
+    if fast: landmarks.flip, landmarks.twice = False, False
     return landmarks, embedder, _model_name(points, emb, embedder, fast), *calibration
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #e9a1c0f3
