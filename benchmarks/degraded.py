@@ -1,11 +1,11 @@
 """What bad photographs cost: clean references, probes made worse in six ways. Writes results/pipeline/degraded.json.
 
-    python benchmarks/degraded.py [--data FOLDER] [--before EMBEDDER] [--draws 20] [--boot 500] [--threads N]
+    python benchmarks/degraded.py [--data FOLDER] [--before RECORD] [--draws 20] [--boot 500] [--threads N]
 
 The references are as they are; the photographs asked about are dimmed (x 0.12), overexposed (x 2.6, clipped), shrunk
 until the face is 24 pixels high, saved as JPEG of quality 10, made grey, or turned by 45 degrees. Rank-1 among all
 people, and DIR at FPIR 1 % with half of them enrolled, three references each; `lost` is what the clean probes have
-more. With --before (the checkpoint of an older recogniser) its losses stand beside, and the ratio of both.
+more. With --before (the record of an earlier run) its numbers stand beside, and the ratio of the losses.
 """
 import argparse
 import io
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from facerec_nb.core.files import fingerprint, read_image
+from facerec_nb.core.files import fingerprint, read_image, read_json
 from facerec_nb.core.gallery_threshold import mean_reference
 from facerec_nb.core.records import metric, record, show_metric, write_record
 from facerec_nb.datasets.photos import people_below
@@ -93,33 +93,34 @@ def lost(metrics, key, kind):
     return metrics[f"{key}_clean"]["value"] - metrics[f"{key}_{kind}"]["value"]
 
 
+def beside(out, old):
+    "The numbers of an older record, and the losses as shares of its losses"
+    more = {f"{k}_before": m for k, m in old.items() if "_before" not in k and "ratio" not in k}
+    for key in ("rank1", "dir_at_fpir01"):
+        for k in WORSE:
+            gone = lost(old, key, k)
+            ratio = lost(out, key, k)/gone if gone > 0 else None
+            more[f"lost_ratio_{key}_{k}"] = metric(ratio, unit="of what was lost before")
+    return more
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/celeba-photos-40", help="one folder a person")
-    parser.add_argument("--before", help="an older embedder, to compare with")
+    parser.add_argument("--before", help="an older record of this benchmark, to compare with")
     parser.add_argument("--draws", type=int, default=20, help="exams of each kind")
     parser.add_argument("--boot", type=int, default=500, help="bootstrap draws over people")
     parser.add_argument("--threads", type=int, help="processor threads")
     args = parser.parse_args()
     people = people_below(args.data)
     paths, person = [p for v in people.values() for p in v], np.repeat(list(people), [len(v) for v in people.values()])
-    def run(embedder):
-        pipe = FacePipeline.load(embedder=embedder, threads=args.threads)
-        return measured(embed_all(pipe, paths), person, args.draws, args.boot)
-    out = run(None)
+    pipe = FacePipeline.load(threads=args.threads)
+    out = measured(embed_all(pipe, paths), person, args.draws, args.boot)
     for key in ("rank1", "dir_at_fpir01"):
         out |= {f"lost_{key}_{k}": metric(lost(out, key, k), unit="clean minus worse") for k in WORSE}
-    if args.before:
-        old = run(args.before)
-        out |= {f"{k}_before": v for k, v in old.items()}
-        for key in ("rank1", "dir_at_fpir01"):
-            for k in WORSE:
-                gone = lost(old, key, k)
-                out[f"lost_{key}_{k}_before"] = metric(gone, unit="clean minus worse")
-                ratio = lost(out, key, k)/gone if gone > 0 else None
-                out[f"lost_ratio_{key}_{k}"] = metric(ratio, unit="of what the older recogniser loses")
+    if args.before: out |= beside(out, read_json(args.before)["metrics"])
     data = dict(name=Path(args.data).name, fingerprint=fingerprint(Path(args.data)), n_images=len(paths),
                 n_people=len(people))
-    command = "python benchmarks/degraded.py" + " --before CHECKPOINT"*bool(args.before)
+    command = f"python benchmarks/degraded.py --draws {args.draws}" + " --before RECORD"*bool(args.before)
     write_record("results/pipeline/degraded.json", record("What bad photographs cost", command, data, out, {}, [3]))
     for k, m in out.items(): print(f"{k:38s} {show_metric(m)}", file=sys.stderr)
