@@ -80,11 +80,11 @@ FACES = dict(
     start_faces=START,
     ce_faces=replace(TUNED, head="ce", seeds=THREE),
     arcface_faces=replace(TUNED, head="arcface", head_kw=NEAR, seeds=THREE),
-    normface_faces=replace(TUNED, head_kw=dict(scale=128.0)),
-    cosface_faces=replace(TUNED, head="cosface", head_kw=dict(scale=128.0, margin=0.03)),
-    adaface_faces=replace(TUNED, head="adaface", head_kw=dict(scale=128.0, margin=0.03)),
-    subcentres_faces=replace(TUNED, head="arcface", head_kw=NEAR | dict(centres=3)),
-    triplet_faces=replace(TUNED, head="triplet", together=True),
+    normface_faces=replace(TUNED, head_kw=dict(scale=128.0), seeds=THREE),
+    cosface_faces=replace(TUNED, head="cosface", head_kw=dict(scale=128.0, margin=0.03), seeds=THREE),
+    adaface_faces=replace(TUNED, head="adaface", head_kw=dict(scale=128.0, margin=0.03), seeds=THREE),
+    subcentres_faces=replace(TUNED, head="arcface", head_kw=NEAR | dict(centres=3), seeds=THREE),
+    triplet_faces=replace(TUNED, head="triplet", together=True, seeds=THREE),
 )
 # the course's own ratio: 60 people, 18 of 25 photographs of each
 FACES |= {f"course_{n}": replace(FACES[n], photographs=True, epochs=e)
