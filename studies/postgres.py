@@ -68,17 +68,27 @@ class Server:
             return Path(shutil.copytree(home, self.folder/"home"))
         return home
 
-    def start(self):
-        "Start, and wait until it answers"
+    def _launch(self):
+        "A server process"
         with open(self.folder/"log", "a") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [self.home/"bin/postgres", "-D", self.folder/"data"], stdout=log, stderr=log, cwd="/",
                 start_new_session=True, preexec_fn=end_with_parent, **self.user)
+
+    def _still_held(self):
+        "Whether the server ended because processes of a killed one hold its memory a moment longer"
+        return "is still in use" in (self.folder/"log").read_text().rpartition("FATAL:")[2]
+
+    def start(self):
+        "Start, and wait until it answers"
+        self.process = self._launch()
         for _ in range(1200):
             with contextlib.suppress(Exception):
                 with self.connect() as db: return db.execute("SELECT 1") and self
-            if self.process.poll() is not None: break
             time.sleep(0.05)
+            if self.process.poll() is None: continue
+            if not self._still_held(): break
+            self.process = self._launch()
         raise RuntimeError((self.folder/"log").read_text()[-2000:])
 
     def address(self, database="postgres", password=None):

@@ -16,6 +16,7 @@ from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.pipeline.gallery import Gallery
 from facerec_nb.pipeline.video import (Appearance, Film, cut_off, film_frames, identify_film, save_film,
                                        unite_appearances)
+from toys import Colour, Five
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it is read once, here when the first film is written
 COLOURS = {"Ann": (220, 80, 80), "Bob": (90, 200, 90)}
@@ -25,22 +26,6 @@ GREY = (128, 128, 128)
 class Middle(WholeImage):
     "The whole frame is a face unless it is grey"
     def __call__(self, img): return super().__call__(img) if np.ptp(img.mean((0, 1))) > 40 else (np.zeros((0, 4)), [])
-
-
-class Five:
-    "Five points in the middle of each box"
-    def points(self, img, boxes):
-        at = np.array([[.35, .4], [.65, .4], [.5, .6], [.38, .8], [.62, .8]])
-        return np.stack([b[:2] + at*(b[2:] - b[:2]) for b in boxes]), np.full(len(boxes), 0.95)
-
-
-class Colour:
-    "The mean colour as an embedding"
-    size, template = 112, "arcface"
-
-    def embed(self, faces, **_):
-        e = faces.reshape(len(faces), -1, 3).mean(1).astype(np.float32) - 100
-        return e/np.linalg.norm(e, axis=1, keepdims=True)
 
 
 def write_film(path, *colours, fps=10, codec="MJPG", seconds=1):

@@ -19,6 +19,7 @@ from facerec_nb.core.files import InputError
 from facerec_nb.faces.detection import WholeImage
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.pipeline.gallery import Gallery
+from toys import Colour, Five
 
 service = pytest.importorskip("facerec_nb.apps.service", reason='pip install "facerec_nb[serve]"')
 httpx = pytest.importorskip("httpx")
@@ -26,22 +27,6 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {role: f"{role}-key-that-is-long-enough" for role in service.ROLES}
-
-
-class Five:
-    "Five points in the middle of each box"
-    def points(self, img, boxes):
-        at = np.array([[.35, .4], [.65, .4], [.5, .6], [.38, .8], [.62, .8]])
-        return np.stack([b[:2] + at*(b[2:] - b[:2]) for b in boxes]), np.full(len(boxes), 0.95)
-
-
-class Colour:
-    "The mean colour as an embedding"
-    size, template = 112, "arcface"
-
-    def embed(self, faces, **_):
-        e = faces.reshape(len(faces), -1, 3).mean(1).astype(np.float32) - 100
-        return e/np.linalg.norm(e, axis=1, keepdims=True)
 
 
 def toy(): return FacePipeline(WholeImage(), Five(), Colour(), "m", threshold=0.9)
