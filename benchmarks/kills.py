@@ -62,14 +62,14 @@ def read(path, since=0):
         return db.execute(ROWS, (since,)).fetchall()
 
 
-def start(path, first):
+def start(enrolling, *args):
     "A process that enrols; a forked child, so that a kill costs no interpreter start"
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.dup2(into, 1)
         try:
-            enrol(path, first)
+            enrolling(*args)
         finally:
             os._exit(1)
     os.close(into)
@@ -78,7 +78,7 @@ def start(path, first):
 
 def kill_once(path, first, rng, longest, witness):
     "Start, wait a random moment, kill; the numbers acknowledged, and half-written people that a witness saw meanwhile"
-    pid, out = start(path, first)
+    pid, out = start(enrol, path, first)
     witness = (
         Gallery(path, model="kill test") if witness else None
     )  # opened after the fork: SQLite must not be carried across one

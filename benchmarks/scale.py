@@ -51,20 +51,6 @@ def enrol_on(address, first, step):
         number += step
 
 
-def start(address, first, step):
-    "A forked process that enrols, and the pipe it writes to"
-    out, into = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(into, 1)
-        try:
-            enrol_on(address, first, step)
-        finally:
-            os._exit(1)
-    os.close(into)
-    return pid, out
-
-
 def acknowledged(out):
     "The numbers that a process has written"
     data = b""
@@ -79,7 +65,7 @@ def server_kills(count, seed=0, longest=1.0, **settings):
     with Server(**settings) as server:
         address, known = server.database("kills"), set()
         Gallery(address, model="kill test").close()
-        clients = [start(address, i, 2) for i in range(2)]
+        clients = [KILLS.start(enrol_on, address, i, 2) for i in range(2)]
         try:
             for _ in range(count):
                 time.sleep(rng.uniform(0.1, longest))

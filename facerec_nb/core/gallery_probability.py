@@ -6,6 +6,8 @@
 __all__ = ['RARE', 'PRIOR', 'RIVALS', 'fit_genuine', 'person_probability', 'answered_probability']
 
 # %% ../../nbs/core/gallery_probability.ipynb #a321a321
+from math import erfc
+
 import numpy as np
 
 from .gallery_threshold import equal_people, exceeded_by, mean_reference
@@ -35,11 +37,8 @@ def _own(s, k, genuine):
 
 # %% ../../nbs/core/gallery_probability.ipynb #7f638253
 def _above(z):
-    "Share of a normal variable above z (Abramowitz and Stegun 26.2.17)"
-    t = 1/(1 + 0.2316419*np.abs(z))
-    series = np.polyval([1.330274429, -1.821255978, 1.781477937, -0.356563782, 0.31938153, 0], t)
-    tail = np.exp(-z*z/2)/np.sqrt(2*np.pi)*series
-    return np.where(z > 0, tail, 1 - tail)
+    "Share of a normal variable above each z"
+    return np.vectorize(erfc)(z/np.sqrt(2))/2
 
 # %% ../../nbs/core/gallery_probability.ipynb #d31a3d2b
 RARE = np.linspace(np.log(1e-9), np.log(0.01), 200) # logarithm of the share q of impostor comparisons

@@ -14,7 +14,7 @@ import facerec_nb
 from .errors import InputError
 
 # %% ../../nbs/core/installed.ipynb #90279ba9
-TRAIN = "torch torchvision accelerate matplotlib sklearn scipy".split()
+TRAIN = "torch torchvision accelerate psutil matplotlib sklearn scipy".split()
 EXTRAS = dict.fromkeys(TRAIN, "train") | dict(faiss="faiss", gradio="app", pillow_heif="heic") # library -> its extra
 EXTRAS |= dict.fromkeys(("psycopg", "pgvector"), "postgres") | dict(pyarrow="parquet")
 EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve")

@@ -56,7 +56,7 @@ def _passes(self:OnnxLandmarks, crops):
 @patch
 def predict(self:OnnxLandmarks,
     crops:np.ndarray, # uint8 `(N, S, S, 3)`, RGB, cut by the finder's crop and rim: S = size + 2 rim
-    batch_size:int=64, # crops at once
+    batch_size:int=16, # crops at once; more do not fit a processor's cache
 ) -> tuple: # float arrays: points `(N, 5, 2)` in pixels of the crops without rim, confidence `(N,)` in 0..1
     "The points of ready-made crops; raises `InputError` when they are not what the network was trained on"
     crops = self.check_crops(crops)
