@@ -215,13 +215,18 @@ def _close_all():
 # %% ../../nbs/pipeline/vector_index.ipynb #c0026
 def _top(similarity, rows, k):
     "The k largest of one query, NaN left out, padded with row -1"
-    keep = ~np.isnan(similarity)
-    s, r = similarity[keep], rows[keep]
-    if len(s) > k:
-        best = np.argpartition(-s, k - 1)[:k]
-        s, r = s[best], r[best]
-    order, short = np.argsort(-s, kind="stable"), k - len(s)
-    return np.r_[s[order], np.full(short, -np.inf, np.float32)], np.r_[r[order], np.full(short, -1, np.int64)]
+    far = -similarity # NaN is sorted to the end
+    best = np.argpartition(far, k - 1)[:k] if len(far) > k else np.arange(len(far))
+    best = best[np.argsort(far[best], kind="stable")]
+    s, r = similarity[best], rows[best]
+    left = k - len(best) if len(far) < k else 0
+    if left or np.isnan(s[-1:]).any(): s, r = _padded(s[~np.isnan(s)], r[~np.isnan(s)], k)
+    return s, r
+
+def _padded(s, r, k):
+    "Fewer than k cosines and rows, filled up"
+    short = k - len(s)
+    return np.r_[s, np.full(short, -np.inf, np.float32)], np.r_[r, np.full(short, -1, np.int64)]
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0027
 def _each(found, k):
