@@ -78,7 +78,7 @@ if __name__ == "__main__":
     say("--data", default="../shared/data", type=Path)
     say("--runs", default="runs", type=Path, help="aligned faces are kept here")
     say("--boot", type=int, default=200, help="bootstrap draws over people")
-    say("--out", default="results/recognition/int8.json")
+    say("--out", help="the record; of another recogniser than the default its name is added")
     args = parser.parse_args()
     rows, folder = sources(args.data), args.runs/"few-dlib_close"
     rows = rows[rows.role.isin(["calibration", "unseen", "lfw"])]
@@ -98,5 +98,7 @@ if __name__ == "__main__":
                 n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),
                 n_images=int(sum(len(v) for v in exam.rows.values())))
     what = f"The recogniser {args.embedder} in 8 and in 32 bits, with and without mirror images"
-    write_record(args.out, record(what, f"python benchmarks/int8.py --embedder {args.embedder}", data, out))
+    path = "int8" if args.embedder == DEFAULT else f"int8_{args.embedder}"
+    write_record(args.out or f"results/recognition/{path}.json",
+                 record(what, f"python benchmarks/int8.py --embedder {args.embedder}", data, out))
     for k, v in out.items(): print(f"{k:40s} {show_metric(v, 4)}")
