@@ -4,11 +4,11 @@
 
 NAME is free or celeba. Writes facerec_nb/weights/embedder_NAME.json and results/recognition/faces.json (of another
 than the default: faces_NAME.json). Everything is calibrated in the form that ships, in 8 bits with the mirrored face;
-its scales come from training people. Threshold and probability come from 48 people of CelebA who are in no test here (the
-calibration people), through the whole pipeline: detector, points, chip of 150 px, mirrored face. The law for galleries
-(`tail`) is fitted on them, the 300 aligned people who are held out from every training, and 1,700 further ones whom the
-recogniser was not tuned on; benchmarks/fpir.py checks it on those that are left. People of CelebA may be in
-the public-domain network's training; LFW's people were kept out by its author.
+its scales come from training people. Threshold and probability come from 48 people of CelebA who are in no test here
+(the calibration people), through the whole pipeline: detector, points, chip of 150 px, mirrored face. The law for
+galleries (`tail`) is fitted on them, the 300 aligned people who are held out from every training, and 1,700 further
+ones whom the recogniser was not tuned on; benchmarks/fpir.py checks it on those that are left. People of CelebA may be
+in the public-domain network's training; LFW's people were kept out by its author.
 """
 import argparse
 import sys

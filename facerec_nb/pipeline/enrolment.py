@@ -198,5 +198,6 @@ def enroll_people(
     if not was_closed(trouble): rows += _tell_gone(gallery, _gone(known, sources, sources[0][1].origin), prune)
     if not len(gallery): raise _no_faces(folder, rows)
     rows = _with_doubts(rows, _doubts(pipe, gallery, known.new))
+    gallery.prepare()
     rows += [_row("", printable(t.partition(":")[0]), "passed", printable(t)) for t in trouble]
     return pd.DataFrame(rows).sort_values(["person", "file"], ignore_index=True)

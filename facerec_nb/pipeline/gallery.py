@@ -421,6 +421,12 @@ def compact(self:Gallery) -> None:
     "Write everything anew without what was deleted; needs as much room again as the gallery has"
     self._store.compact()
 
+# %% ../../nbs/pipeline/gallery.ipynb #8cb6c6cb
+@patch
+def prepare(self:Gallery) -> None:
+    "Make a large gallery ready to be searched, now and at the next start; a small one, or one on a server, always is"
+    self._store.prepare()
+
 # %% ../../nbs/pipeline/gallery.ipynb #c0087
 def _nobody(name, path):
     who = f"there is nobody called {name!r} in the gallery {path or ''}"
@@ -760,6 +766,7 @@ def import_file(self:Gallery,
             with self._change(adding=True) as db: self._import_people(db, head, read, merge)
     except InputError: raise
     except _DAMAGE as e: raise _broken(path, f"{type(e).__name__}: {e}") from None
+    self.prepare()
     return len(head["people"])
 
 # %% ../../nbs/pipeline/gallery.ipynb #e4079e4c

@@ -9,6 +9,7 @@ __all__ = ['VERSION', 'must_be_file', 'own_path', 'utc_now', 'days_ago', 'whole_
 # %% ../../nbs/pipeline/gallery_file.ipynb #c0306484
 import contextlib, json, os, sqlite3, threading, time
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from fastcore.basics import patch
 
 from ..core.files import InputError, atomic_path
 from ..core.forks import PerProcess
+from .kept_index import index_path, read_kept, throw_away, write_kept
 from .vector_index import EXACT, Nearest
 
 # %% ../../nbs/pipeline/gallery_file.ipynb #c0007
@@ -365,17 +367,62 @@ _STATE = ("SELECT (SELECT value FROM meta WHERE key='edits'), (SELECT count(*) F
           "(SELECT length(embedding)/4 FROM refs LIMIT 1)")
 
 @patch
+def _searched(self:FileStore, dim, capacity=0):
+    "Nothing yet, to be searched; when a first stage has been built, all of it is kept"
+    return Nearest(dim, self._exact, capacity=capacity, built=self._keep)
+
+@patch
 def _fresh(self:FileStore, edits, count, dim):
     "A gallery in memory with nobody in it yet"
     none = np.empty(0, np.int64)
-    return _Memory(None, edits, Nearest(dim or 1, self._exact, capacity=count + count//10), none, none, {})
+    return _Memory(None, edits, self._searched(dim or 1, count + count//10), none, none, {})
+
+# %% ../../nbs/pipeline/gallery_file.ipynb #6b65657032
+@patch
+def _restored(self:FileStore, db, edits, dim):
+    "The gallery in memory as it was kept beside the file; None where that is not this gallery as it is now"
+    said = db.execute("SELECT value FROM meta WHERE key='index'").fetchone()
+    then, _, mark = said[0].partition(" ") if said else ("", "", "")
+    if self.path is None or then != edits or oldest_kept(db): return None
+    ids, person, vectors, *codes = read_kept(index_path(self.path), mark, 100_000) or [None]*3
+    if ids is None or vectors.shape[1:] != (dim,): return None
+    near = self._searched(dim)
+    try: near.restore(vectors, codes if find_spec("faiss") else [])
+    except Exception: return None # made by another version of FAISS
+    return _Memory(None, edits, near, ids, person, {})
+
+# %% ../../nbs/pipeline/gallery_file.ipynb #6b65657033
+_SET_INDEX = "INSERT INTO meta VALUES('index', ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value"
+
+@patch
+def _keep(self:FileStore):
+    "Keep what is searched for the next start, unless something was removed or changes just now"
+    with self._reading: m = self._memory # whoever reads the file now is waited for
+    if self.path is None or self.read_only or m is None: return
+    m.nearest.build()
+    if m.nearest.coded > len(m.ids): return
+    vectors, path = m.nearest.vectors[:len(m.ids)], index_path(self.path)
+    if np.isnan(vectors[:, 0]).any(): return # codes of somebody removed are among the others
+    try:
+        with own_path(path) as temp: mark = write_kept(temp, [m.ids, m.person, vectors, *m.nearest.codes()])
+    except OSError: return # no room, or somebody was removed meanwhile and it was thrown away
+    self._keep_mark(m.edits, mark, path)
+
+@patch
+def _keep_mark(self:FileStore, edits, mark, path):
+    "Say in the gallery what lies beside it; who was removed while it was written does not lie there either"
+    with self.change() as db:
+        if db.execute("SELECT value FROM meta WHERE key='edits'").fetchone()[0] == edits:
+            db.execute(_SET_INDEX, (f"{edits} {mark}",))
+            return
+    throw_away(path)
 
 # %% ../../nbs/pipeline/gallery_file.ipynb #f45a3d24
 @patch
 def _renew(self:FileStore, db, state):
     "Read what is new, inside a read transaction; everything when most of what is in memory has gone"
     edits, count, dim = db.execute(_STATE).fetchone()
-    m = self._memory
+    m = self._memory or self._restored(db, edits, dim)
     if m is None or dim not in (None, m.nearest.dim) or 2*count < len(m.ids): m = self._fresh(edits, count, dim)
     if edits != m.edits: m = self._forget(db, m)
     new = db.execute("SELECT id, name FROM people WHERE id>?", (max(m.names, default=0),))
@@ -407,6 +454,14 @@ def size(self:FileStore) -> tuple[int, int]: # people, references
     "How large the gallery is, as new as the file"
     m = self.sync()
     return len(m.names), m.count
+
+# %% ../../nbs/pipeline/gallery_file.ipynb #6b65657034
+@patch
+def prepare(self:FileStore) -> None:
+    "Build the first stage of a large gallery now and keep it, so that the next start is quick"
+    near = self.sync().nearest
+    kept = near.coded == len(near) and self.path is not None and index_path(self.path).exists()
+    if len(near) > near.exact and not kept and find_spec("faiss"): self._keep()
 
 # %% ../../nbs/pipeline/gallery_file.ipynb #c0068
 def _people_first(m, similarity, row, k):
@@ -483,6 +538,7 @@ def wipe(self:FileStore) -> None:
     with self._writing:
         try: busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except sqlite3.Error as e: raise _wrong(self.path, e) from None
+    if self.path is not None: throw_away(index_path(self.path))
     if busy: raise _busy(self.path)
     if self._memory: self.sync()
 

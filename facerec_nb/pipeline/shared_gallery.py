@@ -414,6 +414,10 @@ def wipe(self:SharedStore) -> None:
     "Nothing to do: see compact"
 
 @patch
+def prepare(self:SharedStore) -> None:
+    "Nothing to do: the server builds its index by itself"
+
+@patch
 def compact(self:SharedStore) -> None:
     "Write the tables anew without what was deleted; nobody reads or writes meanwhile"
     with self._writing:
