@@ -88,8 +88,8 @@ def _once(table):
     first = _first_rows(table)
     for i in table.take(np.setdiff1d(np.arange(len(table)), first)).to_pylist():
         if i["kind"] == "rows":
-            raise InputError(f"the source {i['source']} occurs twice, again in row {i['start']} of {i['at']}: give each row "
-                             "a name of its own, or leave the column source out")
+            raise InputError(f"the source {i['source']} occurs twice, again in row {i['start']} of {i['at']}: "
+                             "give each row a name of its own, or leave the column source out")
     return table.take(first)
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000013
