@@ -440,8 +440,8 @@ def _limit(pipe, gallery):
 # %% ../../nbs/apps/commands.ipynb #e1b2a020
 def _embedded(folder):
     "What facerec_embed wrote"
-    from facerec_nb.pipeline.embedded import Embedded
-    return Embedded(folder)
+    from facerec_nb.pipeline.embedded import FaceShards
+    return FaceShards(folder)
 
 def _people_and_gallery(people, gallery, folder, level):
     "What is enrolled, checked before the networks are loaded, and where; with --from the gallery is all that is typed"
@@ -704,10 +704,10 @@ def _must_be_photos(photos, apply):
 def _cluster(photos, out, gallery, prune, threshold, load):
     "Group the photographs of a folder; the groups, and what to tell"
     from facerec_nb.datasets.photos import photos_below
-    from facerec_nb.pipeline.embedded import Embedded
+    from facerec_nb.pipeline.embedded import FaceShards
     from facerec_nb.pipeline.gallery import Gallery
     from facerec_nb.pipeline.photo_groups import cluster_photos
-    if not isinstance(photos, Embedded): photos_below(photos)
+    if not isinstance(photos, FaceShards): photos_below(photos)
     g = Gallery.load(gallery) if gallery else None
     return cluster_photos(load(), photos, out, threshold, g, prune, _progress())
 

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..datasets.photos import people_below, was_closed
 from ..core.files import InputError, content_hash
 from .answers import Faces, refusal
-from .embedded import Embedded
+from .embedded import FaceShards
 from .gallery import Gallery, Source, printable
 
 if TYPE_CHECKING:
@@ -261,10 +261,10 @@ def enroll_people(
     return work.finish(folder, trouble, prune)
 
 # %% ../../nbs/pipeline/enrolment.ipynb #e1b2a011
-def _people_of(file, found, whose, origin):
-    "The photographs of a shard, name -> photographs; those of nobody are left out"
+def _people_of(looked, whose, origin):
+    "Photographs that were looked at, name -> photographs; those of nobody are left out"
     people = {}
-    for p in found.shard(file):
+    for p in looked:
         photo = _Photo(None, Source(p.source, p.content, origin), p.faces)
         if p.source in whose: people.setdefault(whose[p.source], []).append(photo)
     return people
@@ -272,7 +272,7 @@ def _people_of(file, found, whose, origin):
 # %% ../../nbs/pipeline/enrolment.ipynb #e1b2a012
 def enroll_embedded(
     pipe:"FacePipeline", # of the same model: judges the faces
-    found:Embedded, # of a folder of people
+    found:FaceShards, # of a folder of people
     gallery:Gallery, # people are added to it
     progress:bool=False, # show a progress bar
     level:int|None=None, # at which level the people's folders lie, 1: in the folder embedded; None: recognised
@@ -281,10 +281,10 @@ def enroll_embedded(
     "Add the people of embedded photographs to a gallery, as if their folder had been enrolled, shard by shard"
     from tqdm.auto import tqdm
     found.check_model(pipe.model)
-    trouble, work = [], _Enrolment(pipe, gallery, _origin(found.place))
+    trouble, work = [], _Enrolment(pipe, gallery, _origin(found.root))
     whose = found.whose(level, trouble)
     for source, content in found.sources():
         if source in whose: work.there.add(whose[source], [Source(source, content)])
-    for file in tqdm(found.files, desc="shards", unit="shard", disable=not progress):
-        work.add(_people_of(file, found, whose, work.there.origin))
-    return work.finish(found.folder, trouble, prune)
+    for looked in tqdm(found.photos(), total=len(found), desc="shards", unit="shard", disable=not progress):
+        work.add(_people_of(looked, whose, work.there.origin))
+    return work.finish(found.out, trouble, prune)

@@ -19,7 +19,7 @@ from ..core.files import InputError, atomic_path, content_hash, inside, write_cs
 from ..datasets.photos import clean_name, photos_below
 from ..evaluation.report import html_faces, html_notes, html_page
 from .clustering import group_faces, group_similarity, joining_cosine, why_poor
-from .embedded import Embedded
+from .embedded import FaceShards
 from .gallery import Gallery, Source, printable
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _take_edits(g):
 # %% ../../nbs/pipeline/photo_groups.ipynb #da6722ec
 def _contents(photos, out):
     "Content, or the path of what has none, -> paths below the folder of all photographs; several of copies"
-    if isinstance(photos, Embedded): return photos.contents()
+    if isinstance(photos, FaceShards): return photos.contents()
     found, own = {}, os.path.realpath(out)
     for p in photos_below(photos):
         if Path(os.path.realpath(p)).is_relative_to(own): continue
@@ -201,7 +201,7 @@ def _contents(photos, out):
 
 def _stream(pipe, photos, paths, progress):
     "The faces of photographs by their paths below the folder, found now or earlier"
-    if isinstance(photos, Embedded): return photos.stream(paths)
+    if isinstance(photos, FaceShards): return photos.faces_of(paths)
     return pipe.stream([Path(photos)/p for p in paths], progress=progress)
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #14d3adb7
@@ -251,7 +251,7 @@ BLOCK = 1000 # photographs after which the state is written
 def _look_at_all(self:PhotoGroups, pipe, new, photos, progress):
     "Find the faces of new photographs, block by block; sentences about unreadable ones come back"
     items, unreadable, stream = list(new.items()), [], iter(_stream(pipe, photos, new.values(), progress))
-    block = len(items) if isinstance(photos, Embedded) else BLOCK
+    block = len(items) if isinstance(photos, FaceShards) else BLOCK
     for start in range(0, len(items), block or 1):
         if start: self._write_state()
         unreadable += self._look(items[start:start + block], stream, pipe.least_quality())
@@ -285,7 +285,7 @@ def _forget(self:PhotoGroups, keys):
 # %% ../../nbs/pipeline/photo_groups.ipynb #0bbe3d07
 def _place(photos):
     "Where photographs lie"
-    return photos.place if isinstance(photos, Embedded) else os.path.abspath(photos)
+    return photos.root if isinstance(photos, FaceShards) else os.path.abspath(photos)
 
 def _must_lie_apart(photos, out):
     "Refuse an output folder that would hold the photographs"
@@ -488,7 +488,7 @@ def _open_or_new(pipe, out):
 # %% ../../nbs/pipeline/photo_groups.ipynb #2a8ef170
 def cluster_photos(
     pipe:"FacePipeline", # finds and embeds the faces
-    photos:str|Path|Embedded, # folder of photographs, searched recursively; or what facerec_embed found in it
+    photos:str|Path|FaceShards, # folder of photographs, searched recursively; or what facerec_embed found in it
     out:str|Path, # folder for the table, the links and the page; made, or added to
     cut:float|None=None, # average cosine from which two groups are one person; None: the model's, see joining_cosine
     gallery:Gallery|None=None, # names whom it knows first, at its threshold
@@ -499,7 +499,7 @@ def cluster_photos(
     if gallery is not None: gallery.check_model(pipe.model)
     threshold = None if gallery is None else pipe.limit(gallery).threshold
     cut = joining_cosine(pipe) if cut is None else pipe.need_threshold(cut)
-    if isinstance(photos, Embedded): photos.check_model(pipe.model)
+    if isinstance(photos, FaceShards): photos.check_model(pipe.model)
     place = _place(photos)
     _must_lie_apart(place, out)
     g, found = _open_or_new(pipe, out), _contents(photos, out)

@@ -1,4 +1,5 @@
 """People enrolled and grouped from shards are those of the photographs: the same references, lines, groups, answers."""
+import itertools
 import json
 import os
 import shutil
@@ -14,11 +15,13 @@ from facerec_nb.apps import commands as cli
 from facerec_nb.core.files import InputError, read_image, write_image
 from facerec_nb.pipeline import enrolment
 from facerec_nb.pipeline.answers import Face, Faces
-from facerec_nb.pipeline.embedded import Embedded
+from facerec_nb.pipeline.embedded import FaceShards
 from facerec_nb.pipeline.enrolment import enroll_embedded, enroll_people
 from facerec_nb.pipeline.face_pipeline import FacePipeline
+from facerec_nb.pipeline.face_shards import plan_shards
 from facerec_nb.pipeline.gallery import Gallery
 from facerec_nb.pipeline.photo_groups import cluster_photos
+from facerec_nb.pipeline.shard_workers import EmbedShard, worker_settings
 
 
 def squares(img): return np.split(img, img.shape[1]//32, 1)
@@ -66,26 +69,11 @@ def people(tmp_path):
 
 def embedded(out, folder, per_shard=2):
     "What facerec_embed writes of a folder"
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    from facerec_nb.core.files import content_hash, write_json
-    from facerec_nb.datasets.photos import photos_below
-    paths, rows = photos_below(folder), []
-    for p, faces in zip(paths, Squares().stream(paths)):
-        base = dict(source=p.relative_to(folder).as_posix(), content=content_hash(p))
-        rows.append([base | dict(face=i, box=f.box, points=f.points.ravel(), score=f.score, sure=f.confidence,
-                                 quality=f.quality, quality_reason=f.reason, embedding=f.embedding)
-                     for i, f in enumerate(faces)] or [base | dict(face=-1, reason=faces.problem or "no_face")])
-    lists = [(c, pa.list_(pa.float32(), n)) for c, n in dict(box=4, points=10, embedding=4).items()]
-    schema = pa.schema([(c, pa.string()) for c in ("source", "content", "reason", "quality_reason")] + lists
-                       + [("face", pa.int32())] + [(c, pa.float64()) for c in ("score", "sure", "quality")])
-    (out/"shards").mkdir(parents=True)
-    write_json(out/"manifest.json", dict(model="squares", source=os.path.realpath(folder)))
-    for i in range(0, len(rows), per_shard):
-        t = pa.Table.from_pylist([r for one in rows[i:i + per_shard] for r in one], schema)
-        parquet.write_table(t, out/f"shards/part-{i:05d}-{i:012x}.parquet")
-    return Embedded(out)
+    pipe = Squares()
+    pipe.find, pipe.embed = lambda img: next(pipe.stream([img])), lambda faces: faces
+    shards, _ = plan_shards(folder, out, pipe.model, 4, per_shard=per_shard)
+    list(map(EmbedShard(worker_settings(pipe, shards), pipe), map(shards.shard, shards.missing())))
+    return shards
 
 
 def refs(g): return sorted((*h[1:3], *h[4:]) for h in g.held())
@@ -132,10 +120,12 @@ def test_changes_of_the_folder(people, tmp_path):
 def test_stopped_between_shards(people, tmp_path, monkeypatch):
     pipe, direct, g = Squares(), Gallery(model="squares"), Gallery(model="squares")
     enroll_people(pipe, people, direct)
-    found, shard = embedded(tmp_path/"out", people), Embedded.shard
-    def stops(self, file): return shard(self, file) if file != found.files[2] else exec("raise KeyboardInterrupt")
+    found, photos = embedded(tmp_path/"out", people), FaceShards.photos
+    def stops(self):
+        yield from itertools.islice(photos(self), 2)
+        raise KeyboardInterrupt
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(Embedded, "shard", stops)
+        m.setattr(FaceShards, "photos", stops)
         enroll_embedded(pipe, found, g)
     assert 0 < len(refs(g)) < len(refs(direct))
     enroll_embedded(pipe, found, g)
@@ -144,12 +134,12 @@ def test_stopped_between_shards(people, tmp_path, monkeypatch):
 
 def test_another_model_is_refused_by_name(people, tmp_path):
     found, pipe = embedded(tmp_path/"out", people), Squares()
-    with pytest.raises(InputError, match="holds embeddings of model squares, not of other"):
+    with pytest.raises(InputError, match="holds faces of model squares, not of other"):
         found.check_model("other")
     with pytest.raises(InputError, match="holds embeddings of model other, not of squares"):
         enroll_embedded(pipe, found, Gallery(model="other"))
     pipe.model = "other"
-    with pytest.raises(InputError, match="holds embeddings of model squares, not of other"):
+    with pytest.raises(InputError, match="holds faces of model squares, not of other"):
         cluster_photos(pipe, found, tmp_path/"groups")
 
 
@@ -197,7 +187,7 @@ def asked(monkeypatch, capsys):
 
 
 def test_the_commands(people, tmp_path, place, asked):
-    out = str(embedded(tmp_path/"out", people).folder)
+    out = str(embedded(tmp_path/"out", people).out)
     direct = json.loads(asked(cli.facerec_enroll, people, tmp_path/"direct.db", json=True).out)
     got = json.loads(asked(cli.facerec_enroll, place, from_=out, json=True).out)
     assert got["people"] == direct["people"] and got["limit"] == direct["limit"]
@@ -207,7 +197,7 @@ def test_the_commands(people, tmp_path, place, asked):
 
 
 def test_what_the_commands_refuse(people, tmp_path, asked):
-    out, g = str(embedded(tmp_path/"out", people).folder), str(tmp_path/"g.db")
+    out, g = str(embedded(tmp_path/"out", people).out), str(tmp_path/"g.db")
     assert "the gallery" in asked(cli.facerec_enroll, people, code=1).err
     for words in ((), (people, g)): assert "is the gallery" in asked(cli.facerec_enroll, *words, from_=out, code=1).err
     assert "or --from OUT" in asked(cli.facerec_cluster, code=1, json=True).err
@@ -218,4 +208,4 @@ def test_what_the_commands_refuse(people, tmp_path, asked):
 def test_typed(people, tmp_path):
     for words in (("facerec_enroll", "--from", people, tmp_path/"g.db"), ("facerec_cluster", "--from", people)):
         r = subprocess.run([Path(sys.executable).parent/words[0], *map(str, words[1:])], capture_output=True, text=True)
-        assert r.returncode == 1 and "holds no manifest.json of facerec_embed" in r.stderr, r.stderr
+        assert r.returncode == 1 and "holds no shards of faces (manifest.json)" in r.stderr, r.stderr
