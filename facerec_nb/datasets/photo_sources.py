@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..core.files import InputError
 from ..core.installed import need
-from .photos import is_litter, is_photo, walk_folders
+from .photos import is_litter, is_photo, photos_below
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000006
 class Input(NamedTuple):
@@ -38,6 +38,7 @@ def _place(address):
     except (ValueError, ImportError, OSError) as e:
         raise InputError(f"{address} cannot be opened ({' '.join(str(e).split())}): check the address") from None
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000042
 def _is_local(fs): return "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol)
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000011
@@ -46,68 +47,74 @@ def _named(rel, size=-1):
     shown = rel.encode("utf-8", "backslashreplace").decode()
     return Input(shown, size=size) if shown == rel else Input(shown, "quoted", quote(os.fsencode(rel)), size=size)
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000043
+def _size(path):
+    "Bytes of a file; -1 for one that cannot be asked"
+    try: return os.stat(path).st_size
+    except OSError: return -1
+
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000012
 def _local_folder(folder, trouble):
     "The photographs of a folder of this machine"
-    for top, names in walk_folders(folder, trouble):
-        below = os.path.relpath(top, folder)
-        for n in filter(is_photo, names):
-            try: size = os.stat(top/n).st_size
-            except OSError: size = -1
-            yield _named(n if below == "." else f"{below}/{n}".replace(os.sep, "/"), size)
+    for path in photos_below(folder, trouble):
+        yield _named(os.path.relpath(path, folder).replace(os.sep, "/"), _size(path))
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000013
-def _wanted(path): return is_photo(path.rpartition("/")[2]) and not any(map(is_litter, path.split("/")[:-1]))
+def _wanted(path):
+    "Is this the path of a photograph, in no folder of litter?"
+    *folders, name = path.split("/")
+    return is_photo(name) and not any(map(is_litter, folders))
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000044
 def _far_folder(fs, base):
     "The photographs of a folder elsewhere"
-    top = base.rstrip("/") + "/" if base.strip("/") else base
     for path, about in sorted(fs.find(base, detail=True).items()):
-        rel = path.removeprefix(top).lstrip("/")
-        if _wanted(rel): yield _named(rel, about["size"] if isinstance(about.get("size"), int) else -1)
+        rel, size = path.removeprefix(base).lstrip("/"), about.get("size")
+        if _wanted(rel): yield _named(rel, size if isinstance(size, int) else -1)
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000015
-def _lines(f):
-    "The names in a text file"
-    data = f.read()
-    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
-    for line in lines:
-        if line.strip(): yield _named(os.fsdecode(line.removeprefix(b"\xef\xbb\xbf")))
+def _lines(f, name):
+    "The photographs that a text names"
+    data = f.read().removeprefix(b"\xef\xbb\xbf")
+    for line in data.split(b"\0") if b"\0" in data else data.splitlines():
+        if line.strip(): yield _named(os.fsdecode(line))
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000017
-def _columns(f, name):
-    "The open table and which of our columns it has; raises InputError"
+def _table(f, name):
+    "An open Parquet table; raises InputError"
     pq, lib = need("pyarrow.parquet", "reading a Parquet table"), need("pyarrow.lib")
-    try: table = pq.ParquetFile(f)
+    try: return pq.ParquetFile(f)
     except (lib.ArrowException, OSError) as e:
         raise InputError(f"{name} is not a readable Parquet table ({type(e).__name__}): write it again") from None
-    have = [c for c in ("path", "bytes", "source") if c in table.schema_arrow.names]
-    if "path" in have or "bytes" in have: return table, have
-    raise InputError(f"{name} has neither a column path nor a column bytes: give the photographs' paths, or their bytes")
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000018
 def _column(table, name):
     "The values of a column, row by row"
     for batch in table.iter_batches(columns=[name]): yield from batch.column(0).to_pylist()
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000045
+def _names(table, have):
+    "The names of the rows of bytes, empty where there are none"
+    return _column(table, "source") if "source" in have else [""]*table.metadata.num_rows
+
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000046
 def _rows(f, name):
     "The photographs of a Parquet table"
-    table, have = _columns(f, name)
-    if "bytes" not in have:
+    table = _table(f, name)
+    have = table.schema_arrow.names
+    if "bytes" in have:
+        for i, v in enumerate(_names(table, have)): yield Input(str(v or f"{name}::{i}"), "rows", name, i)
+    elif "path" in have:
         for i, v in enumerate(_column(table, "path")):
             yield _named(str(v)) if v else Input(f"{name}::{i}", problem="its path is empty")
-        return
-    names = _column(table, "source") if "source" in have else [None]*table.metadata.num_rows
-    for i, v in enumerate(names): yield Input(str(v) if v else f"{name}::{i}", "rows", name, i)
+    else: raise InputError(f"{name} has neither a column path nor a column bytes: give paths of photographs, or bytes")
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000020
 def _odd(member):
     "Why a member of a tar is no photograph; empty when it may be one"
-    parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts: return "its name points outside of the tar"
+    if member.name.startswith("/") or ".." in member.name.split("/"): return "its name points outside of the tar"
     if member.issym() or member.islnk(): return "it is a link, not a photograph"
-    if not member.isreg() or member.issparse(): return "it is not a plain file"
-    return ""
+    return "" if member.isreg() and not member.issparse() else "it is not a plain file"
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000021
 def _member(tar, m):
@@ -130,42 +137,44 @@ def _members(f, name):
     if why: yield Input(name, problem=why)
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000024
-_HOLDERS = {".tar": _members, ".parquet": _rows, ".txt": lambda f, _: _lines(f), ".lst": lambda f, _: _lines(f)}
+_HOLDERS = {".tar": _members, ".parquet": _rows, ".txt": _lines, ".lst": _lines}
 
-def _suffix(address): return os.path.splitext(address.rstrip("}").partition("::")[0])[1].lower()
+def _holder(path): return _HOLDERS.get(os.path.splitext(path.rstrip("}"))[1].lower())
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000047
 def _matches(fs, pattern):
     "The files that a pattern stands for, in order"
-    braceexpand = need("braceexpand", "a pattern with braces").braceexpand
-    for one in braceexpand(pattern):
-        if not re.search(r"[*?\[]", one): yield one
-        else: yield from sorted(fs.glob(one))
+    for one in need("braceexpand", "a pattern with braces").braceexpand(pattern):
+        yield from sorted(fs.glob(one)) if re.search(r"[*?\[]", one) else [one]
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000025
 def _held(fs, base, files):
     "The photographs of several tars, tables or lists below a folder"
     for path in files:
-        name = path.removeprefix(base).lstrip("/")
         if not fs.isfile(path): raise InputError(f"{path} does not exist: check the path")
-        with fs.open(path, "rb") as f: yield from _HOLDERS[_suffix(path)](f, name)
+        with fs.open(path, "rb") as f: yield from _holder(path)(f, path.removeprefix(base).lstrip("/"))
 
-# %% ../../nbs/datasets/photo_sources.ipynb #ps000027
-def _of_files(fs, path, pattern):
-    "Root and inputs of a file, or of a pattern of files"
-    fixed = re.split(r"[*?\[{]", path)[0] if pattern else path
-    base = fixed.rpartition("/")[0]
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000048
+def _of_files(fs, path):
+    "Root and inputs of a file, or of a pattern of files; raises InputError"
+    pattern = not fs.exists(path) and re.search(r"[*?\[{]", path)
+    if not pattern and not fs.exists(path): raise InputError(f"{path} does not exist: check the path")
+    if not _holder(path):
+        raise InputError(f"{path} is no source of photographs: give a folder, a list (.txt), a table (.parquet) or "
+                         "tars (.tar)")
+    base = (path[:pattern.start()] if pattern else path).rpartition("/")[0]
     return base, _held(fs, base, _matches(fs, path) if pattern else [path])
 
-def _split(source, trouble):
-    "File system, root and inputs of a source; raises InputError"
-    fs, path = _place(source)
-    if _is_local(fs): path = os.path.abspath(path)
-    if fs.isdir(path): return fs, path, _local_folder(path, trouble) if _is_local(fs) else _far_folder(fs, path)
-    pattern = bool(re.search(r"[*?\[{]", path)) and not fs.exists(path)
-    if _suffix(path) in _HOLDERS and (pattern or fs.exists(path)): return fs, *_of_files(fs, path, pattern)
-    if not pattern and not fs.exists(path): raise InputError(f"{source} does not exist: check the path")
-    raise InputError(f"{source} is no source of photographs: give a folder, a list (.txt), a table (.parquet) or "
-                     "tars (.tar)")
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000027
+def _split(fs, path, trouble):
+    "Root and inputs of a path; raises InputError"
+    if not fs.isdir(path): return _of_files(fs, path)
+    return path, _local_folder(path, trouble) if _is_local(fs) else _far_folder(fs, path)
+
+def _address(fs, root, source):
+    "The address of a root, inside of the same archive as the source"
+    _, inside, archive = source.partition("::")
+    return fs.unstrip_protocol(root) + inside + archive
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000028
 def photo_inputs(
@@ -173,15 +182,12 @@ def photo_inputs(
     trouble:list|None=None, # a sentence about each folder that cannot be read is added; None: a warning
 ) -> tuple[str, Iterator[Input]]: # the root, and the inputs in a fixed order
     "What there is to be read, without reading a photograph; raises InputError"
-    fs, root, found = _split(str(source), trouble)
-    return root if _is_local(fs) else fs.unstrip_protocol(root), found
+    fs, path = _place(str(source))
+    root, found = _split(fs, os.path.abspath(path) if _is_local(fs) else path, trouble)
+    return root if _is_local(fs) else _address(fs, root, str(source)), found
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000032
 MOST = 1 << 28 # bytes of a photograph
-
-def _check(size):
-    "Refuse a photograph that is too large"
-    if size > MOST: raise InputError(f"it has {size:,} bytes, more than {MOST:,}")
 
 def _bytes(f):
     "All bytes of an open file that is not too large"
@@ -201,44 +207,46 @@ class PhotoReader:
     def __call__(self, i:Input) -> bytes: # the file as it is
         "Read an input; raises InputError with the reason when it cannot be read"
         if i.problem: raise InputError(i.problem)
-        _check(i.size)
-        try: return dict(file=self._file, quoted=self._quoted, tar=self._tar, rows=self._rows)[i.kind](i)
+        if i.size > MOST: raise InputError(f"it has {i.size:,} bytes, more than {MOST:,}")
+        try: return dict(file=self._file, quoted=self._quoted, tar=self._tar, rows=self._row)[i.kind](i)
         except InputError: raise
         except FileNotFoundError: raise InputError("it does not exist") from None
         except Exception as e: # whatever a file system far away raises
             raise InputError(f"it cannot be read ({getattr(e, 'strerror', None) or type(e).__name__})") from None
 
-    def _below(self, name): return f"{self.base.rstrip('/')}/{name}" if self.base else name
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000049
+@patch
+def _below(self:PhotoReader, name): return f"{self.base.rstrip('/')}/{name}" if self.base else name
 
-    def _open(self, path, fs):
-        "Open a file of a disk or of elsewhere; a pipe or a device is none"
-        if _is_local(fs) and os.path.exists(path) and not os.path.isfile(path): raise InputError("it is not a file")
-        return fs.open(path, "rb")
+def _open(fs, path):
+    "Open a file of a disk or of elsewhere; a pipe or a device is none"
+    if _is_local(fs) and os.path.exists(path) and not os.path.isfile(path): raise InputError("it is not a file")
+    return fs.open(path, "rb")
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000035
 @patch
 def _file(self:PhotoReader, i):
     "A file below the root, or anywhere"
-    fs, path = (self.fs, self._below(i.source))
-    if "://" in i.source or os.path.isabs(i.source): fs, path = _place(i.source)
-    with self._open(path, fs) as f: return _bytes(f)
+    elsewhere = "://" in i.source or os.path.isabs(i.source)
+    with _open(*(_place(i.source) if elsewhere else (self.fs, self._below(i.source)))) as f: return _bytes(f)
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000050
 @patch
 def _quoted(self:PhotoReader, i):
     "A file of this machine whose name is no text"
-    with self._open(os.fsdecode(os.path.join(os.fsencode(self.base), unquote_to_bytes(i.at))), self.fs) as f:
-        return _bytes(f)
+    path = os.fsdecode(os.path.join(os.fsencode(self.base), unquote_to_bytes(i.at)))
+    with _open(self.fs, path) as f: return _bytes(f)
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000036
 @patch
 def _hold(self:PhotoReader, path):
-    "Keep a file open, instead of the one before; was it open already?"
-    if self.path == path: return True
+    "Keep a file open, instead of the one before"
+    if self.path == path: return
     if self.file is not None: self.file.close()
-    self.path, self.file = "", None
-    self.file, self.path = self._open(path, self.fs), path
-    return False
+    self.path, self.file, self.rows = "", None, None
+    self.file, self.path = _open(self.fs, path), path
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000051
 @patch
 def _tar(self:PhotoReader, i):
     "A member of a tar"
@@ -249,21 +257,28 @@ def _tar(self:PhotoReader, i):
     raise InputError("the tar ends before it does")
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000038
+def _group_of(table, row):
+    "The row group that holds a row, and the number of its first row"
+    ends = [0]
+    for g in range(table.metadata.num_row_groups):
+        ends.append(ends[-1] + table.metadata.row_group(g).num_rows)
+        if ends[-1] > row: return g, ends[-2]
+    raise InputError("its table has become shorter")
+
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000052
 def _from_row(f, row, few=16):
     "The bytes of a table, row by row from the row group that holds a row, and the number of the first of them"
     table = need("pyarrow.parquet").ParquetFile(f)
-    first = group = 0
-    while first + (n := table.metadata.row_group(group).num_rows) <= row: first, group = first + n, group + 1
-    groups = range(group, table.metadata.num_row_groups)
-    batches = table.iter_batches(few, row_groups=groups, columns=["bytes"])
-    return (v for b in batches for v in b.column(0).to_pylist()), first
+    group, first = _group_of(table, row)
+    batches = table.iter_batches(few, range(group, table.metadata.num_row_groups), ["bytes"])
+    return (v for b in batches for v in b.column(0)), first
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000039
 @patch
-def _rows(self:PhotoReader, i):
+def _row(self:PhotoReader, i):
     "The bytes in a row of a table"
-    if not self._hold(self._below(i.at)) or self.rows is None or self.next > i.start:
-        self.rows, self.next = _from_row(self.file, i.start)
+    self._hold(self._below(i.at))
+    if self.rows is None or self.next > i.start: self.rows, self.next = _from_row(self.file, i.start)
     while self.next <= i.start: data, self.next = next(self.rows), self.next + 1
-    if not data: raise InputError("its row holds no bytes")
-    return _bytes(io.BytesIO(data))
+    if not data.as_py(): raise InputError("its row holds no bytes")
+    return _bytes(io.BytesIO(data.as_py()))
