@@ -46,10 +46,10 @@ def _looked(rows, emb, root):
     "The rows of one photograph, and their embeddings"
     first = rows[0]
     if first["face"] >= 0: faces = Faces(map(_face, rows, emb), first["source"])
-    else: faces = Faces(source=first["source"], problem="" if first["width"] else f"{_path(root, first)} {first['reason']}")
+    else: faces = Faces(source=first["source"], problem="" if first["width"] else _problem(root, first))
     return Looked(first["source"], first["sha256"] or "", faces)
 
-def _path(root, row): return os.path.join(root, row["source"])
+def _problem(root, row): return f"{os.path.join(root, row['source'])} {row['reason']}"
 
 # %% ../../nbs/pipeline/embedded.ipynb #ebd0000b
 def _numbers(column):

@@ -102,10 +102,11 @@ def ray_spread(
     workers:int, # processes of the cluster
 ) -> Iterator[dict]: # summaries as they come
     "Make shards in a cluster that is connected (ray_cluster); raises InputError"
-    if not workers: raise InputError("these photographs, or this pipeline, are known to this process only: "
-                                     "work without Ray")
     shards = iter(shards)
-    while some := list(itertools.islice(shards, WAVE)): yield from _made(work, some, workers)
+    while some := list(itertools.islice(shards, WAVE)):
+        if not workers: raise InputError("these photographs, or this pipeline, are known to this process only: "
+                                         "work without Ray")
+        yield from _made(work, some, workers)
 
 # %% ../../nbs/pipeline/ray_spread.ipynb #4a700012
 @contextlib.contextmanager

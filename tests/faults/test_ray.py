@@ -1,5 +1,4 @@
 "A Ray cluster of two nodes on this machine: a driver and then a node are killed, and the rows are those of one process"
-import os
 
 import pytest
 
