@@ -6,7 +6,7 @@
 __all__ = ['facerec_embed']
 
 # %% ../../nbs/apps/embed.ipynb #em000004
-import itertools, sys, time
+import contextlib, itertools, sys, time
 
 from .commands import as_json, command, one_line
 from ..core.errors import InputError
@@ -45,11 +45,18 @@ def _checked(shards):
     if wrong: raise InputError(wrong[0])
 
 # %% ../../nbs/apps/embed.ipynb #em000011
-def _embed(pipe, source, out, settings):
+def _spread(settings, address):
+    "With the address of a Ray cluster: connected to it, the same settings with its processors and its way to spread"
+    if not address: return contextlib.nullcontext(settings)
+    from facerec_nb.pipeline.ray_spread import ray_settings
+    return ray_settings(settings, address)
+
+#| export
+def _embed(pipe, source, out, settings, ray=None):
     "Embed, and what is to be told"
     from facerec_nb.pipeline.shard_workers import embed_photos
     begin = time.monotonic()
-    said = embed_photos(pipe, source, out, **settings, progress=sys.stderr.isatty())
+    with _spread(settings, ray) as how: said = embed_photos(pipe, source, out, **how, progress=sys.stderr.isatty())
     return said | dict(seconds=time.monotonic() - begin, out=str(out), model=pipe.model)
 
 # %% ../../nbs/apps/embed.ipynb #em000012
@@ -64,6 +71,7 @@ def facerec_embed(
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     prune:bool=False, # forget photographs that are gone from the source
+    ray:str=None, # work on a Ray cluster: local, auto, or HOST:PORT of one that runs; workers are its processors
     check:bool=False, # read every shard again at the end: is each photograph there, once?
     json:bool=False, # print JSON
 ) -> int: # exit code: 1 when no photograph could be read
@@ -71,7 +79,7 @@ def facerec_embed(
     from facerec_nb.pipeline.face_pipeline import FacePipeline
     from facerec_nb.pipeline.face_shards import FaceShards
     pipe = FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast, threads=1)
-    said = _embed(pipe, source, out, dict(per_shard=per_shard, workers=workers, prune=prune))
+    said = _embed(pipe, source, out, dict(per_shard=per_shard, workers=workers, prune=prune), ray)
     shards = FaceShards(out)
     _tell(said, shards)
     if check: _checked(shards)
