@@ -59,7 +59,7 @@ def same(a, b):
     assert a.keys() == b.keys()
     for k, r in a.items():
         for c, v in r.items():
-            if isinstance(v, list): assert np.allclose(v, b[k][c], atol=1e-4), (k, c)
+            if isinstance(v, list): assert np.allclose(v, b[k][c], atol=1e-4, equal_nan=True), (k, c)
             elif isinstance(v, float): assert v == pytest.approx(b[k][c], abs=1e-4), (k, c)
             else: assert v == b[k][c], (k, c)
     return True
