@@ -72,11 +72,22 @@ def _far_folder(fs, base):
         rel, size = path.removeprefix(base).lstrip("/"), about.get("size")
         if _wanted(rel): yield _named(rel, size if isinstance(size, int) else -1)
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000063
+def _pieces(f, end, step=1 << 20):
+    "The pieces of a file between two ends, read a little at a time"
+    rest = b""
+    while block := f.read(step):
+        *whole, rest = (rest + block).split(end)
+        yield from whole
+    yield rest
+
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000015
 def _lines(f, name):
     "The photographs that a text names"
-    data = f.read().removeprefix(b"\xef\xbb\xbf")
-    for line in data.split(b"\0") if b"\0" in data else data.splitlines():
+    zero = b"\0" in f.read(1 << 16)
+    f.seek(0)
+    for i, line in enumerate(_pieces(f, b"\0" if zero else b"\n")):
+        line = (line if zero else line.removesuffix(b"\r")).removeprefix(b"" if i else b"\xef\xbb\xbf")
         if line.strip(): yield _named(os.fsdecode(line))
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000017

@@ -152,7 +152,8 @@ def _detector(detector, threads, fast):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1be736dd
 def _use_threads(threads):
     "Let PyTorch use so many threads, where it is used and a number is given"
-    if threads and "torch" in sys.modules: sys.modules["torch"].set_num_threads(threads)
+    torch = sys.modules.get("torch")
+    if threads and torch: torch.set_num_threads(threads)
 
 def _must_be_engine(engine):
     "Refuse a word that is no engine"

@@ -74,7 +74,7 @@ def _listed(found, step=1 << 16):
     while some := list(itertools.islice(found, step)):
         columns = [pa.array(c, t) for c, t in zip(zip(*some), schema.types)]
         tables.append(pa.Table.from_arrays(columns, schema=schema))
-    return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000012
 def _first_rows(table):
@@ -86,10 +86,11 @@ def _first_rows(table):
 def _once(table):
     "A table in which each source occurs once; raises InputError where two rows of bytes have one name"
     first = _first_rows(table)
+    if len(first) == len(table): return table
     for i in table.take(np.setdiff1d(np.arange(len(table)), first)).to_pylist():
         if i["kind"] == "rows":
-            raise InputError(f"the source {i['source']} occurs twice, again in row {i['start']} of {i['at']}: give each row "
-                             "a name of its own, or leave the column source out")
+            raise InputError(f"the source {i['source']} occurs twice, again in row {i['start']} of {i['at']}: "
+                             "give each row a name of its own, or leave the column source out")
     return table.take(first)
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000013

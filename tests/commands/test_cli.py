@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facerec_nb.apps import commands as cli
 from facerec_nb.core.files import write_image
 
 ROOT = Path(__file__).resolve().parents[2]
