@@ -1,4 +1,4 @@
-"""A landmark network that needs one look: `small`, taught by the four looks of `big`.
+"""A landmark network that needs one pass: `small`, taught by the four answers of `big`.
 
     python -m studies.quick_points [--runs runs/quick] [--start small] [--epochs 8] [--seed 0]
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from facerec_nb.core.files import fingerprint, read_image, thread_map
 from facerec_nb.core.geometry import apply_matrix, warp, xywh_to_xyxy
@@ -28,6 +27,8 @@ from facerec_nb.faces.crops import CropCfg
 from facerec_nb.faces.detection import CenterFaceDetector, match_box
 from facerec_nb.faces.landmarks import LandmarkModel
 from facerec_nb.core.installed import packaged
+from facerec_nb.engines.onnx_export import export_onnx
+from facerec_nb.models.checkpoint import load_checkpoint, save_checkpoint
 from facerec_nb.models.hourglass import heatmap_loss, heatmaps
 from facerec_nb.models.training import ArrayData, FitCfg, fit, seed_everything
 from studies.recognition_faces import BOX, EYE_LIMIT, EYES, sources
@@ -48,7 +49,7 @@ class Faces:
     M: np.ndarray  # (N, 2, 3) photograph -> crop with its rim
 
 
-def four_looks():
+def four_answers():
     "`big`, asked four times"
     return open_landmarks(packaged("landmarks_big.onnx"), 1)
 
@@ -110,7 +111,7 @@ def turned_heads(n, seed=0):
 
 def training_data(data, n_aligned, n_drawn):
     "Everything that is learnt, photographs repeated"
-    big = four_looks()
+    big = four_answers()
     photos = photographs(data, big)
     parts = [photos]*REPEAT + [aligned(data, big, n_aligned), turned_heads(n_drawn)]
     def all_of(k): return np.concatenate([getattr(p, k) for p in parts])
@@ -124,13 +125,31 @@ def loss(net, batch):
     return heatmap_loss(net(batch["x"]), target, CFG.sigma)
 
 
-def one_look(model, x, true):
-    "NME of one look without the mirror image, and the mean confidence"
-    flip, upright = model.flip, model.upright
-    model.flip, model.upright = False, None
+def one_pass(model, x, true):
+    "NME of one pass without the mirror image, and the mean confidence"
+    flip, model.flip, model.twice = model.flip, False, False
     found, sure = model.predict(x[:, RIM:-RIM, RIM:-RIM])
-    model.flip, model.upright = flip, upright
+    model.flip, model.twice = flip, True
     return dict(val_nme=nme(found + RIM, true).mean(), val_sure=sure.mean())
+
+
+# Into the package
+
+UNSURE = 0.94  # confidence below which a face gets the second pass, chosen on the calibration people
+LICENCE = ("Research only: trained on CelebA, whose pictures may be used for non-commercial research; "
+           "the code around the weights is Apache-2.0")
+
+
+def ship(run, weights=Path("facerec_nb/weights")):
+    "The best epoch in half precision, with its ONNX form"
+    ck = load_checkpoint(run/"best_stacked_hg.pth", kind="landmarks")
+    state = {part: {k: v.half() if v.is_floating_point() else v for k, v in s.items()}
+             for part, s in ck["weights"].items()}
+    ways = ck["preprocessing"] | dict(flip=False, unsure=UNSURE)
+    keep = {k: ck[k] for k in ("arch", "config", "seed", "data", "epoch", "metrics")}
+    out = weights/"landmarks_quick.pth"
+    save_checkpoint(out, "landmarks", state, preprocessing=ways, licence=LICENCE, **keep)
+    print(export_onnx(out, out.with_suffix(".onnx")))
 
 
 def main(words=None):
@@ -141,11 +160,13 @@ def main(words=None):
     say("--start", default="small", help="the network to begin with")
     say("--aligned", default=6000, type=int, help="aligned pictures")
     say("--drawn", default=600, type=int, help="drawn heads")
-    say("--epochs", default=8, type=int)
+    say("--epochs", default=6, type=int)
     say("--until", type=int, help="stop after this epoch, to be gone on with")
     say("--lr", default=1e-3, type=float)
     say("--seed", default=0, type=int)
+    say("--ship", action="store_true", help="put the trained network into the package")
     args = parser.parse_args(words)
+    if args.ship: return ship(args.runs/f"{args.start}-{args.seed}")
     kept = args.runs/f"faces-{args.aligned}-{args.drawn}.npz"
     if not kept.exists():
         args.runs.mkdir(parents=True, exist_ok=True)
@@ -154,14 +175,14 @@ def main(words=None):
     val = detected(args.data/"celeba-wild-60x30", rows[(rows.people == "seen") & (rows.split == "val")])[:2]
     seed_everything(args.seed)
     model = LandmarkModel.load(args.start, "cpu")
-    print("at the start", one_look(model, *val), flush=True)
+    print("at the start", one_pass(model, *val), flush=True)
     ways = dict(flip=model.flip, upright=model.upright, subpixel=True)
     about = dict(kind="landmarks", arch=model.net.arch, seed=args.seed, data=fingerprint(kept),
                  preprocessing=dict(size=CROP.size, shrink=CROP.shrink, square=CROP.square, colour="RGB",
                                     range="0..255, normalised inside the network", **ways))
     cfg = FitCfg(args.epochs, 32, args.lr, seed=args.seed, warmup=0.05)
     log = fit(model.net, loss, train, cfg, args.runs/f"{args.start}-{args.seed}", name="stacked_hg", monitor="val_nme",
-              validate=lambda net: one_look(model, *val), augment=CFG.augment, checkpoint=about, resume=True,
+              validate=lambda net: one_pass(model, *val), augment=CFG.augment, checkpoint=about, resume=True,
               until=args.until)
     print(log.drop(columns=["model"]).to_string())
 

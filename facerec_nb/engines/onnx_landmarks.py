@@ -37,7 +37,7 @@ class OnnxLandmarks(PointFinder):
 def look(self:OnnxLandmarks,
     crops:np.ndarray, # `(n, size, size, 3)` RGB in 0..255, without rim
 ) -> tuple: # points `(n, 5, 2)` in their pixels, confidence `(n,)` in 0..1
-    "What the network sees at one look; the mirror images are asked too where the finder says so"
+    "What the network sees at one pass; the mirror images are asked too where the finder says so"
     x = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), np.float32)
     h = self.net.answer(x, "heatmaps")
     if self.flip: h = (h + self.net.answer(x[..., ::-1], "heatmaps")[..., ::-1][:, FLIP_ORDER])/2

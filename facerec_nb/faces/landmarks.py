@@ -37,7 +37,7 @@ class LandmarkModel(PointFinder):
         device:str|torch.device|None=None, # None: a GPU where there is one
         upright:np.ndarray|None=None, # `(5, 2)` crop pixels of an average face's points: asks for a second pass
         reader:Callable=decode, # how heatmaps are read: between the pixels, or by the brightest one
-        unsure:float|None=None, # confidence below which a face gets the second look; None: every face gets it
+        unsure:float|None=None, # confidence below which a face gets the second pass; None: every face gets it
     ):
         super().__init__(crop, flip, upright, unsure)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -86,7 +86,7 @@ def _heat(self:LandmarkModel, x):
 # %% ../../nbs/faces/landmarks.ipynb #c0021
 @patch
 def _second_pass(self:LandmarkModel, x, p, reader):
-    "Points and confidence of faces turned upright by the points of the first look"
+    "Points and confidence of faces turned upright by the points of the first pass"
     M, size = self.turns(p), self.crop.size
     turned = warp_batch(x.float(), torch.from_numpy(M).float().to(x.device), size)
     q, sure = reader(self._heat(turned), size)
@@ -128,7 +128,7 @@ def predict(self:LandmarkModel,
 def look(self:LandmarkModel,
     crops:np.ndarray, # uint8 `(n, size, size, 3)` RGB, without rim
 ) -> tuple: # float64 arrays: points `(n, 5, 2)` in their pixels, confidence `(n,)` in 0..1
-    "What the network sees at one look; the mirror images are asked too where the model says so"
+    "What the network sees at one pass; the mirror images are asked too where the model says so"
     x = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2)
     with torch.autocast(self.device.type, enabled=False): p, sure = self.reader(self._heat(x), self.crop.size)
     return p.double().cpu().numpy(), sure.double().cpu().numpy()

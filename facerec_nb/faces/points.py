@@ -11,7 +11,7 @@ from fastcore.basics import patch
 
 from ..core.files import InputError
 from ..core.geometry import apply_matrix, check_view, compose, invert, seen_box, similarity, warp
-from .crops import CropCfg
+from .crops import CropCfg, cut
 
 # %% ../../nbs/faces/points.ipynb #629b9408
 def _peaks(h):
@@ -56,12 +56,12 @@ class PointFinder:
     def __init__(self,
         crop:CropCfg=CropCfg(), # how its crops are cut
         flip:bool=True, # average the heatmaps of each crop and its mirror image
-        upright:np.ndarray|None=None, # `(5, 2)` crop pixels of an average face's points: asks for a second look
-        unsure:float|None=None, # confidence below which a face gets the second look; `None`: every face gets it
+        upright:np.ndarray|None=None, # `(5, 2)` crop pixels of an average face's points: asks for a second pass
+        unsure:float|None=None, # confidence below which a face gets the second pass; `None`: every face gets it
     ):
         self.crop, self.flip, self.unsure = crop, flip, unsure
         self.upright = None if upright is None else np.asarray(upright, float)
-        self.twice = upright is not None  # may be set to False: one look
+        self.twice = upright is not None  # may be set to False: one pass
 
 
 # %% ../../nbs/faces/points.ipynb #4cd639f1
@@ -82,36 +82,43 @@ def check_crops(self:PointFinder,
                      f"cut them with its CropCfg and rim={self.rim}")
 
 # %% ../../nbs/faces/points.ipynb #40f326cd
-def _usual_size(M):
-    "Is the face that a similarity makes an average one at most twice, at least half as large?"
-    return np.abs(np.log2(np.linalg.norm(M[:, :, 0], axis=1))) < 1
+@patch
+def _pose(self:PointFinder, p):
+    "How far faces must be turned (angle) and grown (length) to be an average one, complex numbers `(N,)`"
+    a, b = ((q - q.mean(-2, keepdims=True)) @ [1, 1j] for q in (p, self.upright))
+    return (a.conj()*b).sum(-1)/np.maximum((a*a.conj()).real.sum(-1), 1e-6)
+
+def _usual_size(pose):
+    "Is the average face at most twice, at least half as large?"
+    return np.abs(np.log2(np.maximum(np.abs(pose), 1e-6))) < 1
+
 
 # %% ../../nbs/faces/points.ipynb #678c238d
 @patch
 def turns(self:PointFinder,
-    p:np.ndarray, # `(N, 5, 2)` points of the first look, pixels of crops with their rim
+    p:np.ndarray, # `(N, 5, 2)` points of the first pass, pixels of crops with their rim
     rim:int|None=None, # of these crops in pixels; `None`: the finder's
 ) -> np.ndarray: # `(N, 2, 3)`: crop with its rim -> upright crop
-    "Matrices that turn crops upright by the points of the first look"
+    "Matrices that turn crops upright by the points of the first pass"
     M = similarity(p + 1e-6*self.upright, self.upright)  # never of a single place
     rim = self.rim if rim is None else rim
-    M[~_usual_size(M)] = [[1, 0, -rim], [0, 1, -rim]]
+    M[~_usual_size(self._pose(p))] = [[1, 0, -rim], [0, 1, -rim]]
     return M
 
 # %% ../../nbs/faces/points.ipynb #5a0c3e02
-TILT, ZOOM = 20., 0.4 # degrees from upright, and doublings of the usual size, from which a face gets a second look
+TILT, ZOOM = 20., 0.4 # degrees from upright, and doublings of the usual size, from which a face gets a second pass
 
 @patch
 def again(self:PointFinder,
-    p:np.ndarray, # `(N, 5, 2)` points of the first look, pixels of crops without rim
+    p:np.ndarray, # `(N, 5, 2)` points of the first pass, pixels of crops without rim
     sure:np.ndarray, # `(N,)` their confidence
 ) -> np.ndarray: # the numbers of the faces
-    "Which faces get a second look"
-    if not self.twice or not len(p): return np.zeros(0, int)
+    "Which faces get a second pass"
+    if not self.rim or not len(p): return np.zeros(0, int)
     if self.unsure is None: return np.arange(len(p))
-    M = similarity(p + 1e-6*self.upright, self.upright)[:, :, 0]
-    tilt, zoom = np.degrees(np.arctan2(M[:, 1], M[:, 0])), np.log2(np.linalg.norm(M, axis=1))
-    return np.flatnonzero((sure < self.unsure) | (np.abs(tilt) > TILT) | (np.abs(zoom) > ZOOM))
+    pose = self._pose(p)
+    tilt, zoom = np.degrees(np.abs(np.angle(pose))), np.abs(np.log2(np.maximum(np.abs(pose), 1e-6)))
+    return np.flatnonzero((sure < self.unsure) | (tilt > TILT) | (zoom > ZOOM))
 
 
 # %% ../../nbs/faces/points.ipynb #d019caf8
@@ -135,19 +142,19 @@ def faces_only(self:PointFinder,
     "Points that cannot be those of a face in its box give way to an average face's; unchanged where none is known"
     if self.upright is None or not len(p): return p, sure
     within = (np.abs(p.mean(1) - self.upright.mean(0)) < self.crop.size/2).all(1)
-    fine = within & _usual_size(similarity(p + 1e-6*self.upright, self.upright))
+    fine = within & _usual_size(self._pose(p))
     return np.where(fine[:, None, None], p, self.upright), np.where(fine, sure, 0.)
 
 # %% ../../nbs/faces/points.ipynb #5a0c3e04
 @patch
 def _looks(self:PointFinder, img, M):
     "Points in pixels of crops without rim, and confidence, for matrices photograph -> crop"
-    def cut(M): return np.stack([warp(img, m, self.crop.size, check=False) for m in M])
-    p, sure = self.look(cut(M))
+    def views(M): return np.stack([cut(img, m, self.crop.size) for m in M])
+    p, sure = self.look(views(M))
     rows = self.again(p, sure)
     if not len(rows): return p, sure
     T = self.turns(p[rows], 0)
-    q, sure[rows] = self.look(cut(compose(T, M[rows])))
+    q, sure[rows] = self.look(views(compose(T, M[rows])))
     p[rows] = self.joined(p[rows], q, T)
     return p, sure
 
@@ -159,7 +166,7 @@ def _from_photo(self:PointFinder, img, boxes):
     rim = 0 if self.unsure is not None else self.rim
     M, size = self.crop.matrices(boxes, rim), self.crop.size + 2*rim
     for m in M: check_view(seen_box(m, size), img.shape[1::-1])
-    if self.unsure is None: return self.predict(np.stack([warp(img, m, size, check=False) for m in M]))
+    if self.unsure is None: return self.predict(np.stack([warp(img, m, size) for m in M]))
     parts = [self._looks(img, M[i:i + 16]) for i in range(0, len(M), 16)]
     return tuple(map(np.concatenate, zip(*parts)))
 
