@@ -28,7 +28,8 @@ from ..core.geometry import align_face
 from ..core.gallery_probability import PRIOR, answered_probability, person_probability
 from .answers import (Answer, Answers, Face, Faces, draw_answers, once_each, show_ranking,
                                          refusal)
-from .enrolment import enroll_people
+from .embedded import FaceShards
+from .enrolment import enroll_embedded, enroll_people
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +152,8 @@ def _detector(detector, threads, fast):
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1be736dd
 def _use_threads(threads):
     "Let PyTorch use so many threads, where it is used and a number is given"
-    if threads and "torch" in sys.modules: sys.modules["torch"].set_num_threads(threads)
+    torch = sys.modules.get("torch")
+    if threads and torch: torch.set_num_threads(threads)
 
 def _must_be_engine(engine):
     "Refuse a word that is no engine"
@@ -477,14 +479,15 @@ def least_quality(self:FacePipeline,
 # %% ../../nbs/pipeline/face_pipeline.ipynb #1cd377be
 @patch
 def enroll(self:FacePipeline,
-    folder:str|Path, # one folder per person, named after the person
+    folder:str|Path|FaceShards, # one folder per person, named after the person; or what facerec_embed found in it
     gallery:Gallery, # people are added to it
     progress:bool=False, # show a progress bar
     level:int|None=None, # at which level the people's folders lie, 1: in `folder`; None: recognised
     prune:bool=False, # take out references whose photographs have gone from this folder
 ) -> "pd.DataFrame": # person, file, status (enrolled, poor, no_face, unreadable, already, gone ...), faces, problem
     "Add a folder of people to a gallery, the largest face of each photograph, each person whole or not at all"
-    return enroll_people(self, folder, gallery, progress, level, prune)
+    enroll = enroll_embedded if isinstance(folder, FaceShards) else enroll_people
+    return enroll(self, folder, gallery, progress, level, prune)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #d1a5f791
 def _faces_of(pipe, photo):
