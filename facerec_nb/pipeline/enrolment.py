@@ -202,7 +202,7 @@ def _with_doubts(rows, doubts):
     return [r | dict(problem=both(r)) for r in rows]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #e1b2a008
-DOUBTED = 20_000 # new references, up to which each is compared with the others
+DOUBTED = 10_000 # new references, up to which each is compared with the others
 
 @patch
 def remember(self:_Enrolment, name, ready):
