@@ -42,6 +42,13 @@ def shard_schema(
     plain = dict.fromkeys(_TEXTS, pa.string()) | dict.fromkeys(_WHOLE, pa.int32())
     return pa.schema(plain | dict.fromkeys(_JUDGED, pa.float64()) | lists)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000069
+def _write_table(path, table):
+    "Write a Parquet file atomically, for its owner alone"
+    with atomic_path(path) as temp:
+        temp.touch(0o600)
+        need("pyarrow.parquet").write_table(table, temp, compression="zstd")
+
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000007
 def write_shard(
     path:str|Path, # of the file; it appears when it is whole
@@ -53,7 +60,7 @@ def write_shard(
     none = {k: np.full(n, np.nan, np.float32) for k, n in _lists(dim).items()}
     table = need("pyarrow", "writing shards").Table.from_pylist([none | r for r in rows], shard_schema(dim))
     table = table.replace_schema_metadata({"facerec_nb": json.dumps(about)})
-    with atomic_path(path) as temp: need("pyarrow.parquet").write_table(table, temp, compression="zstd")
+    _write_table(path, table)
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000010
 _NAME = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet")
@@ -288,13 +295,9 @@ def plan_shards(
     if not len(new) and not prune: raise InputError(f"{source} holds no photographs: check the path")
     old = _earlier(out, dict(version=VERSION, root=root) | about)
     table, counts = _merged(old, new, old.about, per_shard, prune)
-    if not table.equals(old.table): _write_inputs(old.out/"manifest.parquet", table)
+    if not table.equals(old.table): _write_table(old.out/"manifest.parquet", table)
     _sweep(shards := FaceShards(out))
     return shards, counts
-
-# %% ../../nbs/pipeline/face_shards.ipynb #fs000046
-def _write_inputs(path, table):
-    with atomic_path(path) as temp: need("pyarrow.parquet").write_table(table, temp, compression="zstd")
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000031
 @patch
