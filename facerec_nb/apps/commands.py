@@ -228,6 +228,7 @@ def facerec_prepare(
     unseen:float=0.2, # share of the people held out entirely
     seed:int=21, # of the selection and the splits
     zip:bool=False, # write a zip of the folder too
+    per_tar:int=0, # photographs in a tar file, for 100,000 and more; 0: each is a file of its own
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Select photographs and lay them out for alignment"
@@ -236,7 +237,8 @@ def facerec_prepare(
     chosen = _recipe(recipe, ids, per_id, min_box, keep_blurry, images, seed)
     celeba = load_celeba(data, progress=_progress())
     split = _shares(per_id if recipe == "balanced" else 25)
-    rows = prepare(celeba, chosen, out, split=split, unseen=unseen, seed=seed, zip=zip, progress=_progress())
+    laid = dict(split=split, unseen=unseen, seed=seed, zip=zip, per_tar=per_tar)
+    rows = prepare(celeba, chosen, out, **laid, progress=_progress())
     return _say(json, *_selected(rows, out, len(celeba.problems)))
 
 # %% ../../nbs/apps/commands.ipynb #07e650b2
@@ -282,11 +284,12 @@ def facerec_align(
     template:str="arcface", # where the points go: arcface, course, or dlib for --start faces
     size:int=None, # side of the aligned faces, pixels; without it the template's: 112, for dlib 150
     min_confidence:float=None, # leave out faces whose points are less certain, 0..1
+    packed:bool=False, # faces as one array, faces.npy, instead of a file for each: for 100,000 and more
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Find the points of every selected face and write the aligned faces"
     from facerec_nb.faces.aligned import align
-    settings = dict(template=template, size=size, min_confidence=min_confidence)
+    settings = dict(template=template, size=size, min_confidence=min_confidence, packed=packed)
     rows = align(data, model, out, **settings, progress=_progress())
     got = dict(folder=out, faces=len(rows), people=rows.identity.nunique())
     return _say(json, got, "{faces} aligned faces of {people} people in {folder}".format(**got))
