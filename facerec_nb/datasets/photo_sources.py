@@ -184,6 +184,7 @@ def _split(fs, path, trouble):
     if not fs.isdir(path): return _of_files(fs, path)
     return path, _local_folder(path, trouble) if _is_local(fs) else _far_folder(fs, path)
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000067
 def _address(fs, root, source):
     "The address of a root, inside of the same archive as the source"
     _, inside, archive = source.partition("::")

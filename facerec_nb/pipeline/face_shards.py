@@ -184,6 +184,7 @@ def _ranges(part):
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000019
 _KEYS = dict(version=int, model=str, dim=int, settings=dict, root=str)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000071
 def _read_about(out):
     "The manifest of a folder; raises InputError for one that is not laid out as ours"
     path = out/"manifest.json"
@@ -382,6 +383,7 @@ def totals(self:FaceShards) -> dict: # photographs, faces, no_face, unreadable o
         if name not in lost: total.update({k: v for k, v in _own_words(self.path(name)).items() if k in total})
     return dict(total)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000070
 def _own_words(path):
     "What a shard keeps in its metadata; raises InputError"
     lib = need("pyarrow.lib")

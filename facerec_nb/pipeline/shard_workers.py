@@ -183,6 +183,7 @@ def __call__(self:_Lane, shard):
     made = self.ask(self.work, shard)
     return self.one_by_one(shard) if made is None else made
 
+# %% ../../nbs/pipeline/shard_workers.ipynb #sw000060
 @patch
 def one_by_one(self:_Lane, shard):
     "The summary of a shard that was made photograph by photograph"
