@@ -238,6 +238,7 @@ def finish(self:_Enrolment, folder, trouble, prune):
     if not was_closed(trouble): self.rows += _tell_gone(self.gallery, _gone(self.known, self.there), prune)
     if not len(self.gallery): raise _no_faces(folder, self.rows)
     rows = _with_doubts(self.rows, _doubts(self.pipe, self.gallery, self.new))
+    self.gallery.prepare()
     rows += [_row("", printable(t.partition(":")[0]), "passed", printable(t)) for t in trouble + self.too_many()]
     return pd.DataFrame(rows).sort_values(["person", "file"], ignore_index=True)
 

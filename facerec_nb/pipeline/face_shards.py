@@ -27,25 +27,31 @@ VERSION = 1 # of the layout
 _TEXTS, _WHOLE = ("source", "sha256", "quality_reason", "reason"), ("width", "height", "face")
 _JUDGED = ("score", "sure", "quality") # of the detector, of the points, of the face for being recognised; 0..1
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000068
+def _lists(dim):
+    "How many numbers each list of a row has"
+    return dict(box=4, points=10, embedding=dim)
+
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000033
 def shard_schema(
     dim:int, # numbers in an embedding
 ) -> "pa.Schema": # source, sha256, width, height, face, score, sure, quality, box, points, embedding, reasons
     "The columns of a shard"
     pa = need("pyarrow", "writing shards")
-    lists = {k: pa.list_(pa.float32(), n) for k, n in dict(box=4, points=10, embedding=dim).items()}
+    lists = {k: pa.list_(pa.float32(), n) for k, n in _lists(dim).items()}
     plain = dict.fromkeys(_TEXTS, pa.string()) | dict.fromkeys(_WHOLE, pa.int32())
     return pa.schema(plain | dict.fromkeys(_JUDGED, pa.float64()) | lists)
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000007
 def write_shard(
     path:str|Path, # of the file; it appears when it is whole
-    rows:list[dict], # column -> value; columns that a row lacks are null
+    rows:list[dict], # column -> value; what a row lacks is null, lists are NaN
     dim:int, # numbers in an embedding
     about:dict, # what else is to be known: texts and numbers, kept in the file's metadata
 ) -> None:
     "Write a shard atomically"
-    table = need("pyarrow", "writing shards").Table.from_pylist(rows, shard_schema(dim))
+    none = {k: np.full(n, np.nan, np.float32) for k, n in _lists(dim).items()}
+    table = need("pyarrow", "writing shards").Table.from_pylist([none | r for r in rows], shard_schema(dim))
     table = table.replace_schema_metadata({"facerec_nb": json.dumps(about)})
     with atomic_path(path) as temp: need("pyarrow.parquet").write_table(table, temp, compression="zstd")
 
