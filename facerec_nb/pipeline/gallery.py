@@ -7,7 +7,7 @@ __all__ = ['SHORT_LIST', 'is_address', 'Gallery', 'printable', 'Source', 'Held',
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0003
 import contextlib, html, io, json, os, re, zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,26 +210,22 @@ def _person(db, name):
     return row and row[0]
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0040
-_NEW = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
-_ADD = "INSERT INTO refs(person, source, added, embedding, content, origin) VALUES(?, ?, ?, ?, ?, ?)"
-
 @patch
-def _lines(self:Gallery, db, name, e, sources, added):
-    "What is stored of the references of somebody who is there"
-    person = _person(db, name)
-    return [(person, printable(s.name), t, self._store.stored(v), s.content, s.origin)
-            for s, t, v in zip(sources, added, e)]
+def _lines(self:Gallery, people, numbers):
+    "What is stored of the references of people (name, embeddings, sources, times) whose numbers are known"
+    return [(numbers[name], printable(s.name), t, self._store.stored(v), s.content, s.origin)
+            for name, e, sources, added in people for s, t, v in zip(sources, added, e)]
 
 # %% ../../nbs/pipeline/gallery.ipynb #bb99908b
 @patch
 def _insert(self:Gallery, db, people):
     "References of people (name, embeddings, sources, times) inside a transaction"
-    db.executemany(_NEW, sorted({(name,) for name, *_ in people}))
+    numbers = self._store.numbers_of(db, sorted({name for name, *_ in people}))
     width = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone()
     dim = width[0] if width else people[0][1].shape[1]
     for _, e, *_ in people:
         if e.shape[1] != dim: raise _other_width(self.path, dim, e.shape[1])
-    db.executemany(_ADD, [line for one in people for line in self._lines(db, *one)])
+    self._store.write(db, self._lines(people, numbers))
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0042
 def _one_each(name, e, sources):
@@ -277,6 +273,13 @@ def add_many(self:Gallery,
     with self._change(adding=True) as db:
         if ready: self._insert(db, ready)
     return len(ready)
+
+# %% ../../nbs/pipeline/gallery.ipynb #b04c9a1e
+@patch
+@contextlib.contextmanager
+def filling(self:Gallery) -> Iterator[None]:
+    "While very many are added: a server's index is built once, when the block ends well"
+    with self._store.filling(): yield
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0044
 @patch(as_prop=True)

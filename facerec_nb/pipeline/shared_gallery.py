@@ -320,6 +320,16 @@ def _build(self:SharedStore):
         self._build_from = time.monotonic() + 3600
         warnings.warn(f"{self._wrong(e)}; until then searches compare every reference", stacklevel=2)
 
+# %% ../../nbs/pipeline/shared_gallery.ipynb #58e1ab36
+@patch
+@contextlib.contextmanager
+def filling(self:SharedStore) -> Iterator[None]:
+    "While very many are added: the index is made when the block ends well"
+    self._build_from = float("inf")
+    try: yield
+    finally: self._build_from = 0
+    self._build()
+
 # %% ../../nbs/pipeline/shared_gallery.ipynb #a7a337ed
 @patch
 def _make_index(self:SharedStore, dim):
@@ -397,6 +407,31 @@ def numbers(self:SharedStore,
 ) -> np.ndarray: # float32, one after the other
     "Embeddings from what their column holds"
     return np.concatenate([np.asarray(v.to_numpy(), np.float32) for v in values])
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #1f9a02c7
+_MEET = "INSERT INTO people(name) SELECT unnest(?::text[]) ON CONFLICT(name) DO NOTHING"
+
+@patch
+def numbers_of(self:SharedStore,
+    db:psycopg.Cursor, # of change
+    names:list[str], # of people, sorted; who is new is met
+) -> dict[str, int]: # name -> number
+    "The numbers of people"
+    db.execute(_MEET, (names,))
+    return dict(db.execute("SELECT name, id FROM people WHERE name=ANY(?)", (names,)).fetchall())
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #a6c3e9d4
+_COPY = "COPY refs(person, source, added, embedding, content, origin) FROM STDIN (FORMAT BINARY)"
+
+@patch
+def write(self:SharedStore,
+    db:psycopg.Cursor, # of change
+    lines:list[tuple], # (person, source, time, embedding, content, origin)
+) -> None:
+    "Add references"
+    with db.copy(_COPY) as stream:
+        stream.set_types(["int8", "text", "text", "vector", "text", "text"])
+        for line in lines: stream.write_row(line)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2d2b849e
 _SIZE = "SELECT (SELECT count(*) FROM people), (SELECT count(*) FROM refs)"
