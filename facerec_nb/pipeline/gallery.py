@@ -285,8 +285,7 @@ def filling(self:Gallery) -> Iterator[None]:
 @patch(as_prop=True)
 def dim(self:Gallery) -> int|None: # numbers in an embedding, None when the gallery is empty
     "Length of the embeddings"
-    rows = self._rows(f"SELECT {self._store.width} FROM refs LIMIT 1")
-    return rows[0][0] if rows else None
+    return self._store.dim
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0045
 _COUNTED = "FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name"

@@ -430,6 +430,11 @@ def index(self:FileStore) -> Nearest: # one row per reference, removed ones incl
     return self.sync().nearest
 
 @patch(as_prop=True)
+def dim(self:FileStore) -> int|None: # None when it is empty
+    "Numbers in an embedding"
+    return next((d for d, in self.rows(f"SELECT {self.width} FROM refs LIMIT 1")), None)
+
+@patch(as_prop=True)
 def size(self:FileStore) -> tuple[int, int]: # people, references
     "How large the gallery is, as new as the file"
     m = self.sync()

@@ -31,7 +31,24 @@ _REFS = ("CREATE TABLE refs(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, 
 _NO_STATISTICS = ("ALTER TABLE refs ALTER embedding SET STATISTICS 0, ALTER source SET STATISTICS 0",
                   "ALTER TABLE people ALTER name SET STATISTICS 0")
 _INDEXES = ("CREATE INDEX refs_person ON refs(person)", "CREATE INDEX refs_added ON refs(added)")
-MIGRATIONS = [(_META, _PEOPLE, _REFS, *_NO_STATISTICS, *_INDEXES)] # what makes version 1, what makes 2 of 1, and so on
+_FIRST = (_META, _PEOPLE, _REFS, *_NO_STATISTICS, *_INDEXES)
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #91d4b2ac
+_RENEW = """CREATE FUNCTION keep_means() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+AS $$ BEGIN
+    PERFORM 1 FROM people WHERE id IN (SELECT person FROM changed) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE people SET mean = (SELECT l2_normalize(avg(embedding)) FROM refs WHERE person=people.id)
+        WHERE id IN (SELECT person FROM changed);
+    RETURN NULL;
+END $$"""
+_TRIGGER = ("CREATE TRIGGER keep_means_{0} AFTER {0} ON refs REFERENCING {1} TABLE AS changed "
+            "FOR EACH STATEMENT EXECUTE FUNCTION keep_means()")
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #c77a0e35
+_MEANS = ("ALTER TABLE people ADD mean vector, ALTER mean SET STATISTICS 0, SET (toast_tuple_target=8160)",
+          "UPDATE people SET mean = (SELECT l2_normalize(avg(embedding)) FROM refs WHERE person=people.id)",
+          "DROP INDEX IF EXISTS refs_nearest", _RENEW, _TRIGGER.format("INSERT", "NEW"), _TRIGGER.format("DELETE", "OLD"))
+MIGRATIONS = [_FIRST, _MEANS] # what makes version 1, what makes 2 of 1, and so on
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #603ceacc
 _WRITING, _BUILDING = 0x46414345, 0x46414346 # numbers of the locks ("FACE")
@@ -59,7 +76,7 @@ def _upgrade(db, shown, model):
         _migrate(db, _version(db), model)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2092edd5
-_PATH = ("SELECT set_config('search_path', 'facerec, ' || quote_ident(nspname), false) FROM pg_extension "
+_PATH = ("SELECT set_config('search_path', 'facerec, ' || quote_ident(nspname) || ', pg_temp', false) FROM pg_extension "
          "JOIN pg_namespace n ON n.oid=extnamespace WHERE extname='vector'") # ours, and where pgvector was put
 
 def _migrate(db, version, model):
@@ -209,7 +226,7 @@ def transaction(self:_Line, begin):
     finally: self.within = False
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #14439c44
-EXACT = 10_000 # up to so many references every one is compared
+EXACT = 10_000 # up to so many people every mean is compared
 
 class SharedStore:
     "People and their references in a PostgreSQL database, searched by the server"
@@ -217,12 +234,12 @@ class SharedStore:
     def __init__(self,
         address:str, # postgresql://USER@HOST:PORT/DATABASE; an empty database becomes a gallery when the model is known
         model:str|None, # fingerprint of the model of the embeddings; only a new gallery needs it
-        exact:int|None=None, # up to so many references the search is exact; None: EXACT
+        exact:int|None=None, # up to so many people the search is exact; None: EXACT
     ):
         self._db = self._reader = None
         parts = _parsed(address)
         self.path, self._exact, self._indexed, self._counted = _shown(parts), exact or EXACT, False, None
-        self._build_from = 0 # when a build may be tried
+        self._build_from, self._dim = 0, None # when a build may be tried; numbers in an embedding
         _prepare(parts, self.path, model)
         self._secret, self._writing, self._reading = parts.get("password"), threading.RLock(), threading.RLock()
         self._db, self._reader = (_Line(lambda: _connect(parts, self.path)) for _ in range(2))
@@ -275,7 +292,7 @@ def change(self:SharedStore,
     adding:bool=False, # nothing but new references comes
 ) -> Iterator[psycopg.Cursor]: # to write with
     "One transaction: all of it is on the server's disk when the block ends well, nothing when it does not"
-    self._counted = None
+    self._counted = self._dim = None
     with self._writing:
         try:
             with self._db.transaction("BEGIN") as db:
@@ -287,8 +304,8 @@ def change(self:SharedStore,
 # %% ../../nbs/pipeline/shared_gallery.ipynb #ac76ff7f
 HNSW, BUILD_MEMORY = "m=16, ef_construction=64", "1GB" # the most that the server's process may take while it builds
 _STATE = ("SELECT indisvalid FROM pg_index JOIN pg_class c ON c.oid=indexrelid "
-          "WHERE relname='refs_nearest' AND relnamespace='facerec'::regnamespace")
-_MANY = "SELECT count(*) FROM (SELECT 1 FROM refs LIMIT ?) few"
+          "WHERE relname='people_nearest' AND relnamespace='facerec'::regnamespace")
+_MANY = "SELECT count(*) FROM (SELECT 1 FROM people LIMIT ?) few"
 
 @patch
 def _is_indexed(self:SharedStore, db):
@@ -302,9 +319,8 @@ def _due(store):
     db, most = store._db, store._exact + 1
     if time.monotonic() < store._build_from: return None
     if store._is_indexed(db) or db.execute(_MANY, (most,)).fetchone()[0] < most: return None
-    dim = db.execute(f"SELECT {store.width} FROM refs LIMIT 1").fetchone()[0]
-    mine = dim <= 4000 and db.execute("SELECT pg_try_advisory_lock(?)", (_BUILDING,)).fetchone()[0]
-    return dim if mine else None
+    mine = store.dim <= 4000 and db.execute("SELECT pg_try_advisory_lock(?)", (_BUILDING,)).fetchone()[0]
+    return store.dim if mine else None
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #573fcdd2
 @patch
@@ -335,51 +351,42 @@ def filling(self:SharedStore) -> Iterator[None]:
 def _make_index(self:SharedStore, dim):
     "Build the graph while others search and write"
     db = self._db
-    for sql in ("DROP INDEX IF EXISTS refs_nearest", "SET lock_timeout = 0",
+    for sql in ("DROP INDEX IF EXISTS people_nearest", "SET lock_timeout = 0",
                 f"SET maintenance_work_mem = '{BUILD_MEMORY}'"): db.execute(sql)
-    db.execute(f"CREATE INDEX CONCURRENTLY refs_nearest ON refs USING hnsw "
-               f"((embedding::halfvec({dim})) halfvec_ip_ops) WITH ({HNSW})")
-    for sql in ("RESET maintenance_work_mem", _SETTINGS[1], "ANALYZE refs"): db.execute(sql)
+    db.execute(f"CREATE INDEX CONCURRENTLY people_nearest ON people USING hnsw "
+               f"((mean::halfvec({dim})) halfvec_ip_ops) WITH ({HNSW})")
+    for sql in ("RESET maintenance_work_mem", _SETTINGS[1], "ANALYZE people"): db.execute(sql)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2b0354d6
-_EXACT_ORDER, _INDEX_ORDER = "embedding <#> ?", "embedding::halfvec({0}) <#> ?::halfvec({0})"
-_NEAR = ("SELECT person, name, cosine FROM (SELECT person, -(embedding <#> ?) AS cosine FROM refs WHERE added>=? "
-         "ORDER BY {} LIMIT ?) near JOIN people ON people.id=person ORDER BY cosine DESC")
-
-@patch
-def _question(self:SharedStore, db, dim):
-    "The SQL that names the nearest references"
-    return _NEAR.format(_INDEX_ORDER.format(dim) if self._is_indexed(db) else _EXACT_ORDER)
+_SINCE = ("SELECT coalesce((SELECT to_char(now() AT TIME ZONE 'UTC' - make_interval(days => value::int), "
+          """'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM meta WHERE key='forget_after' AND value ~ '^0*[1-9][0-9]*$'), '') t""")
+_SHOWN = "added>=(SELECT t FROM since)"
+_ANY = f"(SELECT t FROM since)='' OR EXISTS (SELECT 1 FROM refs WHERE person=near.id AND {_SHOWN})"
+_NEAR = (f"WITH since AS MATERIALIZED ({_SINCE}), "
+         "near AS (SELECT id, name, mean FROM people WHERE mean IS NOT NULL ORDER BY {0} LIMIT {1}), "
+         f"first AS (SELECT id, name, -(mean <#> ?) cosine FROM near WHERE {_ANY} ORDER BY cosine DESC LIMIT {{2}}) "
+         "SELECT first.id, name, cosine, source, embedding FROM first JOIN refs ON person=first.id "
+         f"WHERE {_SHOWN} ORDER BY cosine DESC, first.id, refs.id")
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #38396c5b
-def _people_first(rows, k):
-    "`(person, name, cosine)` of the first k different people"
-    best = {}
-    for p, name, cosine in rows:
-        if p not in best: best[p] = (p, name, cosine)
-        if len(best) == k: break
-    return list(best.values())
-
-# %% ../../nbs/pipeline/shared_gallery.ipynb #3196f9ec
-def _first_people(db, sql, face, since, k):
-    "The first k people of a face: more references are asked for when they belong to fewer"
-    many = max(100, 10*k)
-    while True:
-        rows = db.execute(sql, (face, since, face, many)).fetchall()
-        found = _people_first(rows, k)
-        if len(found) == k or len(rows) < many: return found
-        many *= 4
-
-# %% ../../nbs/pipeline/shared_gallery.ipynb #30a8dbec
-_REFS_OF = "SELECT person, source, embedding FROM refs WHERE person = ANY(?) AND added>=? ORDER BY id"
+_EXACT_ORDER, _INDEX_ORDER = "mean <#> ?", "mean::halfvec({0}) <#> ?::halfvec({0})"
 
 @patch
-def _references(self:SharedStore, db, people, since):
-    "Sources and references (n, D) of each of these people"
-    rows = {}
-    for p, source, e in db.execute(_REFS_OF, (sorted(people), since)).fetchall():
-        rows.setdefault(p, []).append((source, e))
-    return {p: ([s for s, _ in r], self.numbers(e for _, e in r).reshape(len(r), -1)) for p, r in rows.items()}
+def _question(self:SharedStore, db, dim, k):
+    "The SQL that names the k nearest people with their references"
+    order = _INDEX_ORDER.format(dim) if self._is_indexed(db) else _EXACT_ORDER
+    return _NEAR.format(order, 2*k, k)
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #3196f9ec
+@patch
+def _answer(self:SharedStore, rows):
+    "People (number, name, cosine) of an answer, and their sources and references (n, D)"
+    people, refs = {}, {}
+    for p, name, cosine, source, e in rows:
+        people.setdefault(p, (p, name, cosine))
+        refs.setdefault(p, []).append((source, e))
+    refs = {p: ([s for s, _ in r], self.numbers(e for _, e in r).reshape(len(r), -1)) for p, r in refs.items()}
+    return list(people.values()), refs
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #bcf46290
 @patch
@@ -387,11 +394,20 @@ def near(self:SharedStore,
     e:np.ndarray, # (N, D) float32 faces of unit length
     k:int, # people wanted for each
 ) -> tuple[list, dict]: # of each face (person, name, cosine), nearest first; person -> sources, references (n, D)
-    "Whose single references are nearest, and all references of these people"
-    with self.moment() as db:
-        since, sql = oldest_kept(db), self._question(db, e.shape[1])
-        found = [_first_people(db, sql, face, since, k) for face in e]
-        return found, self._references(db, {p for one in found for p, *_ in one}, since)
+    "Whose mean reference is nearest, and all references of these people"
+    found, refs, sql = [], {}, self._question(self._reader, e.shape[1], k)
+    for face in e:
+        people, of = self._answer(self.rows(sql, face, face))
+        found.append(people)
+        refs |= of
+    return found, refs
+
+# %% ../../nbs/pipeline/shared_gallery.ipynb #0be1d7c6
+@patch(as_prop=True)
+def dim(self:SharedStore) -> int|None: # asked again after a change made here
+    "Numbers in an embedding"
+    if self._dim is None: self._dim = next((d for d, in self.rows(f"SELECT {self.width} FROM refs LIMIT 1")), None)
+    return self._dim
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6544569b
 @patch
