@@ -114,10 +114,10 @@ _WAYS = [
     (errors.DiskFull, "make room on the server and try again"),
     (errors.ReadOnlySqlTransaction, "it is a copy for reading: give the address of the main server"),
     (errors.InsufficientPrivilege, "its owner must give this user the right"),
-    (errors.InvalidPassword, "check the user and the password"),
+    (errors.UndefinedTable, "behind a pooler, let it keep sessions (pool_mode = session) or give the server's own address"),
     (errors.UndefinedFile, "install pgvector on the server"),
     (psycopg.ProgrammingError, "it needs pgvector 0.8 or newer, and tables that nobody else has changed"),
-    (psycopg.OperationalError, "check the address, and that the server runs"),
+    (psycopg.OperationalError, "check the address, the user and the password, and that the server runs"),
     (psycopg.InterfaceError, "open it again")] # what PostgreSQL says -> what to do
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #0cadf518
@@ -360,13 +360,14 @@ def _make_index(self:SharedStore, dim):
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2b0354d6
 _SINCE = ("SELECT coalesce((SELECT to_char(now() AT TIME ZONE 'UTC' - make_interval(days => value::int), "
           """'YYYY-MM-DD"T"HH24:MI:SS"Z"') FROM meta WHERE key='forget_after' AND value ~ '^0*[1-9][0-9]*$'), '') t""")
-_SHOWN = "added>=(SELECT t FROM since)"
-_ANY = f"(SELECT t FROM since)='' OR EXISTS (SELECT 1 FROM refs WHERE person=near.id AND {_SHOWN})"
+_ALL = "(SELECT t FROM since)=''"
+_SHOWN = f"({_ALL} OR added>=(SELECT t FROM since))"
+_ANY = f"{_ALL} OR EXISTS (SELECT 1 FROM refs WHERE person=near.id AND {_SHOWN})"
 _NEAR = (f"WITH since AS MATERIALIZED ({_SINCE}), "
          "near AS (SELECT id, name, mean FROM people WHERE mean IS NOT NULL ORDER BY {0} LIMIT {1}), "
          f"first AS (SELECT id, name, -(mean <#> ?) cosine FROM near WHERE {_ANY} ORDER BY cosine DESC LIMIT {{2}}) "
-         "SELECT first.id, name, cosine, source, embedding FROM first JOIN refs ON person=first.id "
-         f"WHERE {_SHOWN} ORDER BY cosine DESC, first.id, refs.id")
+         "SELECT id, name, cosine, source, embedding FROM first CROSS JOIN LATERAL (SELECT id AS number, source, "
+         f"embedding FROM refs WHERE person=first.id AND {_SHOWN} OFFSET 0) own ORDER BY cosine DESC, id, number")
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #38396c5b
 _EXACT_ORDER, _INDEX_ORDER = "mean <#> ?", "mean::halfvec({0}) <#> ?::halfvec({0})"

@@ -143,8 +143,9 @@ def test_an_error_of_this_side_tells_nothing(monkeypatch):
         assert r.status_code == 500 and "ZeroDivision" not in r.text and c.get("/health").status_code == 200
 
 
-def test_too_many_do_not_wait():
-    turns, seen = service.Turns(1), []
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_too_many_do_not_wait(at_once):
+    turns, seen = service.Turns(1, at_once), []
 
     def ask():
         try:
@@ -155,7 +156,37 @@ def test_too_many_do_not_wait():
     threads = [threading.Thread(target=ask) for _ in range(5)]
     for t in threads: t.start()
     for t in threads: t.join()
-    assert sorted(seen) == [200, 200, 503, 503, 503]
+    assert sorted(seen) == [200]*(at_once + 1) + [503]*(4 - at_once)
+
+
+def test_the_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert [service.shared_out(n) for n in (None, 1, 2, 4, 9)] == [(6, 1), (1, 6), (2, 3), (4, 1), (9, 1)]
+    with pytest.raises(InputError, match="0 photographs at once: say 1 or more"): service.shared_out(0)
+
+
+def test_several_are_looked_at_together(monkeypatch):
+    "As many photographs as there are turns are in the networks at the same time, and never more"
+    now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2, timeout=20)
+
+    def slow(pipe, photo):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        both.wait()
+        with lock: now[0] -= 1
+        return toy_call(pipe, photo)
+
+    with Gallery(model="m") as g:
+        g.add("Ann", np.eye(3, dtype=np.float32)[0])
+        toy_call = FacePipeline.__call__
+        monkeypatch.setattr(FacePipeline, "__call__", slow)
+        c, seen = client(g, at_once=2), []
+        ask = lambda: seen.append(c.post("/identify", files={"photo": RED}).status_code)
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+    assert seen == [200]*6 and most[0] == 2
 
 
 SERVE = """
