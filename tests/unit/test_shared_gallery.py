@@ -113,14 +113,15 @@ def guarded():
         port = s.getsockname()[1]
     with Server(fsync="off", listen_addresses="127.0.0.1", port=port) as server:
         with server.connect() as db: db.execute("CREATE ROLE guard LOGIN SUPERUSER PASSWORD 't0psecret'")
-        (server.folder/"data/pg_hba.conf").write_text("local all all trust\nhost all guard 127.0.0.1/32 scram-sha-256\n")
+        rules = "local all all trust\nhost all guard 127.0.0.1/32 scram-sha-256\n"
+        (server.folder/"data/pg_hba.conf").write_text(rules)
         with server.connect() as db: db.execute("SELECT pg_reload_conf()")
         yield port
 
 
 @pytest.mark.parametrize("user,password,end,said", [
-    ("guard", "wr0ngsecret", "postgres", "check the address, the user and the password"),
-    ("nobody", "wr0ngsecret", "postgres", "check the address, the user"),
+    ("guard", "wr0ngsecret", "postgres", "check the address, user and password"),
+    ("nobody", "wr0ngsecret", "postgres", "check the address, user"),
     ("guard", "t0psecret", "nowhere", 'database "nowhere" does not exist'),
     ("guard", "t0psecret", "postgres?sslmode=require", "server does not support SSL")])
 def test_who_is_not_let_in_is_told_without_the_password(guarded, caplog, user, password, end, said):
