@@ -6,7 +6,7 @@
 __all__ = ['SHORT_LIST', 'is_address', 'Gallery', 'printable', 'Source', 'Held', 'Match']
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0003
-import contextlib, html, io, json, os, re, zipfile
+import contextlib, contextvars, html, io, json, os, re, zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -63,10 +63,22 @@ def close(self:Gallery) -> None:
     if self._store: self._store.close()
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0021
+_TOLD = contextvars.ContextVar("told", default=None) # gallery, its meta and size, in a block of told
+
 @patch
 def _get(self:Gallery, key):
-    rows = self._rows("SELECT value FROM meta WHERE key=?", key)
-    return rows[0][0] if rows else None
+    told = _TOLD.get()
+    if told and told[0] is self: return told[1].get(key)
+    return next((v for v, in self._rows("SELECT value FROM meta WHERE key=?", key)), None)
+
+# %% ../../nbs/pipeline/gallery.ipynb #c9b1d350
+@patch
+@contextlib.contextmanager
+def told(self:Gallery) -> Iterator[None]:
+    "What its owner has set, and its size, are asked for once and hold in this block and thread"
+    token = _TOLD.set((self, dict(self._rows("SELECT key, value FROM meta")), self.size))
+    try: yield
+    finally: _TOLD.reset(token)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0022
 _KEEP = "INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value"
@@ -367,7 +379,8 @@ def index(self:Gallery) -> Nearest: # one row per reference, removed ones includ
 @patch(as_prop=True)
 def size(self:Gallery) -> tuple[int, int]: # people, references
     "How large the gallery is; a large one on a server is counted once a minute"
-    return self._store.size
+    told = _TOLD.get()
+    return told[2] if told and told[0] is self else self._store.size
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0067
 class Match(NamedTuple):

@@ -18,7 +18,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..core.files import InputError
 from ..core.forks import PerProcess
-from .gallery_file import oldest_kept
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6a0d7489
 _META = "CREATE TABLE meta(key text PRIMARY KEY, value text NOT NULL)"
@@ -77,8 +76,8 @@ def _upgrade(db, shown, model):
         _migrate(db, _version(db), model)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #2092edd5
-_PATH = ("SELECT set_config('search_path', 'facerec, ' || quote_ident(nspname) || ', pg_temp', false) "
-         "FROM pg_extension JOIN pg_namespace n ON n.oid=extnamespace WHERE extname='vector'") # ours, and where pgvector was put
+_PATH = ("SELECT set_config('search_path', 'facerec, ' || quote_ident(nspname) || ', pg_temp', false) FROM "
+         "pg_extension JOIN pg_namespace n ON n.oid=extnamespace WHERE extname='vector'") # ours and pgvector's
 
 def _migrate(db, version, model):
     "The steps from a version to the newest, inside a transaction"

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from facerec_nb.apps.commands import facerec_serve
-from facerec_nb.core.files import InputError
+from facerec_nb.core.files import InputError, read_image
 from facerec_nb.faces.detection import WholeImage
-from facerec_nb.pipeline.face_pipeline import FacePipeline
+from facerec_nb.pipeline.face_pipeline import FacePipeline, Faces
 from facerec_nb.pipeline.gallery import Gallery
 from toys import Colour, Five
 
@@ -133,6 +133,21 @@ def test_bad_requests_are_told_and_nothing_is_added():
         assert c.post("/people/a%0Ab", files={"photos": ("a.png", RED)}).status_code in (404, 409)
         assert c.post("/people/Ann", files=[("photos", ("a.png", RED)), ("photos", ("b.png", b"x"))]).status_code == 422
         assert g.people() == {}
+
+
+def test_an_answer_for_a_crowd_asks_a_server_little(database, monkeypatch):
+    "What the owner has set, the size, the width, whether there is an index, and one question a face"
+    import psycopg
+    with Gallery(database, model="m") as g:
+        g.add("Ann", np.eye(3, dtype=np.float32)[0])
+        g.threshold, asked, pipe = 0.5, [], toy()
+        face, execute = pipe(read_image(RED))[0], psycopg.Cursor.execute
+        note = lambda cursor, sql, *args, **kwargs: asked.append(sql) or execute(cursor, sql, *args, **kwargs)
+        monkeypatch.setattr(psycopg.Cursor, "execute", note)
+        answers = pipe.identify(Faces([face]*12), g)
+        assert len(answers) == 12 and answers[0].threshold == 0.5 and len(asked) <= 12 + 4
+        g.threshold = 0.6
+        assert g.threshold == 0.6
 
 
 def test_an_error_of_this_side_tells_nothing(monkeypatch):
