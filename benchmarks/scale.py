@@ -189,7 +189,7 @@ def candidates(g, asked, people, k=10):
     "Recall, ms and the server's processor time for several lists of candidates"
     line = g._store._reader
     pid = line.execute("SELECT pg_backend_pid()").fetchone()[0]
-    for ef in (40, 100, 200, 300, 400, 600, 800):
+    for ef in (40, 100, 150, 200, 250, 300, 400):
         line.execute(f"SET hnsw.ef_search = {ef}")
         named(g, asked[:20], k)
         cpu = worked(pid)

@@ -44,7 +44,7 @@ class Gallery:
     def __init__(self,
         path:str|Path|None=None, # SQLite file or address (postgresql://...), made when empty; None: in memory
         model:str|None=None, # fingerprint of the model of the embeddings; a new gallery needs it, an old one checks it
-        exact:int|None=None, # up to so many references the search is exact; None: as many as the store thinks right
+        exact:int|None=None, # up to so many references (on a server: people) the search is exact; None: the store's own
     ):
         self._store = None
         self._store = store = _open_store(path, model and str(model), exact)

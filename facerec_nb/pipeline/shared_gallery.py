@@ -140,7 +140,7 @@ class _Cursor(psycopg.Cursor):
         return super().executemany(query.replace("?", "%s"), params_seq, **kwargs)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #0219881e
-EF_SEARCH = 400 # candidates that the index keeps while it searches
+EF_SEARCH = 250 # candidates that the index keeps while it searches
 # the first loads pgvector, which knows the settings that follow
 _SETTINGS = ("SELECT '[1]'::vector", "SET lock_timeout = '30s'", f"SET hnsw.ef_search = {EF_SEARCH}",
              "SET hnsw.iterative_scan = relaxed_order")
@@ -302,7 +302,7 @@ def change(self:SharedStore,
         except psycopg.Error as e: raise self._wrong(e) from None
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #b2f09d4c
-M = 16 # neighbours of a person in the graph
+M = 24 # neighbours of a person in the graph
 HNSW = f"m={M}, ef_construction=64"
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6e5a0b9f
