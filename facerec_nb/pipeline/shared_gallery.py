@@ -6,7 +6,7 @@
 __all__ = ['MIGRATIONS', 'EF_SEARCH', 'EXACT', 'M', 'HNSW', 'SharedStore']
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #07ea2dbf
-import contextlib, threading, time, warnings
+import contextlib, functools, threading, time, warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -379,13 +379,11 @@ _NEAR = (f"WITH since AS MATERIALIZED ({_SINCE}), "
          f"embedding FROM refs WHERE person=first.id AND {_SHOWN} OFFSET 0) own ORDER BY cosine DESC, id, number")
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #38396c5b
-_EXACT_ORDER, _INDEX_ORDER = "mean <#> ?", "mean::halfvec({0}) <#> ?::halfvec({0})"
-
 @patch
 def _question(self:SharedStore, db, dim, k):
-    "The SQL that names the k nearest people with their references"
-    order = _INDEX_ORDER.format(dim) if self._is_indexed(db) else _EXACT_ORDER
-    return _NEAR.format(order, 2*k, k)
+    "The SQL that names the k nearest people with their references, of the first {} by the index"
+    order = "mean::halfvec({0}) <#> ?::halfvec({0})".format(dim) if self._is_indexed(db) else "mean <#> ?"
+    return _NEAR.format(order, "{}", k)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #3196f9ec
 @patch
@@ -398,6 +396,16 @@ def _answer(self:SharedStore, rows):
     refs = {p: ([s for s, _ in r], self.numbers(e for _, e in r).reshape(len(r), -1)) for p, r in refs.items()}
     return list(people.values()), refs
 
+# %% ../../nbs/pipeline/shared_gallery.ipynb #a4e6c81b
+@patch
+def _nearest(self:SharedStore, question, face, k, most):
+    "The answer for a face; more candidates are asked for where too many have only references that are too old"
+    many = 2*k
+    while True:
+        people, refs = self._answer(self.rows(question.format(many), face, face))
+        if len(people) == k or many >= most(): return people, refs
+        many *= 4
+
 # %% ../../nbs/pipeline/shared_gallery.ipynb #bcf46290
 @patch
 def near(self:SharedStore,
@@ -405,9 +413,10 @@ def near(self:SharedStore,
     k:int, # people wanted for each
 ) -> tuple[list, dict]: # of each face (person, name, cosine), nearest first; person -> sources, references (n, D)
     "Whose mean reference is nearest, and all references of these people"
-    found, refs, sql = [], {}, self._question(self._reader, e.shape[1], k)
+    found, refs, most = [], {}, functools.cache(lambda: self.size[0])
+    question = self._question(self._reader, e.shape[1], k)
     for face in e:
-        people, of = self._answer(self.rows(sql, face, face))
+        people, of = self._nearest(question, face, k, most)
         found.append(people)
         refs |= of
     return found, refs

@@ -145,7 +145,7 @@ def test_an_answer_for_a_crowd_asks_a_server_little(database, monkeypatch):
         note = lambda cursor, sql, *args, **kwargs: asked.append(sql) or execute(cursor, sql, *args, **kwargs)
         monkeypatch.setattr(psycopg.Cursor, "execute", note)
         answers = pipe.identify(Faces([face]*12), g)
-        assert len(answers) == 12 and answers[0].threshold == 0.5 and len(asked) <= 12 + 4
+        assert len(answers) == 12 and answers[0].threshold == 0.5 and len(asked) <= 12 + 5
         g.threshold = 0.6
         assert g.threshold == 0.6
 

@@ -239,6 +239,8 @@ def test_old_references_are_in_no_answer_of_a_gallery_for_reading(database):
                      "WHERE source='b' OR person IN (SELECT id FROM facerec.people WHERE name='p7')")
         answer = g.search(some(2, seed=7)[0], 30)[0]
         assert "p7" not in [m.name for m in answer] and {m.source for m in answer} == {"a"} and len(answer) == 30
+        of(database, "UPDATE facerec.refs SET added='2020-01-01T00:00:00Z' WHERE person%10<>1")
+        assert len(g.search(some(2, seed=7)[0], 3)[0]) == 3
 
 
 def test_somebody_who_may_only_add_can_enrol(database):
@@ -292,7 +294,7 @@ def test_the_index_is_used_and_answers_as_before(database):
     with Gallery(database, model="m") as g:
         g.add_many((f"p{i}", e[3*i:3*i + 3], "abc") for i in range(10_500))
         with g._moment() as db:
-            plan = db.execute("EXPLAIN " + g._store._question(db, 32, 20), (e[0], e[0])).fetchall()
+            plan = db.execute("EXPLAIN " + g._store._question(db, 32, 20).format(40), (e[0], e[0])).fetchall()
         assert any("people_nearest" in line for line, in plan)
         means = e[:31_500].reshape(-1, 3, 32).mean(1)
         asked = means[::210]/np.linalg.norm(means[::210], axis=1, keepdims=True)
