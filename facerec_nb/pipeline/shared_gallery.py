@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..core.files import InputError
 from ..core.forks import PerProcess
+from .gallery_file import Refs, side_by_side
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6a0d7489
 _META = "CREATE TABLE meta(key text PRIMARY KEY, value text NOT NULL)"
@@ -386,14 +387,12 @@ def _question(self:SharedStore, db, dim, k):
     return _NEAR.format(order, "{}", k)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #3196f9ec
-@patch
-def _answer(self:SharedStore, rows):
-    "People (number, name, cosine) of an answer, and their sources and references (n, D)"
+def _by_person(rows):
+    "People (number, name, cosine) of an answer, and the references of each (person, source, embedding)"
     people, refs = {}, {}
     for p, name, cosine, source, e in rows:
         people.setdefault(p, (p, name, cosine))
-        refs.setdefault(p, []).append((source, e))
-    refs = {p: ([s for s, _ in r], self.numbers(e for _, e in r).reshape(len(r), -1)) for p, r in refs.items()}
+        refs.setdefault(p, []).append((p, source, e))
     return list(people.values()), refs
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #a4e6c81b
@@ -402,7 +401,7 @@ def _nearest(self:SharedStore, question, face, k, most):
     "The answer for a face; more candidates are asked for where too many have only references that are too old"
     many = 2*k
     while True:
-        people, refs = self._answer(self.rows(question.format(many), face, face))
+        people, refs = _by_person(self.rows(question.format(many), face, face))
         if len(people) == k or many >= most(): return people, refs
         many *= 4
 
@@ -411,7 +410,7 @@ def _nearest(self:SharedStore, question, face, k, most):
 def near(self:SharedStore,
     e:np.ndarray, # (N, D) float32 faces of unit length
     k:int, # people wanted for each
-) -> tuple[list, dict]: # of each face (person, name, cosine), nearest first; person -> sources, references (n, D)
+) -> tuple[list, Refs]: # of each face (person, name, cosine), nearest first; all references of these people
     "Whose mean reference is nearest, and all references of these people"
     found, refs, most = [], {}, functools.cache(lambda: self.size[0])
     question = self._question(self._reader, e.shape[1], k)
@@ -419,7 +418,7 @@ def near(self:SharedStore,
         people, of = self._nearest(question, face, k, most)
         found.append(people)
         refs |= of
-    return found, refs
+    return found, side_by_side([r for one in refs.values() for r in one], self.numbers)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #0be1d7c6
 @patch(as_prop=True)
@@ -489,6 +488,10 @@ def index(self:SharedStore) -> None:
 @patch
 def wipe(self:SharedStore) -> None:
     "Nothing to do: see compact"
+
+@patch
+def prepare(self:SharedStore) -> None:
+    "Nothing to do: the server builds its index by itself"
 
 @patch
 def compact(self:SharedStore) -> None:
