@@ -246,7 +246,7 @@ def run_speed(args):
     faiss.omp_set_num_threads(1)
     G = beside("gallery")
     n, dim = args.references, args.dim
-    tag = {10**5: "100k", 120_000: "120k", 10**6: "1m"}.get(n, str(n)) + ("" if dim == 128 else f"_{dim}")
+    tag = (f"{n//10**6}m" if n % 10**6 == 0 else f"{n//1000}k") + ("" if dim == 128 else f"_{dim}")
     refs, person, asked, _ = G.population(n, args.queries, args.spread, dim=dim)
     people = G.exact(refs, asked, person, 10)[1]
     one = dict(shared_buffers="2GB", max_wal_size="8GB", max_parallel_maintenance_workers=1, jit="off",

@@ -39,11 +39,8 @@ def end_with_parent():
 class Server:
     "A cluster that listens on a socket in its own folder"
 
-    def __init__(self, folder=None, **settings):
-        "`folder`: where to keep it, or what an earlier one has kept there; None: a temporary one that goes with it"
-        self.kept = folder is not None
-        self.folder = Path(folder or tempfile.mkdtemp(prefix="pg")).resolve()
-        self.folder.mkdir(exist_ok=True)
+    def __init__(self, **settings):
+        self.folder = Path(tempfile.mkdtemp(prefix="pg"))
         atexit.register(self.stop)
         self.user, self.process, self.port = {}, None, settings.get("port")
         if os.name != "nt" and os.geteuid() == 0:
@@ -53,15 +50,12 @@ class Server:
             self.user = dict(user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[])
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self.home = self._reachable(installed())
-        if not (self.folder/"data").exists(): self._make()
-        defaults = dict(listen_addresses="", unix_socket_directories=self.folder, max_connections=60)
-        self.settings = [f"--{k}={v}" for k, v in (defaults | settings).items()]
-        self.start()
-
-    def _make(self):
-        "A new cluster"
         args = ["-D", self.folder/"data", "-U", "facerec", "-A", "trust", "-E", "utf8", "--no-sync", "--locale=C"]
         self._run("initdb", *args)
+        defaults = dict(listen_addresses="", unix_socket_directories=self.folder, max_connections=60)
+        with open(self.folder/"data/postgresql.conf", "a") as f:
+            for k, v in (defaults | settings).items(): f.write(f"{k} = '{v}'\n")
+        self.start()
 
     def _run(self, program, *args):
         subprocess.run([self.home/"bin"/program, *args], check=True, capture_output=True, cwd="/", **self.user)
@@ -71,14 +65,14 @@ class Server:
         self.home = home
         try: self._run("initdb", "--version")
         except (PermissionError, subprocess.CalledProcessError):
-            return Path(shutil.copytree(home, self.folder/"home", dirs_exist_ok=True))
+            return Path(shutil.copytree(home, self.folder/"home"))
         return home
 
     def _launch(self):
         "A server process"
         with open(self.folder/"log", "a") as log:
             return subprocess.Popen(
-                [self.home/"bin/postgres", "-D", self.folder/"data", *self.settings], stdout=log, stderr=log, cwd="/",
+                [self.home/"bin/postgres", "-D", self.folder/"data"], stdout=log, stderr=log, cwd="/",
                 start_new_session=True, preexec_fn=end_with_parent, **self.user)
 
     def _still_held(self):
@@ -121,16 +115,9 @@ class Server:
         self.process.wait()
 
     def stop(self):
-        "End it, and leave nothing on the disk; one that is kept ends in peace"
-        if self.process and self.process.poll() is None:
-            if self.kept: self.rest()
-            else: self.kill()
-        if not self.kept: shutil.rmtree(self.folder, ignore_errors=True)
-
-    def rest(self):
-        "End as its keeper would: connections are cut, everything is on the disk"
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(600)
+        "End it, and leave nothing on the disk"
+        if self.process and self.process.poll() is None: self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self): return self
     def __exit__(self, *args): self.stop()

@@ -383,7 +383,7 @@ _NEAR = (f"WITH since AS MATERIALIZED ({_SINCE}), "
 @patch
 def _question(self:SharedStore, db, dim, k):
     "The SQL that names the k nearest people with their references, of the first {} by the index"
-    order = "mean::halfvec({0}) <#> ?::halfvec({0})".format(dim) if self._is_indexed(db) else "mean <#> ?"
+    order = f"mean::halfvec({dim}) <#> ?::halfvec({dim})" if self._is_indexed(db) else "mean <#> ?"
     return _NEAR.format(order, "{}", k)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #3196f9ec
