@@ -3,9 +3,9 @@
     python benchmarks/ship_detector.py [--data ../shared/data/celeba-wild-60x30]
 
 Convolutions get 8-bit maps and 7-bit weights, a scale per filter (7 bits: see nbs/engines/quantise); the first one, the
-last ones and those with a filter per channel stay in 32 bits. The scales come from every fourteenth photograph of the 48
-calibration people, at the first two passes. The coarse points, which nobody asks for, are left out. What it finds is
-measured by benchmarks/detection.py, whose record says both.
+last ones and those with a filter per channel stay in 32 bits. The scales come from every fourteenth photograph of the
+48 calibration people, at the first two passes. The coarse points, which nobody asks for, are left out. What it finds is
+measured by benchmarks/detection.py.
 """
 
 import argparse, hashlib, tempfile
