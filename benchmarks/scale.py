@@ -258,7 +258,8 @@ def summarise():
     for p in sorted(folder.glob("*.json")):
         if p.name != "summary.json": metrics |= json.loads(p.read_text())["metrics"]
     names = ("postgres_1m_ms", "postgres_1m_recall", "postgres_client_kills", "postgres_server_kills",
-             "postgres_kills_lost", "serve_requests_per_second", "serve_p99_ms", "serve_lost_under_kill")
+             "postgres_kills_lost", "embed_kills", "embed_rows_wrong", "ray_rows_wrong",
+             "serve_requests_per_second", "serve_p99_ms", "serve_lost_under_kill")
     rec = record("galleries beyond one machine", "python benchmarks/scale.py summary",
                  dict(name="see the records beside it", fingerprint="", n_images=0, n_people=0),
                  {k: metrics[k] for k in names if k in metrics})

@@ -165,8 +165,8 @@ class Study(Measures):
         out:str|Path="results/recognition", # folder of the records
         n_boot:int=1000, # bootstrap draws
     ) -> dict: # the summary
-        "Measure everything that is trained and write all records"
-        done = [n for n in self.recipes if self.trained(n)]
+        "Measure the recipes all of whose seeds are trained; the records of the others stay as they are"
+        done = [n for n, r in self.recipes.items() if {*r.seeds} <= {*self.trained(n)}]
         for n in [*self.track.floor, *done]: self.write_run(n, out, n_boot)
         for a, b in self.track.versus:
             if a in done and b in done: self.compare(a, b, out, n_boot)
@@ -268,7 +268,7 @@ def arguments():
     say("--train", help="train only these, NAME:SEED separated by commas (see --state), and measure nothing")
     say("--faces", action="store_true", help="only align the faces")
     say("--state", action="store_true", help="only say which trainings are finished, begun, missing")
-    say("--measure", action="store_true", help="only measure what is trained")
+    say("--measure", action="store_true", help="only measure what is trained, recipes with all of their seeds")
     say("--speed", action="store_true", help="only time the trained networks, with nothing else running")
     say("--start", default="nothing", choices=REGISTERS, help="what the trainings begin as (default: nothing)")
     say("--model", default="big", help="landmark network: big or small, a run folder or a .pth")

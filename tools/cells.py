@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, CHARACTERS, NODES, PARAMETERS = 120, 900, 90, 8
-FREE = ("apps.commands", "cli")  # a command has as many options as it has
+FREE = ("apps.commands", "apps.embed", "cli")  # a command has as many options as it has
 FOLDERS = ("tests", "benchmarks", "tools", "studies")
 
 Cell = namedtuple("Cell", "page module id source exported")

@@ -62,7 +62,7 @@ def _read_enough():
 def _typed(sentence, f):
     "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
     names = "|".join(map(re.escape, inspect.signature(f).parameters))
-    return re.sub(rf"\b({names})=(?=([^\s,;:)]?))", lambda m: f"--{m[1]}" + " "*bool(m[2]), sentence)
+    return re.sub(rf"\b({names})=(?=([^\s,;:)]?))", lambda m: f"--{m[1].strip('_')}" + " "*bool(m[2]), sentence)
 
 # %% ../../nbs/apps/commands.ipynb #c0013
 def _as_typed(run, several):
@@ -228,6 +228,7 @@ def facerec_prepare(
     unseen:float=0.2, # share of the people held out entirely
     seed:int=21, # of the selection and the splits
     zip:bool=False, # write a zip of the folder too
+    per_tar:int=0, # photographs in a tar file, for 100,000 and more; 0: each is a file of its own
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Select photographs and lay them out for alignment"
@@ -236,7 +237,8 @@ def facerec_prepare(
     chosen = _recipe(recipe, ids, per_id, min_box, keep_blurry, images, seed)
     celeba = load_celeba(data, progress=_progress())
     split = _shares(per_id if recipe == "balanced" else 25)
-    rows = prepare(celeba, chosen, out, split=split, unseen=unseen, seed=seed, zip=zip, progress=_progress())
+    laid = dict(split=split, unseen=unseen, seed=seed, zip=zip, per_tar=per_tar)
+    rows = prepare(celeba, chosen, out, **laid, progress=_progress())
     return _say(json, *_selected(rows, out, len(celeba.problems)))
 
 # %% ../../nbs/apps/commands.ipynb #07e650b2
@@ -282,11 +284,12 @@ def facerec_align(
     template:str="arcface", # where the points go: arcface, course, or dlib for --start faces
     size:int=None, # side of the aligned faces, pixels; without it the template's: 112, for dlib 150
     min_confidence:float=None, # leave out faces whose points are less certain, 0..1
+    packed:bool=False, # faces as one array, faces.npy, instead of a file for each: for 100,000 and more
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Find the points of every selected face and write the aligned faces"
     from facerec_nb.faces.aligned import align
-    settings = dict(template=template, size=size, min_confidence=min_confidence)
+    settings = dict(template=template, size=size, min_confidence=min_confidence, packed=packed)
     rows = align(data, model, out, **settings, progress=_progress())
     got = dict(folder=out, faces=len(rows), people=rows.identity.nunique())
     return _say(json, got, "{faces} aligned faces of {people} people in {folder}".format(**got))
@@ -437,11 +440,27 @@ def _limit(pipe, gallery):
     try: return pipe.limit(gallery)
     except InputError: return None
 
+# %% ../../nbs/apps/commands.ipynb #e1b2a020
+def _embedded(folder):
+    "What facerec_embed wrote"
+    from facerec_nb.pipeline.embedded import FaceShards
+    return FaceShards(folder)
+
+def _people_and_gallery(people, gallery, folder, level):
+    "What is enrolled, checked before the networks are loaded, and where; with --from the gallery is all that is typed"
+    from facerec_nb.datasets.photos import people_below
+    if folder and (people is None) == (gallery is None):
+        raise InputError("with --from OUT the only other folder or file to give is the gallery")
+    if folder: return _embedded(folder), people or gallery
+    if gallery is None: raise InputError("give the folder of people and the gallery: facerec_enroll people gallery.db")
+    people_below(people, level, [])
+    return people, gallery
+
 # %% ../../nbs/apps/commands.ipynb #c0056
-@command
+@command(optional=("people", "gallery"))
 def facerec_enroll(
-    people:str, # folder with one folder a person, named after the person
-    gallery:str, # gallery file, or postgresql://... of a shared one; made when it is not there, added to when it is
+    people:str=None, # folder with one folder a person, named after the person; not with --from
+    gallery:str=None, # gallery file, or postgresql://... of a shared one; made or added to
     run:str=None, # folder of a run with its two networks; without it those of the package
     fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
@@ -453,12 +472,12 @@ def facerec_enroll(
     level:int=None, # where the people's folders lie: 1 in the folder given, 2 in those; without it it is recognised
     prune:bool=False, # take out references whose photographs have gone from the folder
     forget_after:str=None, # keep references for so long, 365d, 52w, 12m, 1y or never; stored in the gallery
+    from_:str=None, # typed --from: instead of photographs, a folder that facerec_embed made of them
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Put people into a gallery, the largest face of each photograph; photographs in it already are passed over"
     from facerec_nb.pipeline.gallery import Gallery
-    from facerec_nb.datasets.photos import people_below
-    people_below(people, level, [])
+    people, gallery = _people_and_gallery(people, gallery, from_, level)
     pipe = _load(run, detector, embedder, fast)
     g = _told(Gallery(gallery, pipe.model))
     if threshold is not None: g.threshold = pipe.need_threshold(threshold)
@@ -673,6 +692,10 @@ def _is_groups(folder):
     from facerec_nb.pipeline.photo_groups import STATE
     return os.path.isfile(os.path.join(folder, STATE))
 
+def _must_be_either(photos, folder):
+    "Refuse no photographs at all, and photographs beside --from"
+    if (photos is None) == (folder is None): raise InputError("give a folder of photographs, or --from OUT")
+
 def _must_be_photos(photos, apply):
     "Refuse a folder of groups where photographs are wanted, and the other way round"
     if apply and not _is_groups(photos):
@@ -684,9 +707,10 @@ def _must_be_photos(photos, apply):
 def _cluster(photos, out, gallery, prune, threshold, load):
     "Group the photographs of a folder; the groups, and what to tell"
     from facerec_nb.datasets.photos import photos_below
+    from facerec_nb.pipeline.embedded import FaceShards
     from facerec_nb.pipeline.gallery import Gallery
     from facerec_nb.pipeline.photo_groups import cluster_photos
-    photos_below(photos)
+    if not isinstance(photos, FaceShards): photos_below(photos)
     g = Gallery.load(gallery) if gallery else None
     return cluster_photos(load(), photos, out, threshold, g, prune, _progress())
 
@@ -709,9 +733,9 @@ def _grouped(g, told, enrolled):
     return got, said.format(**got, page=one_line(g.folder/"people.html")) + more
 
 # %% ../../nbs/apps/commands.ipynb #clu00006
-@command
+@command(optional=("photos",))
 def facerec_cluster(
-    photos:str, # folder of photographs, searched recursively; with --apply or --enroll a folder of groups
+    photos:str=None, # folder of photographs, searched recursively; with --apply or --enroll a folder of groups
     out:str="clusters", # folder of groups to write or add to: clusters.csv, people/ with links, people.html
     apply:bool=False, # take over what was changed in the table of a folder of groups, and nothing else
     gallery:str=None, # gallery file; whom it knows, at its threshold, is named first
@@ -722,16 +746,19 @@ def facerec_cluster(
     fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or the name of one of the package
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
+    from_:str=None, # typed --from: instead of photographs, a folder that facerec_embed made of them
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Group the faces of a folder into people without names; merge, split and name them in a table"
     from facerec_nb.pipeline.gallery import Gallery
     from facerec_nb.pipeline.photo_groups import apply_edits
     told = {}
-    if _is_groups(photos) and (apply or enroll): g = apply_edits(photos)
+    _must_be_either(photos, from_)
+    if photos and _is_groups(photos) and (apply or enroll): g = apply_edits(photos)
     else:
-        _must_be_photos(photos, apply)
-        g, told = _cluster(photos, out, gallery, prune, threshold, lambda: _load(run, detector, embedder, fast))
+        _must_be_photos(photos or from_, apply)
+        found = photos or _embedded(from_)
+        g, told = _cluster(found, out, gallery, prune, threshold, lambda: _load(run, detector, embedder, fast))
         _tell_clustered(told)
     return _say(json, *_grouped(g, told, g.enroll(Gallery(enroll, g.model)) if enroll else None))
 

@@ -17,6 +17,7 @@ from .errors import InputError
 TRAIN = "torch torchvision accelerate psutil matplotlib sklearn scipy".split()
 EXTRAS = dict.fromkeys(TRAIN, "train") | dict(faiss="faiss", gradio="app", pillow_heif="heic") # library -> its extra
 EXTRAS |= dict.fromkeys(("psycopg", "pgvector"), "postgres") | dict(pyarrow="parquet")
+EXTRAS |= dict.fromkeys(("fsspec", "braceexpand"), "shards") | dict(ray="ray")
 EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "python_multipart", "prometheus_client"), "serve")
 
 def missing(

@@ -110,25 +110,25 @@ def _stem(pen, convolution):
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #e1b70005
 def _trunk(pen, convolutions, scales):
-    "From pixels to the means of 256 channels"
-    x, scales = _stem(pen, next(convolutions)), iter(scales or [])
-    side, channels = ((SIZE - 7)//2 + 1 - 3)//2 + 1, STAGES[0][0]
-    for stage, (out, blocks) in enumerate(STAGES):
-        for k in range(blocks):
-            halve = stage > 0 and k == 0
-            branch = _branch(pen, x, convolutions, halve, next(scales, None))
-            (x, side), channels = _block(pen, x, side, channels, out, halve, branch), out
+    "From pixels to the means of the last channels; as wide as the convolutions are"
+    first, *rest = convolutions
+    x, convolutions, scales = _stem(pen, first), iter(rest), iter(scales or [])
+    side, channels, widths = ((SIZE - 7)//2 + 1 - 3)//2 + 1, len(first[0]), [len(w) for w, _ in rest[::2]]
+    steps = [stage > 0 and k == 0 for stage, (_, blocks) in enumerate(STAGES) for k in range(blocks)]
+    for halve, out in zip(steps, widths, strict=True):
+        branch = _branch(pen, x, convolutions, halve, next(scales, None))
+        (x, side), channels = _block(pen, x, side, channels, out, halve, branch), out
     return pen.node("Flatten", pen.node("GlobalAveragePool", x))
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #7462d00d
 def dlib_graph(
-    weights:dict|None=None, # from read_dlib_weights; `None`: read now
+    weights:dict|None=None, # from read_dlib_weights, or of a narrower network; `None`: read now
     scales:list|None=None, # from dlib_scales; `None`: in 32 bits
 ) -> Any: # an onnx.ModelProto: pixels `(n, 3, 150, 150)` -> embedding, raw `(n, 128)`
     "The public-domain face network as an ONNX graph"
     from onnx import TensorProto, checker, helper
     weights, pen = weights or read_dlib_weights(), GraphPen()
-    pen.node("MatMul", _trunk(pen, iter(fold_affine(weights)), scales), pen.const(weights["last"]), name="raw")
+    pen.node("MatMul", _trunk(pen, fold_affine(weights), scales), pen.const(weights["last"]), name="raw")
     pen.node("LpNormalization", "raw", name="embedding", axis=1, p=2)
     def value(name, *shape): return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
     answers = [value("embedding", 128), value("raw", 128)]

@@ -79,10 +79,12 @@ def html_figures(
 # %% ../../nbs/evaluation/report.ipynb #faces02
 def _small_figure(picture, caption):
     "A small picture whose caption is its description"
+    if isinstance(picture, bytes) and not picture:
+        return f"<figure><figcaption>{html.escape(caption)}</figcaption></figure>"
     return html_figure(picture, caption).replace("<img ", "<img loading='lazy' ", 1)
 
 def html_faces(
-    faces:Iterable, # `(picture, caption)`: a picture as in html_figure, or the bytes of a JPEG file
+    faces:Iterable, # `(picture, caption)`: a picture as in html_figure, or the bytes of a JPEG file, b"" for none
 ) -> str: # HTML
     "A grid of small faces with captions"
     return "<div class='faces'>" + "".join(_small_figure(*f) for f in faces) + "</div>"

@@ -21,7 +21,7 @@ from ..datasets.celeba_files import POINT_COLUMNS
 from ..datasets.face_store import face_store
 from .landmarks import LandmarkModel, boxes_and_points
 from ..core.errors import InputError, attempt
-from ..core.files import fingerprint, inside, read_csv, read_image, read_json
+from ..core.files import atomic_path, fingerprint, inside, read_csv, read_image, read_json
 from ..core.files import thread_map, write_csv, write_image, write_json
 from ..core.geometry import align_matrix, apply_matrix, invert, usual_size, warp
 from ..core.metrics import nme
@@ -155,6 +155,7 @@ class _Job:
     template:str
     size:int
     min_confidence:float|None
+    parts:Path|None # where the faces of batches wait to become one array; None: each is a file
 
 # %% ../../nbs/faces/aligned.ipynb #c0032
 @patch
@@ -166,32 +167,50 @@ def place(self:_Job, i, points, confidence):
 
 # %% ../../nbs/faces/aligned.ipynb #c0033
 @patch
-def write(self:_Job, names, faces):
-    "Write faces, in threads"
+def write(self:_Job, names, faces, start):
+    "Write the faces of the batch that begins with row `start`: as files, in threads, or as an array"
     def one(job): write_image(inside(self.out/"faces_aligned", aligned_name(job[0])), job[1])
-    thread_map(one, list(zip(names, faces)))
+    if self.parts is None: thread_map(one, list(zip(names, faces)))
+    else:
+        with atomic_path(self.parts/f"{start:08d}.npy") as temp: np.save(temp, faces)
 
 # %% ../../nbs/faces/aligned.ipynb #c0034
 @patch
-def do(self:_Job, rows):
+def do(self:_Job, rows, start):
     "Align one batch and write its faces; returns dict(rows=, skipped=), ready for JSON"
     boxes, true = boxes_and_points(rows)
     paths = [attempt(inside, self.images, i) for i in rows.image_id]
     batch = align_batch(self.model, paths, boxes, self.place, self.size)
     if not batch.made.all(): still_there(self.images)
-    self.write(rows.image_id.to_numpy()[batch.made], batch.faces[batch.made])
+    self.write(rows.image_id.to_numpy()[batch.made], batch.faces[batch.made], start)
     skipped = [dict(image_id=i, reason=w) for i, w in zip(rows.image_id, batch.why) if w]
     return dict(rows=_table(rows, true, batch).to_dict("records"), skipped=skipped)
 
+# %% ../../nbs/faces/aligned.ipynb #a11ec001
+def _keep_files(out, names):
+    "Faces as files: remove those of earlier runs"
+    (out/"faces.npy").unlink(missing_ok=True)
+    for p in (out/"faces_aligned").iterdir():
+        if p.name not in names: p.unlink()
+
+def _keep_packed(out, parts, size):
+    "Faces as one array, made of the arrays of all batches"
+    from numpy.lib.format import open_memmap
+    parts = sorted(parts.glob("*.npy"))
+    ends = np.cumsum([len(np.load(p, mmap_mode="r")) for p in parts])
+    with atomic_path(out/"faces.npy") as temp:
+        faces = open_memmap(temp, "w+", np.uint8, (int(ends[-1]), size, size, 3))
+        for p, start, end in zip(parts, [0, *ends], ends): faces[start:end] = np.load(p)
+        faces.flush()
+    shutil.rmtree(out/"faces_aligned", ignore_errors=True)
+
 # %% ../../nbs/faces/aligned.ipynb #c0036
-def _finish(out, parts, info):
+def _finish(out, parts, info, pack):
     "Write the tables, remove faces of earlier runs and the traces of the batches"
     table = pd.DataFrame([r for p in parts for r in p["rows"]], columns=ALIGNED_COLUMNS)
     skipped = pd.DataFrame([r for p in parts for r in p["skipped"]], columns=["image_id", "reason"])
     if not len(table): raise InputError(f"no face could be aligned; the first reason: {skipped.reason.iloc[0]}")
-    kept = set(table.image_id.map(aligned_name))
-    for p in (out/"faces_aligned").iterdir():
-        if p.name not in kept: p.unlink()
+    pack(set(table.image_id.map(aligned_name)))
     write_csv(out/"skipped.csv", skipped)
     write_csv(out/"aligned_pred_all.csv", table)
     write_json(out/"aligned.json", info | dict(n=len(table), skipped=len(skipped)))
@@ -215,6 +234,7 @@ def align(
     size:int|None=None, # side of the aligned faces in pixels; None: the template's usual one, 112 or 150
     min_confidence:float|None=None, # faces below are left out and listed in `skipped.csv`
     batch_size:int=64, # photographs in memory at once
+    packed:bool=False, # faces as one array, faces.npy, instead of a file for each
     progress:bool=False, # show a progress bar
 ) -> pd.DataFrame: # the rows of `aligned_pred_all.csv`; points in pixels of the photograph
     "Write the aligned faces of all selected photographs; killed and started again it ends with the same bytes"
@@ -223,11 +243,14 @@ def align(
     align_matrix(np.eye(5, 2), size, template)  # bad settings are told before anything is read
     _no_name_twice(rows.image_id)
     settings = dict(template=template, size=size, min_confidence=min_confidence, batch_size=batch_size)
+    if packed: settings["packed"] = True
     key = fingerprint(settings, model.fingerprint, Path(data)/"selected_images.csv")
     if (out/"aligned.json").exists() and read_json(out/"aligned.json")["key"] == key: return _read_table(out)
-    job = _Job(model, Path(data)/"images", out, template, size, min_confidence)
-    parts = resume_batches(out/"progress"/key, len(rows), batch_size, lambda i, j: job.do(rows[i:j]), progress=progress)
-    return _finish(out, parts, settings | dict(key=key))
+    work = out/"progress"/key
+    job = _Job(model, Path(data)/"images", out, template, size, min_confidence, work if packed else None)
+    parts = resume_batches(work, len(rows), batch_size, lambda i, j: job.do(rows[i:j], i), progress=progress)
+    def pack(names): return _keep_packed(out, work, size) if packed else _keep_files(out, names)
+    return _finish(out, parts, settings | dict(key=key), pack)
 
 # %% ../../nbs/faces/aligned.ipynb #c08e5107
 def aligned_template(
@@ -271,14 +294,23 @@ def _decoded(folder, table, n_workers):
     if not other: return np.stack(faces)
     raise InputError(f"the aligned face of {other[0]} has another size than the first: run facerec_align again")
 
+# %% ../../nbs/faces/aligned.ipynb #a11ec002
+def _packed(path, table):
+    "The faces of a folder out of its one array, mapped into memory"
+    try: faces = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError): faces = np.zeros(0)
+    if faces.ndim == 4 and faces.dtype == np.uint8 and len(faces) == len(table): return faces
+    raise InputError(f"{path} does not hold the {len(table)} faces of the table: run facerec_align again")
+
 # %% ../../nbs/faces/aligned.ipynb #c0045
 def read_aligned(
     folder:str|Path, # what align wrote
     n_workers:int|None=None, # threads; None means one a core
-    store:bool|None=None, # map the faces into memory from `FOLDER.store`, read-only; None: from 5,000 faces on
+    store:bool|None=None, # map files into memory from `FOLDER.store`, read-only; None: from 5,000 on. Packed ones are
 ) -> tuple: # the table, and its faces uint8 `(N, S, S, 3)` in the same order
     "Read aligned faces with their table; raises `InputError` when a face is missing or of another size"
     table, folder = _read_table(folder), Path(folder).absolute()
+    if (folder/"faces.npy").is_file(): return table, _packed(folder/"faces.npy", table)
     if store or store is None and len(table) >= 5000:
         try: return table, _stored(folder, table, n_workers)
         except OSError as e:

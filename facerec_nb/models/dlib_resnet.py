@@ -87,17 +87,34 @@ def forward(self:DlibResNet,
     x = F.max_pool2d(F.relu(self.stem(x)), 3, 2)
     return self.fc(self.blocks(x).mean((2, 3)))
 
-# %% ../../nbs/models/dlib_resnet.ipynb #beeab3b0
+# %% ../../nbs/models/dlib_resnet.ipynb #beeab3a1
 @patch
 @torch.no_grad()
-def load(self:DlibResNet,
-    path:str|Path|None=None, # the `.dat`; `None`: that of the installed package
-) -> DlibResNet: # the same network; raises InputError for another file
-    "Take over the public-domain weights; for a network as wide as that one, with 128 numbers in an embedding"
-    weights = read_dlib_weights(path)
+def take(self:DlibResNet,
+    weights:dict, # as read_dlib_weights gives them, of a network as wide as this one
+) -> DlibResNet: # the same network
+    "Take over the weights of a file"
     convolutions = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
     for m, (w, b) in zip(convolutions, fold_affine(weights), strict=True):
         m.weight.copy_(torch.from_numpy(w))
         m.bias.copy_(torch.from_numpy(b))
     self.fc.weight.copy_(torch.tensor(weights["last"].T))
     return self
+
+# %% ../../nbs/models/dlib_resnet.ipynb #beeab3a2
+@patch
+def give(self:DlibResNet) -> dict: # as read_dlib_weights; the affine layers change nothing
+    "The weights as arrays, for an ONNX graph or a file"
+    def array(p): return p.detach().cpu().contiguous().numpy()
+    pairs = [(array(m.weight), array(m.bias)) for m in self.modules() if isinstance(m, nn.Conv2d)]
+    weight, bias = map(list, zip(*pairs))
+    return dict(weight=weight, bias=bias, gamma=[b*0 + 1 for b in bias], beta=[b*0 for b in bias],
+                last=array(self.fc.weight.T))
+
+# %% ../../nbs/models/dlib_resnet.ipynb #beeab3b0
+@patch
+def load(self:DlibResNet,
+    path:str|Path|None=None, # the `.dat`; `None`: that of the installed package
+) -> DlibResNet: # the same network; raises InputError for another file
+    "Take over the public-domain weights; for a network as wide as that one, with 128 numbers in an embedding"
+    return self.take(read_dlib_weights(path))

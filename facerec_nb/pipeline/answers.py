@@ -34,14 +34,14 @@ class Face:
     score:float # of the detector, 0..1
     points:np.ndarray # (5, 2) pixels: left eye, right eye, nose, left mouth, right mouth (left in the image)
     confidence:float # of the points, 0..1
-    aligned:np.ndarray # RGB uint8 (S, S, 3), S pixels as the embedder wants them
+    aligned:np.ndarray|None # RGB uint8 (S, S, 3), S pixels as the embedder wants them; None: not kept
     embedding:np.ndarray|None = None # (D,) float32, L2-normalised
     light:Light|None = None # how the face in the photograph is lit; the aligned face may be brighter or darker
     detail:Detail|None = None # how much there is to see of it
     agreement:float|None = None # cosine of its embedding and its mirror image's; None without mirror images
     quality:float|None = None # share of such faces that are recognised, 0..1
     reason:str = "" # what lowers the quality most, for people
-    def _repr_png_(self): return png_bytes(self.aligned)
+    def _repr_png_(self): return None if self.aligned is None else png_bytes(self.aligned)
     def __repr__(self):
         "Box, score and confidence in one line"
         return f"Face({_numbers(self.box)}, score {self.score:.2f}, points {self.confidence:.2f})"

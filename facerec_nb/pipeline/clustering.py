@@ -33,6 +33,7 @@ def why_poor(
 ) -> str: # what its quality lacks, or dark, bright, small, unclear; empty for a face that is good enough
     "What makes a face too poor to say who it is"
     if face.quality is not None: return (face.reason or "poor")*(face.quality < least)
+    if face.aligned is None: return face.reason # it was judged when there were pixels
     light, eyes = _brightness(face.aligned), np.linalg.norm(face.points[0] - face.points[1])
     if light < BRIGHTNESS[0]: return "dark"
     if light > BRIGHTNESS[1]: return "bright"

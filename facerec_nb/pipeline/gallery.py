@@ -15,7 +15,6 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..datasets.photos import clean_name
-from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError
 from ..core.installed import need
@@ -379,18 +378,28 @@ class Match(NamedTuple):
 SHORT_LIST = 20 # people who are compared by the mean of their references
 
 # %% ../../nbs/pipeline/gallery.ipynb #0561f058
-def _compared(name, face, nearest, refs):
-    "A face and a person; one who was removed a moment ago keeps the cosine of the search"
-    if refs is None: return Match(name, nearest, "", nearest)
-    sources, e, mean = refs
-    each = e @ face
-    return Match(name, float(mean @ face), sources[int(each.argmax())], float(each.max()))
+def _means(refs):
+    "The mean reference of each person, as mean_reference gives it, all in one go: persons -> rows, (people, D)"
+    total = np.add.reduceat(refs.e, [part.start for part in refs.of.values()])
+    mean = total/np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    return {p: i for i, p in enumerate(refs.of)}, mean
 
 # %% ../../nbs/pipeline/gallery.ipynb #e19e9946
-def _ranked(face, found, refs, k):
-    "The k people whose mean reference is nearest"
-    matches = [_compared(name, face, s, refs.get(p)) for p, name, s in found]
-    return sorted(matches, key=lambda match: -match.similarity)[:k]
+def _match(face, name, similarity, refs, p):
+    "A line of the answer; somebody who was removed a moment ago has no reference"
+    if p not in refs.of: return Match(name, similarity, "", similarity)
+    part = refs.of[p]
+    each = refs.e[part] @ face
+    best = int(each.argmax())
+    return Match(name, similarity, refs.sources[part.start + best], float(each[best]))
+
+def _ranked(face, found, refs, means, k):
+    "The k people whose mean reference is nearest; who was removed a moment ago keeps the cosine of the search"
+    at, mean = means
+    known = [p for p, _, _ in found if p in at]
+    cosine = dict(zip(known, (mean[[at[p] for p in known]]*face).sum(1).tolist())) # a sum is the same in any company
+    scored = sorted(((cosine.get(p, s), p, name) for p, name, s in found), key=lambda one: -one[0])[:k]
+    return [_match(face, name, s, refs, p) for s, p, name in scored]
 
 # %% ../../nbs/pipeline/gallery.ipynb #4173f440
 @patch
@@ -401,16 +410,22 @@ def search(self:Gallery,
     "Rank the people of the gallery for each face; raises InputError when the gallery is empty"
     dim = self.dim
     e = _checked(embeddings, dim, self.path) if dim else None
-    found, refs = self._store.near(e, max(k, SHORT_LIST)) if dim else ([], {})
-    if not refs: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
-    refs = {p: (sources, r, mean_reference(r)) for p, (sources, r) in refs.items()}
-    return [_ranked(face, one, refs, k) for face, one in zip(e, found)]
+    found, refs = self._store.near(e, max(k, SHORT_LIST)) if dim else ([], None)
+    if not refs or not refs.of: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
+    means = _means(refs)
+    return [_ranked(face, one, refs, means, k) for face, one in zip(e, found)]
 
 # %% ../../nbs/pipeline/gallery.ipynb #8cb6c6ca
 @patch
 def compact(self:Gallery) -> None:
     "Write everything anew without what was deleted; needs as much room again as the gallery has"
     self._store.compact()
+
+# %% ../../nbs/pipeline/gallery.ipynb #8cb6c6cb
+@patch
+def prepare(self:Gallery) -> None:
+    "Make a large gallery ready to be searched, now and at the next start; a small one, or one on a server, always is"
+    self._store.prepare()
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0087
 def _nobody(name, path):
@@ -751,6 +766,7 @@ def import_file(self:Gallery,
             with self._change(adding=True) as db: self._import_people(db, head, read, merge)
     except InputError: raise
     except _DAMAGE as e: raise _broken(path, f"{type(e).__name__}: {e}") from None
+    self.prepare()
     return len(head["people"])
 
 # %% ../../nbs/pipeline/gallery.ipynb #e4079e4c

@@ -19,6 +19,7 @@ from ..core.files import InputError, atomic_path, content_hash, inside, write_cs
 from ..datasets.photos import clean_name, photos_below
 from ..evaluation.report import html_faces, html_notes, html_page
 from .clustering import group_faces, group_similarity, joining_cosine, why_poor
+from .embedded import FaceShards
 from .gallery import Gallery, Source, printable
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def _take_edits(g):
 # %% ../../nbs/pipeline/photo_groups.ipynb #da6722ec
 def _contents(photos, out):
     "Content, or the path of what has none, -> paths below the folder of all photographs; several of copies"
+    if isinstance(photos, FaceShards): return photos.contents()
     found, own = {}, os.path.realpath(out)
     for p in photos_below(photos):
         if Path(os.path.realpath(p)).is_relative_to(own): continue
@@ -197,9 +199,15 @@ def _contents(photos, out):
         found.setdefault(content_hash(p) or path, []).append(path)
     return found
 
+def _stream(pipe, photos, paths, progress):
+    "The faces of photographs by their paths below the folder, found now or earlier"
+    if isinstance(photos, FaceShards): return photos.faces_of(paths)
+    return pipe.stream([Path(photos)/p for p in paths], progress=progress)
+
 # %% ../../nbs/pipeline/photo_groups.ipynb #14d3adb7
 def _jpeg(aligned, side=72):
-    "A small picture of an aligned face as a JPEG file"
+    "A small picture of an aligned face as a JPEG file; empty where its pixels were not kept"
+    if aligned is None: return b""
     file = io.BytesIO()
     Image.fromarray(aligned).resize((side, side), Image.Resampling.BILINEAR).save(file, "JPEG", quality=80)
     return file.getvalue()
@@ -223,15 +231,15 @@ def _add(self:PhotoGroups, rows, faces):
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #922b1c3e
 @patch
-def _look(self:PhotoGroups, pipe, new, photos, progress):
-    "Find and embed the faces of new photographs, content -> path below; sentences about unreadable ones come back"
+def _look(self:PhotoGroups, new, stream, least):
+    "Take the faces of new photographs, content -> path below; sentences about unreadable ones come back"
     rows, faces, unreadable = [], [], []
-    for (key, path), found in zip(new.items(), pipe.stream([photos/p for p in new.values()], progress=progress)):
+    for (key, path), found in zip(new, stream):
         if found.problem:
             unreadable.append(found.problem)
             continue
         self.seen[key] = name = printable(path)
-        rows += [_row(name, i, f, key, pipe.least_quality()) for i, f in enumerate(found, 1)]
+        rows += [_row(name, i, f, key, least) for i, f in enumerate(found, 1)]
         faces += found
     self._add(rows, faces)
     return unreadable
@@ -242,21 +250,22 @@ BLOCK = 1000 # photographs after which the state is written
 @patch
 def _look_at_all(self:PhotoGroups, pipe, new, photos, progress):
     "Find the faces of new photographs, block by block; sentences about unreadable ones come back"
-    items, unreadable = list(new.items()), []
-    for start in range(0, len(items), BLOCK):
+    items, unreadable, stream = list(new.items()), [], iter(_stream(pipe, photos, new.values(), progress))
+    block = len(items) if isinstance(photos, FaceShards) else BLOCK
+    for start in range(0, len(items), block or 1):
         if start: self._write_state()
-        unreadable += self._look(pipe, dict(items[start:start + BLOCK]), photos, progress)
+        unreadable += self._look(items[start:start + block], stream, pipe.least_quality())
     return unreadable
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #5ade779b
 @patch
-def _follow(self:PhotoGroups, found, photos):
+def _follow(self:PhotoGroups, found, place):
     "Note where known photographs lie now"
     for key in self.seen.keys() & found.keys():
         names = [printable(p) for p in found[key]]
         if self.seen[key] not in names: self.seen[key] = names[0]
     self.table["photo"] = self.table.key.map(self.seen).astype(str)
-    self.photos = os.path.abspath(photos)
+    self.photos = place
 
 def _gone(g, found):
     "Contents that are gone, each with the path that it had; and those in whose place another photograph lies"
@@ -274,16 +283,20 @@ def _forget(self:PhotoGroups, keys):
     self.seen = {k: p for k, p in self.seen.items() if k not in keys}
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #0bbe3d07
+def _place(photos):
+    "Where photographs lie"
+    return photos.root if isinstance(photos, FaceShards) else os.path.abspath(photos)
+
 def _must_lie_apart(photos, out):
     "Refuse an output folder that would hold the photographs"
     if not Path(os.path.realpath(photos)).is_relative_to(os.path.realpath(out)): return
     raise InputError(f"the groups of {photos} cannot be written to {out}, which holds these photographs: "
                      "give another output folder")
 
-def _must_be_same_folder(g, found, photos):
+def _must_be_same_folder(g, found, place):
     "Refuse photographs that have nothing to do with those of an earlier run"
-    if not g.seen or g.seen.keys() & found.keys() or os.path.abspath(photos) == g.photos: return
-    raise InputError(f"{g.folder} was made of {g.photos}, and {photos} holds none of its photographs: "
+    if not g.seen or g.seen.keys() & found.keys() or place == g.photos: return
+    raise InputError(f"{g.folder} was made of {g.photos}, and {place} holds none of its photographs: "
                      "give that folder, one that holds it, or another output folder")
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #6ef28a3e
@@ -475,7 +488,7 @@ def _open_or_new(pipe, out):
 # %% ../../nbs/pipeline/photo_groups.ipynb #2a8ef170
 def cluster_photos(
     pipe:"FacePipeline", # finds and embeds the faces
-    photos:str|Path, # folder of photographs, searched recursively
+    photos:str|Path|FaceShards, # folder of photographs, searched recursively; or what facerec_embed found in it
     out:str|Path, # folder for the table, the links and the page; made, or added to
     cut:float|None=None, # average cosine from which two groups are one person; None: the model's, see joining_cosine
     gallery:Gallery|None=None, # names whom it knows first, at its threshold
@@ -486,14 +499,16 @@ def cluster_photos(
     if gallery is not None: gallery.check_model(pipe.model)
     threshold = None if gallery is None else pipe.limit(gallery).threshold
     cut = joining_cosine(pipe) if cut is None else pipe.need_threshold(cut)
-    _must_lie_apart(photos, out)
+    if isinstance(photos, FaceShards): photos.check_model(pipe.model)
+    place = _place(photos)
+    _must_lie_apart(place, out)
     g, found = _open_or_new(pipe, out), _contents(photos, out)
-    _must_be_same_folder(g, found, photos)
-    g._follow(found, photos)
+    _must_be_same_folder(g, found, place)
+    g._follow(found, place)
     gone, replaced = _gone(g, found)
     g._forget(gone if prune else replaced)
     new = {k: p[0] for k, p in found.items() if k not in g.seen}
-    unreadable = g._look_at_all(pipe, new, Path(photos), progress)
+    unreadable = g._look_at_all(pipe, new, photos, progress)
     if len(g.table): g._regroup(cut, gallery, threshold)
     g.save()
     copies = [c for p in found.values() for c in p[1:]]

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..core.files import InputError
 from ..core.forks import PerProcess
-from .gallery_file import oldest_kept
+from .gallery_file import Refs, oldest_kept, side_by_side
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6a0d7489
 _META = "CREATE TABLE meta(key text PRIMARY KEY, value text NOT NULL)"
@@ -361,27 +361,20 @@ def _first_people(db, sql, face, since, k):
         many *= 4
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #30a8dbec
-_REFS_OF = "SELECT person, source, embedding FROM refs WHERE person = ANY(?) AND added>=? ORDER BY id"
-
-@patch
-def _references(self:SharedStore, db, people, since):
-    "Sources and references (n, D) of each of these people"
-    rows = {}
-    for p, source, e in db.execute(_REFS_OF, (sorted(people), since)).fetchall():
-        rows.setdefault(p, []).append((source, e))
-    return {p: ([s for s, _ in r], self.numbers(e for _, e in r).reshape(len(r), -1)) for p, r in rows.items()}
+_REFS_OF = "SELECT person, source, embedding FROM refs WHERE person = ANY(?) AND added>=? ORDER BY person, id"
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #bcf46290
 @patch
 def near(self:SharedStore,
     e:np.ndarray, # (N, D) float32 faces of unit length
     k:int, # people wanted for each
-) -> tuple[list, dict]: # of each face (person, name, cosine), nearest first; person -> sources, references (n, D)
+) -> tuple[list, Refs]: # of each face (person, name, cosine), nearest first; all references of these people
     "Whose single references are nearest, and all references of these people"
     with self.moment() as db:
         since, sql = oldest_kept(db), self._question(db, e.shape[1])
         found = [_first_people(db, sql, face, since, k) for face in e]
-        return found, self._references(db, {p for one in found for p, *_ in one}, since)
+        people = sorted({p for one in found for p, *_ in one})
+        return found, side_by_side(db.execute(_REFS_OF, (people, since)).fetchall(), self.numbers)
 
 # %% ../../nbs/pipeline/shared_gallery.ipynb #6544569b
 @patch
@@ -419,6 +412,10 @@ def index(self:SharedStore) -> None:
 @patch
 def wipe(self:SharedStore) -> None:
     "Nothing to do: see compact"
+
+@patch
+def prepare(self:SharedStore) -> None:
+    "Nothing to do: the server builds its index by itself"
 
 @patch
 def compact(self:SharedStore) -> None:

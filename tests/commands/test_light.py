@@ -119,3 +119,9 @@ def test_help_is_told_before_numpy_is_loaded():
     code = f"import sys, facerec_nb.apps.commands; assert not {away}, {away}"
     r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert r.returncode == 0, r.stderr[-3000:]
+
+
+def test_embedding_into_shards_is_one_sentence(light, people):
+    code = "import sys; from facerec_nb.apps.embed import facerec_embed; sys.exit(facerec_embed(sys.argv[1], 'out'))"
+    err = light("-c", code, people/"people", code=1)
+    assert err.count("\n") == 1 and 'pip install "facerec_nb[shards]"' in err

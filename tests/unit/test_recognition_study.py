@@ -216,3 +216,13 @@ def test_command(capsys, tmp_path):
     for start, recipes in (("nothing", RUNS), ("faces", FACES)):
         assert main([*where, "--state", "--start", start]) == 0
         assert capsys.readouterr().out.count("missing") == sum(len(r.seeds) for r in recipes.values())
+
+
+def test_a_recipe_without_all_of_its_seeds_keeps_its_record(monkeypatch, tmp_path):
+    study, written, trained = Study.__new__(Study), [], dict(ce=[0], arcface=[0])
+    study.recipes = dict(ce=Recipe("ce", seeds=(0, 1)), arcface=Recipe())
+    monkeypatch.setattr(Study, "trained", lambda self, name: trained[name])
+    monkeypatch.setattr(Study, "write_run", lambda self, name, out, n_boot: written.append(name))
+    monkeypatch.setattr(Study, "about", lambda self: ABOUT)
+    study.write_records(tmp_path)
+    assert written == ["pixels", "arcface"]

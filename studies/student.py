@@ -1,0 +1,258 @@
+"""A narrower student of the default recogniser: the same layers with fewer channels, taught to answer as it does.
+
+    python -m studies.student [--name half] [--widths 16,32,64,128,128] [--epochs 24]
+    python -m studies.student --measure [--name half]
+
+It begins with the teacher's strongest channels (`--start nothing`: with none) and sees the faces of the 2,700 training
+people moved, and a share of them made worse, as in `studies.distil`; nobody's name is used. The loss is one minus the
+cosine to what the teacher says about the clean face and its mirror image, plus `relation` times how far the cosines
+between the faces of a batch are from the teacher's. The average of the weights over the last steps is kept as NAME.npz
+in `--runs`.
+
+`--measure` writes results/recognition/student.json: teacher and student, in 32 and in 8 bits, sit the exam of
+`studies.tuning_exam` as ONNX files, with the mirrored face; times are processor time of one thread, all in turns.
+"""
+import argparse
+import copy
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.processors import milliseconds
+from facerec_nb.core.files import atomic_path, fingerprint, read_json, write_json
+from facerec_nb.core.records import metric, record, show_metric, write_record
+from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, dlib_about, dlib_graph, dlib_scales
+from facerec_nb.engines.onnx_embedder import OnnxEmbedder
+from facerec_nb.engines.onnx_files import seal, set_about
+from facerec_nb.models.dlib_resnet import WIDTHS, DlibResNet
+from studies.distil import answers, people_of, view
+from studies.recognition_faces import read_faces
+from studies.tuning import BEST, cut, pixels
+from studies.tuning_exam import DEGRADED, against, open_exam
+
+HALF = tuple(w//2 for w in WIDTHS)
+ASKED = ("dir_1", "dir_3", "dir_5", "rank1_1", "rank1_3", "rank1_5", "calibration_tar0.001", "unseen_tar0.001",
+         "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01", *(f"dir_{k}" for k in ("clean", *DEGRADED)))
+
+
+@dataclass
+class Lesson:
+    "Settings of one training"
+    widths: str = ",".join(map(str, HALF))  # channels of the five stages
+    start: str = "teacher"  # or nothing
+    epochs: float = 24.
+    lr: float = 1e-3
+    batch: int = 64
+    relation: float = 1.  # weight of the cosines between faces
+    worse: float = .3  # share of the faces that are made worse
+    seed: int = 0
+
+    @property
+    def channels(self): return tuple(map(int, self.widths.split(",")))
+
+
+# The beginning
+
+def largest(score, n, first=()):
+    "`first`, and what else scores highest, n in all"
+    rest = [k for k in score.argsort(descending=True).tolist() if k not in first]
+    return torch.tensor([*first, *sorted(rest[:n - len(first)])])
+
+
+def streams(teacher, widths):
+    "The channels that every stage keeps: those of the stage before, which go on in the same places, and the strongest"
+    kept, size = [], {}
+    for m in (b.b.weight.abs().sum((1, 2, 3)) for b in teacher.blocks): size[len(m)] = size.get(len(m), 0) + m
+    for n, wide in zip(widths, WIDTHS): kept.append(largest(size[wide], n, kept[-1].tolist() if kept else ()))
+    return kept
+
+
+@torch.no_grad()
+def fill(m, of, out, into=None):
+    "A convolution gets some filters of another, and some of their inputs"
+    m.weight.copy_(of.weight[out] if into is None else of.weight[out][:, into])
+    m.bias.copy_(of.bias[out])
+
+
+@torch.no_grad()
+def narrowed(teacher, widths):
+    "A narrower network that begins with a teacher's strongest channels"
+    net, kept = DlibResNet(widths=widths), streams(teacher, widths)
+    fill(net.stem, teacher.stem, kept[0])
+    stage, into = 0, kept[0]
+    for mine, old in zip(net.blocks, teacher.blocks):
+        stage += old.halve
+        strong = old.a.weight.abs().sum((1, 2, 3))*old.b.weight.abs().sum((0, 2, 3))
+        inner, out = largest(strong, len(mine.a.weight)), kept[stage]
+        fill(mine.a, old.a, inner, into)
+        fill(mine.b, old.b, out, inner)
+        into = out
+    net.fc.weight.copy_(teacher.fc.weight[:, into])
+    return net
+
+
+# Training
+
+def off(e, t):
+    "How far from the teacher's answers: each face's, and the cosines between faces, as shares of the teacher's spread"
+    e, other = F.normalize(e), ~torch.eye(len(e), dtype=bool)
+    spread, cosines = 1 - F.normalize(t.mean(0), dim=0) @ t.T, (t @ t.T)[other]
+    gap = ((e @ e.T)[other] - cosines).square().mean()/cosines.var()
+    return (1 - (e*t).sum(1)).mean()/spread.mean(), gap
+
+
+def averaged(mean, net, k):
+    "Move an average of weights on, by step k"
+    keep = min(.998, (k + 1)/(k + 10))
+    with torch.no_grad():
+        for a, b in zip(mean.parameters(), net.parameters()): a.mul_(keep).add_(b, alpha=1 - keep)
+
+
+def teach(faces, rows, wanted, cfg, teacher, say=print):
+    "Train; returns the network with averaged weights, and the losses of every step"
+    torch.manual_seed(cfg.seed)
+    r = np.random.default_rng(cfg.seed)
+    net = narrowed(teacher, cfg.channels) if cfg.start == "teacher" else DlibResNet(widths=cfg.channels)
+    net, log, t0 = net.to(memory_format=torch.channels_last), [], time.time()
+    mean, opt = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=1e-3)
+    steps = int(cfg.epochs*len(rows)/cfg.batch)
+    order = np.concatenate([r.permutation(len(rows)) for _ in range(int(np.ceil(cfg.epochs)))])
+    for k in range(steps):
+        for g in opt.param_groups: g["lr"] = cfg.lr*min(1, (k + 1)/100)*.5*(1 + np.cos(np.pi*k/steps))
+        at = order[k*cfg.batch:(k + 1)*cfg.batch]
+        x = pixels(np.stack([view(faces[i], r, cfg.worse) for i in rows[at]]))
+        with torch.autocast("cpu", torch.bfloat16): e = net(x)
+        own, between = off(e.float(), wanted[at])
+        opt.zero_grad(set_to_none=True)
+        (own + cfg.relation*between).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.)
+        opt.step()
+        averaged(mean, net, k)
+        log.append([own.item(), between.item()])
+        if k % 50 == 49: say(k + 1, steps, f"{time.time() - t0:.0f} s", *np.mean(log[-50:], 0).round(4), flush=True)
+    return mean, np.array(log)
+
+
+def teachers_answers(teacher, faces, rows, path):
+    "What the teacher says about the clean faces; kept"
+    if not path.exists():
+        found = answers(teacher.to(memory_format=torch.channels_last), faces, rows).numpy()
+        with atomic_path(path) as temp, open(temp, "wb") as f: np.save(f, found)
+    return torch.from_numpy(np.load(path))
+
+
+def train(table, faces, cfg, args):
+    "One student, kept as NAME.npz and NAME.json"
+    rows, teacher = people_of(table)[0], DlibResNet().take(SHIPPED[DEFAULT]["weights"]())
+    wanted, before = teachers_answers(teacher, faces, rows, args.runs/f"answers_{DEFAULT}.npy"), time.process_time()
+    print(len(rows), "faces", cfg, flush=True)
+    net, log = teach(faces, rows, wanted, cfg, teacher)
+    with atomic_path(args.runs/f"{args.name}.npz") as temp, open(temp, "wb") as f:
+        np.savez(f, **{k: v.contiguous().numpy() for k, v in net.state_dict().items()})
+    last = dict(zip(("answers", "relation"), log[-200:].mean(0).tolist()))
+    spent = time.process_time() - before
+    write_json(args.runs/f"{args.name}.json", asdict(cfg) | dict(faces=len(rows), seconds=spent, last=last))
+
+
+# The exam
+
+def read_student(runs, name):
+    "Its weights, and how it was trained"
+    about = read_json(runs/f"{name}.json")
+    net = DlibResNet(widths=Lesson(about["widths"]).channels)
+    net.load_state_dict({k: torch.from_numpy(v) for k, v in np.load(runs/f"{name}.npz").items()})
+    return net.give(), about
+
+
+def make_files(networks, sample, tmp):
+    "Every network in 32 and in 8 bits: name -> file"
+    out = {}
+    for name, weights in networks.items():
+        for form, scales in ((name, None), (f"{name}_int8", dlib_scales(weights, sample))):
+            model, out[form] = dlib_graph(weights, scales), tmp/f"{form}.onnx"
+            set_about(model, dlib_about(DEFAULT) | dict(fingerprint=form, int8=scales is not None))
+            out[form].write_bytes(seal(model.SerializeToString()))
+    return out
+
+
+def differences(numbers):
+    "Values of every form, and how far from the teacher in 32 bits"
+    out = {}
+    for name, d in numbers.items():
+        for k, r in against(d, numbers["teacher"]).loc[list(ASKED)].iterrows():
+            low, high = d[k].iloc[1:].quantile([.025, .975])
+            out[f"{k}_{name}"] = metric(r.value, min(low, r.value), max(high, r.value), unit="share")
+            if name == "teacher": continue
+            ends, unit = (min(r.low, r.difference), max(r.high, r.difference)), "difference, people drawn together"
+            out[f"{k}_{name}_minus_teacher"] = metric(r.difference, *ends, unit=unit)
+    return out
+
+
+def costs(files, networks, faces):
+    "Milliseconds per face, how many times as long the teacher takes in as many bits, bytes, weights"
+    took = milliseconds(files, np.ascontiguousarray(faces.transpose(0, 3, 1, 2), np.float32))
+    ratio = {f"ratio_{n}": took["teacher_int8" if n.endswith("int8") else "teacher"]/t for n, t in took.items()
+             if not n.startswith("teacher")}
+    out = {f"ms_{n}": (t, "ms of processor time per face, 1 thread") for n, t in took.items()}
+    out |= {n: (t, "the teacher's time in as many bits over this one's, in turns") for n, t in ratio.items()}
+    out = {n: metric(float(np.median(t)), *np.quantile(t, [.025, .975]).tolist(), n=len(t), unit=u)
+           for n, (t, u) in out.items()}
+    out |= {f"bytes_{n}": metric(f.stat().st_size, unit="bytes") for n, f in files.items()}
+    return out | {f"weights_{n}": metric(sum(v.size for v in (*w["weight"], *w["bias"], w["last"])), unit="weights")
+                  for n, w in networks.items()}
+
+
+def alike(emb):
+    "Mean cosine with the teacher in 32 bits over all photographs of the exam"
+    of = {n: np.concatenate([(e[s]*emb["teacher"][s]).sum(1) for s in e]) for n, e in emb.items() if n != "teacher"}
+    return {f"cosine_{n}": metric(float(c.mean()), n=len(c), unit="cosine with the teacher") for n, c in of.items()}
+
+
+def measure(table, faces, args):
+    "The record"
+    exam = open_exam(table, faces, args.data, n_boot=args.boot)
+    sets = {k: cut(v, BEST) for k, v in exam.sets.items()}
+    some = np.random.default_rng(0).permutation(table.row[table.role == "train"].to_numpy())[:256]
+    read = {n: read_student(args.runs, n) for n in args.name.split(",")}
+    networks = dict(teacher=SHIPPED[DEFAULT]["weights"]()) | {n: w for n, (w, _) in read.items()}
+    with tempfile.TemporaryDirectory() as tmp:
+        files = make_files(networks, cut(faces[np.sort(some)], BEST), Path(tmp))
+        out, emb = costs(files, networks, sets["unseen"][:20]), {}
+        for name, file in files.items():
+            net = OnnxEmbedder(file, 1)
+            emb[name] = {s: net.embed(x) for s, x in sets.items()}
+    out |= alike(emb) | differences({n: exam.numbers(e) for n, e in emb.items()})
+    data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
+                n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),
+                n_images=int(sum(len(v) for v in exam.rows.values())))
+    what, command = f"Narrower students of {DEFAULT}", f"python -m studies.student --measure --name {args.name}"
+    write_record(args.out, record(what, command, data, out, dict(lessons={n: a for n, (_, a) in read.items()}), [0]))
+    for k, v in out.items(): print(f"{k:44s} {show_metric(v, 4)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    say = parser.add_argument
+    say("--name", default="half", help="of the student; to measure, several separated by commas")
+    say("--measure", action="store_true", help="measure what is trained, and write the record")
+    say("--faces", default="runs/recognition/faces-150", help="folder of the aligned faces")
+    say("--runs", default="runs/tuning", type=Path, help="folder of trainings")
+    say("--data", default="../shared/data", type=Path, help="folder of the raw data")
+    say("--boot", type=int, default=200, help="bootstrap draws over people")
+    say("--out", default="results/recognition/student.json", help="the record")
+    for k, v in asdict(Lesson()).items(): say(f"--{k}", type=type(v), default=v)
+    args = parser.parse_args()
+    torch.set_num_threads(1); cv2.setNumThreads(1)
+    args.runs.mkdir(parents=True, exist_ok=True)
+    table, faces = read_faces(args.faces)
+    if args.measure: return measure(table, faces, args)
+    train(table, faces, Lesson(**{k: getattr(args, k) for k in asdict(Lesson())}), args)
+
+
+if __name__ == "__main__": main()
