@@ -127,7 +127,7 @@ def _first_stage(sample):
     import faiss
     dim = sample.shape[1]
     index = faiss.index_factory(dim, _codes(dim, _directions(sample)), faiss.METRIC_INNER_PRODUCT)
-    index.train(np.concatenate([sample, -sample])) # of both signs, so that FAISS takes no mean off, not of the questions either
+    index.train(np.concatenate([sample, -sample])) # of both signs, so that FAISS takes no mean off the questions
     return index
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0018
