@@ -1,5 +1,5 @@
-"""A million faces in shards become a gallery: how long it takes and how much memory, for a file and for a server; and how
-many faces can be grouped. Writes results/scale/from_shards.json.
+"""A million faces in shards become a gallery: how long it takes and how much memory, for a file and for a server; and
+what grouping takes. Writes results/scale/from_shards.json.
 
     python benchmarks/from_shards.py [--people 100000] [--per-person 10] [--dim 128] [--grouped 50000]
 

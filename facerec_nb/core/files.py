@@ -87,7 +87,7 @@ def readable_formats() -> list[str]: # of FORMATS, those that can be read here
 def _member(src, member):
     "A photograph inside a tar file, to be opened; raises `InputError` when the tar file cannot be read"
     try: return io.BytesIO(member.read())
-    except OSError as e: raise InputError(f"{src} in {member.tar} cannot be read ({e.strerror}): check the disk") from None
+    except OSError as e: raise InputError(f"{member.tar} cannot be read ({e.strerror}): check the disk") from None
 
 def _source(src):
     "How to call a photograph in a message, and what Pillow can open; raises `InputError` unless bytes or a plain file"

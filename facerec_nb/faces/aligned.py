@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ALIGNED_COLUMNS', 'AlignedBatch', 'sharpness', 'align_batch', 'resume_batches', 'aligned_name', 'still_there',
-           'align', 'aligned_template', 'read_aligned']
+           'AlignCfg', 'align', 'aligned_template', 'read_aligned']
 
 # %% ../../nbs/faces/aligned.ipynb #c0003
 import shutil, warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -147,32 +147,50 @@ def _table(rows, true, batch):
 
 # %% ../../nbs/faces/aligned.ipynb #c0031
 @dataclass(frozen=True)
+class AlignCfg:
+    "How faces are aligned and kept"
+    template:str="arcface" # where the points go: 'arcface', 'course' or 'dlib'
+    size:int|None=None # side of the aligned faces in pixels; None: the template's usual one, 112 or 150
+    min_confidence:float|None=None # faces below are left out and listed in `skipped.csv`
+    batch_size:int=64 # photographs in memory at once
+    packed:bool=False # faces as one array, `faces.npy`, instead of a file for each
+
+    def whole(self) -> "AlignCfg": # the same with a size
+        "With the template's size where none is given"
+        return replace(self, size=usual_size(self.template)) if self.size is None else self
+
+    @property
+    def settings(self) -> dict: # names and plain values
+        "What the faces depend on"
+        return {k: v for k, v in asdict(self).items() if v or k != "packed"}
+
+# %% ../../nbs/faces/aligned.ipynb #a11ec006
+@dataclass(frozen=True)
 class _Job:
     "What `align` was asked for"
     model:LandmarkModel
     images:Path
     out:Path
-    template:str
-    size:int
-    min_confidence:float|None
-    parts:Path|None # where the faces of batches wait to become one array; None: each is a file
+    cfg:AlignCfg
+    work:Path # where the results of batches wait
 
 # %% ../../nbs/faces/aligned.ipynb #c0032
 @patch
 def place(self:_Job, i, points, confidence):
     "Photograph -> face; raises `InputError` for a face that nobody is sure of"
-    if self.min_confidence is not None and confidence < self.min_confidence:
-        raise InputError(f"confidence {confidence:.3f} is below min_confidence {self.min_confidence}")
-    return align_matrix(points, self.size, self.template)
+    least = self.cfg.min_confidence
+    if least is not None and confidence < least:
+        raise InputError(f"confidence {confidence:.3f} is below min_confidence {least}")
+    return align_matrix(points, self.cfg.size, self.cfg.template)
 
 # %% ../../nbs/faces/aligned.ipynb #c0033
 @patch
 def write(self:_Job, names, faces, start):
     "Write the faces of the batch that begins with row `start`: as files, in threads, or as an array"
     def one(job): write_image(inside(self.out/"faces_aligned", aligned_name(job[0])), job[1])
-    if self.parts is None: thread_map(one, list(zip(names, faces)))
+    if not self.cfg.packed: thread_map(one, list(zip(names, faces)))
     else:
-        with atomic_path(self.parts/f"{start:08d}.npy") as temp: np.save(temp, faces)
+        with atomic_path(self.work/f"{start:08d}.npy") as temp: np.save(temp, faces)
 
 # %% ../../nbs/faces/aligned.ipynb #c0034
 @patch
@@ -180,7 +198,7 @@ def do(self:_Job, rows, start):
     "Align one batch and write its faces; returns dict(rows=, skipped=), ready for JSON"
     boxes, true = boxes_and_points(rows)
     paths = [attempt(inside, self.images, i) for i in rows.image_id]
-    batch = align_batch(self.model, paths, boxes, self.place, self.size)
+    batch = align_batch(self.model, paths, boxes, self.place, self.cfg.size)
     if not batch.made.all(): still_there(self.images)
     self.write(rows.image_id.to_numpy()[batch.made], batch.faces[batch.made], start)
     skipped = [dict(image_id=i, reason=w) for i, w in zip(rows.image_id, batch.why) if w]
@@ -204,13 +222,20 @@ def _keep_packed(out, parts, size):
         faces.flush()
     shutil.rmtree(out/"faces_aligned", ignore_errors=True)
 
+@patch
+def keep(self:_Job, names):
+    "Keep the faces of this run, and no others"
+    if self.cfg.packed: _keep_packed(self.out, self.work, self.cfg.size)
+    else: _keep_files(self.out, names)
+
 # %% ../../nbs/faces/aligned.ipynb #c0036
-def _finish(out, parts, info, pack):
+def _finish(job, parts, info):
     "Write the tables, remove faces of earlier runs and the traces of the batches"
+    out = job.out
     table = pd.DataFrame([r for p in parts for r in p["rows"]], columns=ALIGNED_COLUMNS)
     skipped = pd.DataFrame([r for p in parts for r in p["skipped"]], columns=["image_id", "reason"])
     if not len(table): raise InputError(f"no face could be aligned; the first reason: {skipped.reason.iloc[0]}")
-    pack(set(table.image_id.map(aligned_name)))
+    job.keep(set(table.image_id.map(aligned_name)))
     write_csv(out/"skipped.csv", skipped)
     write_csv(out/"aligned_pred_all.csv", table)
     write_json(out/"aligned.json", info | dict(n=len(table), skipped=len(skipped)))
@@ -230,27 +255,19 @@ def align(
     data:str|Path, # a prepared folder: `images/` and `selected_images.csv`
     run:str|Path, # 'big', 'small', a run folder with `best_stacked_hg.pth`, or a `.pth`
     out:str|Path, # the folder to write: `data-for-recognition`
-    template:str="arcface", # where the points go: 'arcface', 'course' or 'dlib'
-    size:int|None=None, # side of the aligned faces in pixels; None: the template's usual one, 112 or 150
-    min_confidence:float|None=None, # faces below are left out and listed in `skipped.csv`
-    batch_size:int=64, # photographs in memory at once
-    packed:bool=False, # faces as one array, faces.npy, instead of a file for each
+    cfg:AlignCfg=AlignCfg(), # template, size, least confidence, files or one array
     progress:bool=False, # show a progress bar
+    **changes, # fields of `cfg` by name, for example `template="course"`
 ) -> pd.DataFrame: # the rows of `aligned_pred_all.csv`; points in pixels of the photograph
     "Write the aligned faces of all selected photographs; killed and started again it ends with the same bytes"
-    model, rows, out = LandmarkModel.load(run), read_selected(data), Path(out)
-    size = usual_size(template) if size is None else size
-    align_matrix(np.eye(5, 2), size, template)  # bad settings are told before anything is read
+    model, rows, out, cfg = LandmarkModel.load(run), read_selected(data), Path(out), replace(cfg, **changes).whole()
+    align_matrix(np.eye(5, 2), cfg.size, cfg.template)  # bad settings are told before anything is read
     _no_name_twice(rows.image_id)
-    settings = dict(template=template, size=size, min_confidence=min_confidence, batch_size=batch_size)
-    if packed: settings["packed"] = True
-    key = fingerprint(settings, model.fingerprint, Path(data)/"selected_images.csv")
+    key = fingerprint(cfg.settings, model.fingerprint, Path(data)/"selected_images.csv")
     if (out/"aligned.json").exists() and read_json(out/"aligned.json")["key"] == key: return _read_table(out)
-    work = out/"progress"/key
-    job = _Job(model, Path(data)/"images", out, template, size, min_confidence, work if packed else None)
-    parts = resume_batches(work, len(rows), batch_size, lambda i, j: job.do(rows[i:j], i), progress=progress)
-    def pack(names): return _keep_packed(out, work, size) if packed else _keep_files(out, names)
-    return _finish(out, parts, settings | dict(key=key), pack)
+    job, n = _Job(model, Path(data)/"images", out, cfg, out/"progress"/key), cfg.batch_size
+    parts = resume_batches(job.work, len(rows), n, lambda i, j: job.do(rows[i:j], i), progress=progress)
+    return _finish(job, parts, cfg.settings | dict(key=key))
 
 # %% ../../nbs/faces/aligned.ipynb #c08e5107
 def aligned_template(
