@@ -52,6 +52,8 @@ def _spread(settings, address):
     return ray_settings(settings, address)
 
 #| export
+
+# %% ../../nbs/apps/embed.ipynb #2fa535d3
 def _embed(pipe, source, out, settings, ray=None):
     "Embed, and what is to be told"
     from facerec_nb.pipeline.shard_workers import embed_photos

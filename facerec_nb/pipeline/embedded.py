@@ -49,6 +49,7 @@ def _looked(rows, emb, root):
     else: faces = Faces(source=first["source"], problem="" if first["width"] else _problem(root, first))
     return Looked(first["source"], first["sha256"] or "", faces)
 
+# %% ../../nbs/pipeline/embedded.ipynb #8c9467be
 def _problem(root, row): return f"{os.path.join(root, row['source'])} {row['reason']}"
 
 # %% ../../nbs/pipeline/embedded.ipynb #ebd0000b
@@ -59,6 +60,7 @@ def _numbers(column):
     emb[at] = flat.reshape(-1, column.type.list_size)
     return emb
 
+# %% ../../nbs/pipeline/embedded.ipynb #37fb92fd
 def looked_at(
     table:Any, # pyarrow table: the rows of whole photographs
     root:str="", # where they lie, for sentences
@@ -74,6 +76,7 @@ def photos(self:FaceShards) -> Iterator[list[Looked]]: # one list for each shard
     "The photographs, a shard in memory at a time; raises InputError when a shard is missing or damaged"
     for table in self.tables(): yield list(looked_at(table, self.root))
 
+# %% ../../nbs/pipeline/embedded.ipynb #33a6ce15
 @patch
 def sources(self:FaceShards) -> Iterator[tuple[str, str]]: # source and content of each photograph
     "All photographs, without what was found in them"
@@ -102,6 +105,7 @@ def contents(self:FaceShards) -> dict[str, list[str]]: # content, or the source 
         found.setdefault(content or source, []).append(source)
     return found
 
+# %% ../../nbs/pipeline/embedded.ipynb #ae64142c
 @patch
 def faces_of(self:FaceShards,
     sources:Iterable[str], # which

@@ -24,6 +24,7 @@ def _environment():
     paths = [p for p in ("" if "site-packages" in home else home, os.environ.get("PYTHONPATH", "")) if p]
     return dict(PYTHONPATH=os.pathsep.join(paths)) if paths else {}
 
+# %% ../../nbs/pipeline/ray_spread.ipynb #74f854a1
 def _must_answer(address):
     "Refuse an address behind which nobody listens, for which Ray would wait minutes"
     host, _, port = address.rpartition(":")
@@ -68,6 +69,7 @@ def _actor(work):
             return dict(made=json.dumps(made))
     return Actor
 
+# %% ../../nbs/pipeline/ray_spread.ipynb #73f0fe4b
 def _quiet(ray):
     "No bars of Ray's own"
     context = ray.data.DataContext.get_current()
@@ -81,6 +83,7 @@ def _summary(row):
     if "refused" in made: raise InputError(made["refused"])
     return made
 
+# %% ../../nbs/pipeline/ray_spread.ipynb #a04f15f6
 def _made(work, shards, workers):
     "The summaries of some shards"
     ray = need("ray.data", "work on a Ray cluster") and need("ray")
