@@ -537,12 +537,13 @@ def identify(self:FacePipeline,
 ) -> Answers: # one per face, largest face first; a single no_face when there is none
     "Who is on a photograph; raises InputError for an unreadable photograph, an empty or a foreign gallery"
     if k < 1: raise InputError(f"k={k} people in an answer were asked for: give 1 or more")
-    gallery.check_model(self.model)
-    limit = self.limit(gallery, threshold, fpir)
-    faces = _faces_of(self, photo)
-    if not faces: return Answers([Answer("no_face", threshold=limit.threshold, limit=limit)])
-    ranked, least = gallery.search(np.stack([f.embedding for f in faces]), k), self.least_quality(quality, gallery)
-    said = [self._answer(face, matches, limit, least, gallery) for face, matches in zip(faces, ranked)]
+    with gallery.told():
+        gallery.check_model(self.model)
+        limit, least = self.limit(gallery, threshold, fpir), self.least_quality(quality, gallery)
+        faces = _faces_of(self, photo)
+        if not faces: return Answers([Answer("no_face", threshold=limit.threshold, limit=limit)])
+        ranked = gallery.search(np.stack([f.embedding for f in faces]), k)
+        said = [self._answer(face, matches, limit, least, gallery) for face, matches in zip(faces, ranked)]
     return Answers(once_each(said))
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #a3362c3a

@@ -42,6 +42,13 @@ def shard_schema(
     plain = dict.fromkeys(_TEXTS, pa.string()) | dict.fromkeys(_WHOLE, pa.int32())
     return pa.schema(plain | dict.fromkeys(_JUDGED, pa.float64()) | lists)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000069
+def _write_table(path, table):
+    "Write a Parquet file atomically, for its owner alone"
+    with atomic_path(path) as temp:
+        temp.touch(0o600)
+        need("pyarrow.parquet").write_table(table, temp, compression="zstd")
+
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000007
 def write_shard(
     path:str|Path, # of the file; it appears when it is whole
@@ -53,7 +60,7 @@ def write_shard(
     none = {k: np.full(n, np.nan, np.float32) for k, n in _lists(dim).items()}
     table = need("pyarrow", "writing shards").Table.from_pylist([none | r for r in rows], shard_schema(dim))
     table = table.replace_schema_metadata({"facerec_nb": json.dumps(about)})
-    with atomic_path(path) as temp: need("pyarrow.parquet").write_table(table, temp, compression="zstd")
+    _write_table(path, table)
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000010
 _NAME = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet")
@@ -177,6 +184,7 @@ def _ranges(part):
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000019
 _KEYS = dict(version=int, model=str, dim=int, settings=dict, root=str)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000071
 def _read_about(out):
     "The manifest of a folder; raises InputError for one that is not laid out as ours"
     path = out/"manifest.json"
@@ -288,13 +296,9 @@ def plan_shards(
     if not len(new) and not prune: raise InputError(f"{source} holds no photographs: check the path")
     old = _earlier(out, dict(version=VERSION, root=root) | about)
     table, counts = _merged(old, new, old.about, per_shard, prune)
-    if not table.equals(old.table): _write_inputs(old.out/"manifest.parquet", table)
+    if not table.equals(old.table): _write_table(old.out/"manifest.parquet", table)
     _sweep(shards := FaceShards(out))
     return shards, counts
-
-# %% ../../nbs/pipeline/face_shards.ipynb #fs000046
-def _write_inputs(path, table):
-    with atomic_path(path) as temp: need("pyarrow.parquet").write_table(table, temp, compression="zstd")
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000031
 @patch
@@ -379,6 +383,7 @@ def totals(self:FaceShards) -> dict: # photographs, faces, no_face, unreadable o
         if name not in lost: total.update({k: v for k, v in _own_words(self.path(name)).items() if k in total})
     return dict(total)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000070
 def _own_words(path):
     "What a shard keeps in its metadata; raises InputError"
     lib = need("pyarrow.lib")

@@ -6,8 +6,8 @@
 __all__ = ['SHORT_LIST', 'is_address', 'Gallery', 'printable', 'Source', 'Held', 'Match']
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0003
-import contextlib, html, io, json, os, re, zipfile
-from collections.abc import Iterable
+import contextlib, contextvars, html, io, json, os, re, zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ class Gallery:
     def __init__(self,
         path:str|Path|None=None, # SQLite file or address (postgresql://...), made when empty; None: in memory
         model:str|None=None, # fingerprint of the model of the embeddings; a new gallery needs it, an old one checks it
-        exact:int|None=None, # up to so many references the search is exact; None: as many as the store thinks right
+        exact:int|None=None, # up to so many references (on a server: people) the search is exact; None: the store's own
     ):
         self._store = None
         self._store = store = _open_store(path, model and str(model), exact)
@@ -62,10 +62,22 @@ def close(self:Gallery) -> None:
     if self._store: self._store.close()
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0021
+_TOLD = contextvars.ContextVar("told", default=None) # gallery, its meta and size, in a block of told
+
 @patch
 def _get(self:Gallery, key):
-    rows = self._rows("SELECT value FROM meta WHERE key=?", key)
-    return rows[0][0] if rows else None
+    told = _TOLD.get()
+    if told and told[0] is self: return told[1].get(key)
+    return next((v for v, in self._rows("SELECT value FROM meta WHERE key=?", key)), None)
+
+# %% ../../nbs/pipeline/gallery.ipynb #c9b1d350
+@patch
+@contextlib.contextmanager
+def told(self:Gallery) -> Iterator[None]:
+    "What its owner has set, and its size, are asked for once and hold in this block and thread"
+    token = _TOLD.set((self, dict(self._rows("SELECT key, value FROM meta")), self.size))
+    try: yield
+    finally: _TOLD.reset(token)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0022
 _KEEP = "INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value"
@@ -209,26 +221,22 @@ def _person(db, name):
     return row and row[0]
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0040
-_NEW = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
-_ADD = "INSERT INTO refs(person, source, added, embedding, content, origin) VALUES(?, ?, ?, ?, ?, ?)"
-
 @patch
-def _lines(self:Gallery, db, name, e, sources, added):
-    "What is stored of the references of somebody who is there"
-    person = _person(db, name)
-    return [(person, printable(s.name), t, self._store.stored(v), s.content, s.origin)
-            for s, t, v in zip(sources, added, e)]
+def _lines(self:Gallery, people, numbers):
+    "What is stored of the references of people (name, embeddings, sources, times) whose numbers are known"
+    return [(numbers[name], printable(s.name), t, self._store.stored(v), s.content, s.origin)
+            for name, e, sources, added in people for s, t, v in zip(sources, added, e)]
 
 # %% ../../nbs/pipeline/gallery.ipynb #bb99908b
 @patch
 def _insert(self:Gallery, db, people):
     "References of people (name, embeddings, sources, times) inside a transaction"
-    db.executemany(_NEW, sorted({(name,) for name, *_ in people}))
+    numbers = self._store.numbers_of(db, sorted({name for name, *_ in people}))
     width = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone()
     dim = width[0] if width else people[0][1].shape[1]
     for _, e, *_ in people:
         if e.shape[1] != dim: raise _other_width(self.path, dim, e.shape[1])
-    db.executemany(_ADD, [line for one in people for line in self._lines(db, *one)])
+    self._store.write(db, self._lines(people, numbers))
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0042
 def _one_each(name, e, sources):
@@ -277,12 +285,18 @@ def add_many(self:Gallery,
         if ready: self._insert(db, ready)
     return len(ready)
 
+# %% ../../nbs/pipeline/gallery.ipynb #b04c9a1e
+@patch
+@contextlib.contextmanager
+def filling(self:Gallery) -> Iterator[None]:
+    "While very many are added: a server's index is built once, when the block ends well"
+    with self._store.filling(): yield
+
 # %% ../../nbs/pipeline/gallery.ipynb #c0044
 @patch(as_prop=True)
 def dim(self:Gallery) -> int|None: # numbers in an embedding, None when the gallery is empty
     "Length of the embeddings"
-    rows = self._rows(f"SELECT {self._store.width} FROM refs LIMIT 1")
-    return rows[0][0] if rows else None
+    return self._store.dim
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0045
 _COUNTED = "FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name"
@@ -364,7 +378,8 @@ def index(self:Gallery) -> Nearest: # one row per reference, removed ones includ
 @patch(as_prop=True)
 def size(self:Gallery) -> tuple[int, int]: # people, references
     "How large the gallery is; a large one on a server is counted once a minute"
-    return self._store.size
+    told = _TOLD.get()
+    return told[2] if told and told[0] is self else self._store.size
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0067
 class Match(NamedTuple):

@@ -301,6 +301,34 @@ def numbers(self:FileStore,
     "Embeddings from what their column holds"
     return np.frombuffer(b"".join(values), "<f4")
 
+# %% ../../nbs/pipeline/gallery_file.ipynb #d2c4e01b
+_PERSON = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
+
+@patch
+def numbers_of(self:FileStore,
+    db:sqlite3.Connection, # of change
+    names:list[str], # of people; who is new is met
+) -> dict[str, int]: # name -> number
+    "The numbers of people"
+    db.executemany(_PERSON, [(n,) for n in names])
+    return {n: db.execute("SELECT id FROM people WHERE name=?", (n,)).fetchone()[0] for n in names}
+
+# %% ../../nbs/pipeline/gallery_file.ipynb #7be4f5a3
+_ADD = "INSERT INTO refs(person, source, added, embedding, content, origin) VALUES(?, ?, ?, ?, ?, ?)"
+
+@patch
+def write(self:FileStore,
+    db:sqlite3.Connection, # of change
+    lines:list[tuple], # (person, source, time, embedding as stored, content, origin)
+) -> None:
+    "Add references"
+    db.executemany(_ADD, lines)
+
+@patch
+def filling(self:FileStore) -> contextlib.AbstractContextManager: # nothing is put off in a file
+    "While very many are added"
+    return contextlib.nullcontext()
+
 # %% ../../nbs/pipeline/gallery_file.ipynb #c0057
 class _Memory(NamedTuple):
     "The gallery as it is searched"
@@ -448,6 +476,11 @@ def sync(self:FileStore) -> "_Memory":
 def index(self:FileStore) -> Nearest: # one row per reference, removed ones included until most have gone
     "The vectors as they are searched, as new as the file"
     return self.sync().nearest
+
+@patch(as_prop=True)
+def dim(self:FileStore) -> int|None: # None when it is empty
+    "Numbers in an embedding"
+    return next((d for d, in self.rows(f"SELECT {self.width} FROM refs LIMIT 1")), None)
 
 @patch(as_prop=True)
 def size(self:FileStore) -> tuple[int, int]: # people, references
