@@ -292,6 +292,7 @@ def enroll_embedded(
     whose = found.whose(level, trouble)
     for source, content in found.sources():
         if source in whose: work.there.add(whose[source], [Source(source, content)])
-    for looked in tqdm(found.photos(), total=len(found), desc="shards", unit="shard", disable=not progress):
-        work.add(_people_of(looked, whose, work.there.origin))
+    with gallery.filling():
+        for looked in tqdm(found.photos(), total=len(found), desc="shards", unit="shard", disable=not progress):
+            work.add(_people_of(looked, whose, work.there.origin))
     return work.finish(found.out, trouble, prune)
