@@ -86,15 +86,20 @@ def sources(self:FaceShards) -> Iterator[tuple[str, str]]: # source and content 
             yield source, content or ""
 
 # %% ../../nbs/pipeline/embedded.ipynb #ebd00011
+def _way(source):
+    "The folders and the name of a photograph, inside a tar file those there"
+    return source.rpartition("::")[2].replace("://", "/").lstrip("/")
+
 @patch
 def whose(self:FaceShards,
     level:int|None=None, # at which level the people's folders lie; None: recognised
     trouble:list|None=None, # a sentence about each thing that is passed over is added; None: a warning
 ) -> dict[str, str]: # source -> person
     "Whose the photographs are; raises InputError as people_among does"
-    root = Path(self.root)
-    people = people_among(root, [root/s for s, _ in self.sources()], level, trouble)
-    return {p.relative_to(root).as_posix(): name for name, paths in people.items() for p in paths}
+    root, lie = Path(self.root), {}
+    for source, _ in self.sources(): lie.setdefault(root/_way(source), []).append(source)
+    people = people_among(root, list(lie), level, trouble)
+    return {source: name for name, paths in people.items() for p in paths for source in lie[p]}
 
 # %% ../../nbs/pipeline/embedded.ipynb #ebd00013
 @patch

@@ -34,7 +34,8 @@ class _Photo(NamedTuple):
 # %% ../../nbs/pipeline/enrolment.ipynb #88790bad
 def _origin(folder):
     "A short name for the place of a folder"
-    return hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+    place = folder if "://" in str(folder) else os.path.realpath(folder)
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #782c7cbb
 def _photos(folder, paths):
