@@ -13,7 +13,7 @@ from pathlib import Path
 import facerec_nb
 from ..core.errors import InputError
 from ..core.installed import need
-from .shard_workers import EmbedShard
+from .shard_workers import EmbedShard, Lane
 
 # %% ../../nbs/pipeline/ray_spread.ipynb #4a700007
 STORE = 100_000_000 # bytes of shared memory for a local cluster: names of photographs pass through it, no pictures
@@ -63,8 +63,9 @@ def ray_cluster(
 def _actor(work):
     "The worker as a class of which Ray makes one object in each process; what it refuses comes back as its sentence"
     class Actor:
+        def __init__(self): self.lane = Lane(work)
         def __call__(self, row):
-            try: made = work(json.loads(row["shard"]))
+            try: made = self.lane(json.loads(row["shard"]))
             except InputError as e: made = dict(refused=str(e))
             return dict(made=json.dumps(made))
     return Actor
