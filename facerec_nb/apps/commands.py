@@ -446,6 +446,7 @@ def _embedded(folder):
     from facerec_nb.pipeline.embedded import FaceShards
     return FaceShards(folder)
 
+# %% ../../nbs/apps/commands.ipynb #f6830a26
 def _people_and_gallery(people, gallery, folder, level):
     "What is enrolled, checked before the networks are loaded, and where; with --from the gallery is all that is typed"
     from facerec_nb.datasets.photos import people_below
@@ -692,10 +693,12 @@ def _is_groups(folder):
     from facerec_nb.pipeline.photo_groups import STATE
     return os.path.isfile(os.path.join(folder, STATE))
 
+# %% ../../nbs/apps/commands.ipynb #80ca6f36
 def _must_be_either(photos, folder):
     "Refuse no photographs at all, and photographs beside --from"
     if (photos is None) == (folder is None): raise InputError("give a folder of photographs, or --from OUT")
 
+# %% ../../nbs/apps/commands.ipynb #9507b31d
 def _must_be_photos(photos, apply):
     "Refuse a folder of groups where photographs are wanted, and the other way round"
     if apply and not _is_groups(photos):

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
@@ -340,7 +341,7 @@ def _embeddings(self:FacePipeline, aligned):
     def ask(x, flip=False): return self.embedder.embed(x, flip=flip, check_colour=False)
     if not self.mirror or "agreement" not in (self.quality or {}).get("parts", ()):
         return ask(aligned, self.mirror), [None]*len(aligned)
-    one, other = np.split(ask(np.concatenate([aligned, aligned[:, :, ::-1]])), 2)
+    one, other = np.split(ask(np.concatenate([aligned, [cv2.flip(a, 1) for a in aligned]])), 2)
     both = one + other
     length = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
     return (both/length).astype(np.float32), (one*other).sum(1).tolist()
