@@ -156,7 +156,7 @@ def __repr__(self:FacePipeline):
     return f"FacePipeline({parts}, threshold {self.threshold})"
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #96120ac7
-FAST = dict(sizes=(112, 224, 640, 1600), small=20) # of the detector when it is in a hurry
+FAST = dict(sizes=(112, 224, 640, 1600), small=24) # of the detector when it is in a hurry
 
 def _detector(detector, threads, fast):
     "A detector by name with the settings of a pipeline, or the one that was given"
