@@ -12,7 +12,7 @@ cfg = config["DEFAULT"]
 
 _oldest = int(cfg["min_python"].split(".")[1])
 _pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in range(_oldest, 14)]
-_names = ("train", "faiss", "app", "heic", "postgres", "parquet", "shards", "serve")
+_names = ("train", "faiss", "app", "heic", "postgres", "parquet", "shards", "ray", "serve")
 _extras = {k: cfg[f"{k}_requirements"].split() for k in _names}
 _dev = sum((v for k, v in _extras.items() if k != "heic"), cfg["dev_requirements"].split())
 _scripts = re.findall(r"\S+=\S+", cfg["console_scripts"])

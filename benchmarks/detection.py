@@ -89,7 +89,9 @@ if __name__ == "__main__":
         n_images=len(table),
         n_people=len(np.unique(people)),
     )
-    settings = dict(sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=16)
+    settings = dict(
+        sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=detect.frame
+    )
     rec = record(
         f"CenterFace (ONNX Runtime) on {Path(args.data).name}; box map fitted on the 48 seen people, "
         "'unseen' are the 12 others",

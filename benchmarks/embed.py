@@ -60,7 +60,7 @@ def alike(a, b):
     "Are two rows the same? Numbers may differ by what the order of a sum does"
     for k, v in a.items():
         if isinstance(v, (list, float)):
-            if b[k] is None or not np.allclose(v, b[k], atol=1e-4):
+            if b[k] is None or not np.allclose(v, b[k], atol=1e-4, equal_nan=True):
                 return False
         elif v != b[k]:
             return False

@@ -1,19 +1,21 @@
 """How fast a gallery answers, how often it is right, how long it takes to load. Writes results/pipeline/gallery.json.
 
     python benchmarks/gallery.py [--sizes 10000 200000 1000000] [--queries 200] [--threads 2] [--methods numpy sq8]
-        [--spread 27] [--out results/pipeline/gallery.json]
-    python benchmarks/gallery.py --sizes 1000000 --spread 0 --methods numpy --out
+        [--dim 128 --common 0.889 --spread 18] [--out results/pipeline/gallery.json]
+    python benchmarks/gallery.py --sizes 1000000 --dim 512 --common 0 --spread 0 --methods numpy --out
         results/pipeline/gallery_isotropic.json
 
-Synthetic people: 2 to 60 photographs each (mean 10), 512 numbers, cosine of two photographs of one person about 0.64.
-Embeddings of a trained network do not point everywhere: the variance of those of a recogniser trained here from
-nothing falls like exp(-i/27) from direction to direction (16 directions hold 44 % of it, 64 hold 92 %, 128 hold 99.4
-%, on people never seen), and so does that of the synthetic ones, turned at random. --spread 0 lets them point
-everywhere, which is the hardest case. The question is a further photograph of an enrolled person. For each size a
-gallery file is written, loaded and searched one face at a time, as `Gallery` does it; the other methods (numpy, FAISS
+Synthetic people: 2 to 60 photographs each (mean 10), 128 numbers as those of the package's recogniser. Embeddings of a
+trained network do not point everywhere. Those of the default recogniser, on 300 people it was not trained on, have a
+mean of length 0.889 in common; about it the variance falls like exp(-i/18) from direction to direction (16 directions
+hold 55 % of it, 64 hold 97 %), and two photographs of one person have a cosine of 0.66. So have the synthetic ones,
+turned at random. --common 0 --spread 0 lets them point everywhere, which is the hardest case. The question is a
+further photograph of an enrolled person. For each size a gallery file is written, loaded, kept for the next start
+(`Gallery.prepare`), loaded again by another process, and searched one face at a time, as `Gallery` does it; the other
+methods (numpy, FAISS
 flat, 8 bits with re-ranking, inverted lists, a graph) take turns with it on the same vectors in the same run, and are
 stated as ratios. Recall is counted against the exact search of all references. Beside the time on the clock stands
-the processor time. A million references need 5 GB of memory and 7 GB of disk.
+the processor time. A million references need 2 GB of memory and of disk.
 """
 
 import argparse, json, os, subprocess, sys, tempfile, threading, time
@@ -24,16 +26,18 @@ import numpy as np
 
 from facerec_nb.core.files import fingerprint
 from facerec_nb.pipeline.gallery import Gallery
+from facerec_nb.pipeline.kept_index import index_path
 from facerec_nb.core.records import metric, record, write_record
 
-DIM, COSINE, K, MODEL, METHODS = 512, 0.64, 10, "synthetic people", ["numpy", "flat", "sq8", "ivf", "hnsw"]
+DIM, COSINE, COMMON = 512, 0.64, 0.0  # of `population`, where nothing else is said
+K, MODEL, METHODS = 10, "synthetic people", ["numpy", "flat", "sq8", "ivf", "hnsw"]
 
 
 def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def population(n, queries, spread, seed=0, dim=DIM):
+def population(n, queries, spread, seed=0, dim=DIM, cosine=COSINE, common=COMMON):
     "References (n, dim), the person of each, one further photograph of `queries` of them, and who these are"
     rng = np.random.default_rng(seed)
     sd = np.exp(-np.arange(dim) / (2 * spread)) if spread else np.ones(dim)
@@ -41,16 +45,18 @@ def population(n, queries, spread, seed=0, dim=DIM):
         (sd / np.sqrt((sd**2).mean())).astype(np.float32),
         np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32) if spread else None,
     )
+    mean = unit(np.random.default_rng(seed + 1).standard_normal((1, dim), dtype=np.float32))
     counts = np.clip(np.rint(rng.lognormal(2.02, 0.76, n // 2)), 2, 60).astype(int)
     person = np.repeat(np.arange(len(counts)), counts)[:n]
     centre = unit(rng.standard_normal((person[-1] + 1, dim), dtype=np.float32) * sd)
 
     def photos(p):
         e = unit(
-            COSINE**0.5 * centre[p]
-            + ((1 - COSINE) / dim) ** 0.5 * rng.standard_normal((len(p), dim), dtype=np.float32) * sd
+            cosine**0.5 * centre[p]
+            + ((1 - cosine) / dim) ** 0.5 * rng.standard_normal((len(p), dim), dtype=np.float32) * sd
         )
-        return e if turn is None else e @ turn
+        e = e if turn is None else e @ turn
+        return unit(common * mean + (1 - common**2) ** 0.5 * e) if common else e
 
     refs = np.empty((n, dim), np.float32)
     for s in range(0, n, 20_000):
@@ -121,7 +127,7 @@ def others(refs, wanted):
 
     def made(spec, **params):
         start = time.perf_counter()
-        index = faiss.index_factory(DIM, spec, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(refs.shape[1], spec, faiss.METRIC_INNER_PRODUCT)
         index.train(refs[np.random.default_rng(0).choice(len(refs), min(len(refs), 40 * cells), replace=False)])
         index.add(refs)
         for k, v in params.items():
@@ -154,22 +160,36 @@ def resident():
     return tuple(int(text[k].split()[0]) / 1e6 if k in text else None for k in ("VmRSS", "VmHWM"))
 
 
-def load_alone(path, asked, threads):
-    "Load, build and search in a process of its own; prints one line of JSON"
+def load_alone(path, asked, threads, again):
+    "Load, build and search in a process of its own, and keep it for the next start, or start so; prints a line of JSON"
     faiss.omp_set_num_threads(threads)
     q = np.load(asked)
     before = resident()[0] or 0
     start, cpu = time.perf_counter(), time.process_time()
-    g = Gallery(path, MODEL, exact=10**12)
+    g = Gallery(path, MODEL, exact=None if again else 10**12)
     g.search(q[:1])
-    load = time.perf_counter() - start, time.process_time() - cpu
+    took = dict(load=(time.perf_counter() - start, time.process_time() - cpu))
     near = g.index
     near.exact = 200_000
-    start, cpu = time.perf_counter(), time.process_time()
-    if len(near) > near.exact:
-        near.build()
-    build, (now, most) = (time.perf_counter() - start, time.process_time() - cpu), resident()
-    print(json.dumps(dict(load=load, build=build, memory=now and now - before, peak=most and most - before)))
+    if again:
+        assert near.coded == len(near) or len(near) <= near.exact, "the kept file was not used"
+    else:
+        start, cpu = time.perf_counter(), time.process_time()
+        if len(near) > near.exact:
+            near.build()
+        took["build"] = time.perf_counter() - start, time.process_time() - cpu
+        start = time.perf_counter()
+        g.prepare()
+        took["keep"] = time.perf_counter() - start
+    now, most = resident()
+    print(json.dumps(dict(took, memory=now and now - before, peak=most and most - before)))
+
+
+def alone(path, folder, threads, *again):
+    "What load_alone says"
+    args = [sys.executable, __file__, "--alone", str(path), str(Path(folder) / "asked.npy"), "--threads", str(threads)]
+    env = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    return json.loads(subprocess.run([*args, *again], env=env, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def while_adding(g, asked, seconds=3.0):
@@ -178,7 +198,7 @@ def while_adding(g, asked, seconds=3.0):
 
     def adder():
         while not stop.wait(0.01):
-            g.add(f"new {len(added)}", unit(rng.standard_normal((3, DIM)).astype(np.float32)))
+            g.add(f"new {len(added)}", unit(rng.standard_normal((3, asked.shape[1])).astype(np.float32)))
             added.append(1)
 
     t = threading.Thread(target=adder)
@@ -202,30 +222,16 @@ def one_size(n, args, folder):
     "All metrics of one size"
     tag = {10**6: "1m"}.get(n, f"{n // 1000}k")
     out, rows = {}, {}
-    refs, person, asked, _ = population(n, args.queries, args.spread)
+    refs, person, asked, _ = population(
+        n, args.queries, args.spread, dim=args.dim, cosine=args.cosine, common=args.common
+    )
     path = Path(folder) / f"{tag}.db"
     start = time.perf_counter()
     fill(path, refs, person)
     wrote = time.perf_counter() - start
     np.save(Path(folder) / "asked.npy", asked)
-    env = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
-    alone = json.loads(
-        subprocess.run(
-            [
-                sys.executable,
-                __file__,
-                "--alone",
-                str(path),
-                str(Path(folder) / "asked.npy"),
-                "--threads",
-                str(args.threads),
-            ],
-            env=env,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        ).stdout
-    )
+    first, again = alone(path, folder, args.threads), alone(path, folder, args.threads, "--again")
+    size = (path.stat().st_size, index_path(path).stat().st_size if index_path(path).exists() else 0)
     want, people = exact(refs, asked, person, K)
     with Gallery(path, MODEL, exact=10**12) as g:
         g.search(asked[:1])
@@ -290,13 +296,21 @@ def one_size(n, args, folder):
         f"gallery_{tag}_cosine_error": metric(
             cosine_error, n=args.queries * K, unit="largest difference to the cosine"
         ),
-        f"gallery_{tag}_load_s": metric(alone["load"][0], n=1, unit="s to read the file"),
-        f"gallery_{tag}_load_cpu_s": metric(alone["load"][1], n=1, unit="s of processor time"),
-        f"gallery_{tag}_build_s": metric(alone["build"][0], n=1, unit="s to build the first stage, in the background"),
-        f"gallery_{tag}_build_cpu_s": metric(alone["build"][1], n=1, unit="s of processor time"),
-        f"gallery_{tag}_memory_gb": metric(alone["memory"], n=1, unit="GB with everything loaded"),
-        f"gallery_{tag}_peak_gb": metric(alone["peak"], n=1, unit="GB at most while loading and building"),
-        f"gallery_{tag}_file_gb": metric(path.stat().st_size / 1e9, n=1, unit="GB on the disk"),
+        f"gallery_{tag}_load_s": metric(first["load"][0], n=1, unit="s to read the file"),
+        f"gallery_{tag}_load_seconds": metric(
+            again["load"][0], n=1, unit="s to the first answer of a process that starts with what was kept"
+        ),
+        f"gallery_{tag}_load_seconds_before": metric(
+            first["load"][0] + first["build"][0], n=1, unit="s to read the file and to build the first stage"
+        ),
+        f"gallery_{tag}_keep_s": metric(first["keep"], n=1, unit="s to write what is kept"),
+        f"gallery_{tag}_kept_gb": metric(size[1] / 1e9, n=1, unit="GB on the disk beside the gallery's file"),
+        f"gallery_{tag}_load_cpu_s": metric(first["load"][1], n=1, unit="s of processor time"),
+        f"gallery_{tag}_build_s": metric(first["build"][0], n=1, unit="s to build the first stage, in the background"),
+        f"gallery_{tag}_build_cpu_s": metric(first["build"][1], n=1, unit="s of processor time"),
+        f"gallery_{tag}_memory_gb": metric(first["memory"], n=1, unit="GB with everything loaded"),
+        f"gallery_{tag}_peak_gb": metric(first["peak"], n=1, unit="GB at most while loading and building"),
+        f"gallery_{tag}_file_gb": metric(size[0] / 1e9, n=1, unit="GB on the disk"),
         f"gallery_{tag}_write_s": metric(wrote, n=1, unit="s to write the file"),
         f"gallery_{tag}_adding_ms": dict(quantiles(adding), unit=f"ms a face while {added} people are added in 3 s"),
     }
@@ -319,14 +333,18 @@ if __name__ == "__main__":
         help="what to compare with; the graph up to 200,000 only, it takes long to build",
     )
     parser.add_argument(
-        "--spread", type=float, default=27.0, help="how fast the variance of the directions falls; 0: not at all"
+        "--spread", type=float, default=18.0, help="how fast the variance of the directions falls; 0: not at all"
     )
+    parser.add_argument("--dim", type=int, default=128, help="numbers in an embedding")
+    parser.add_argument("--common", type=float, default=0.889, help="length of the mean of all embeddings")
+    parser.add_argument("--cosine", type=float, default=0.66, help="of two photographs of a person, about that mean")
+    parser.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help="where the gallery files go")
     parser.add_argument("--out", default="results/pipeline/gallery.json")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
-        load_alone(*args.alone, args.threads)
+        load_alone(*args.alone, args.threads, args.again)
         sys.exit()
     faiss.omp_set_num_threads(args.threads)
     metrics, sizes = {}, []
@@ -346,11 +364,12 @@ if __name__ == "__main__":
     rec = record(
         f"search of synthetic galleries, {args.threads} threads, one face at a time",
         f"python benchmarks/gallery.py --sizes {' '.join(map(str, args.sizes))} --queries {args.queries} "
-        f"--threads {args.threads} --spread {args.spread:g}"
+        f"--threads {args.threads} --dim {args.dim} --common {args.common:g} --cosine {args.cosine:g} "
+        f"--spread {args.spread:g}"
         + ("" if args.methods == METHODS else f" --methods {' '.join(args.methods)}"),
         dict(
-            name="synthetic people, 512 numbers",
-            fingerprint=fingerprint(args.sizes, DIM, COSINE, args.spread),
+            name=f"synthetic people, {args.dim} numbers",
+            fingerprint=fingerprint(args.sizes, args.dim, args.cosine, args.common, args.spread),
             n_images=max(args.sizes),
             n_people=sizes[-1]["people"],
         ),

@@ -1,11 +1,12 @@
-"""The recogniser of the package in 8 bits, against 32 bits. Writes results/recognition/int8.json.
+"""The recogniser of the package in 8 and in 32 bits, with and without mirror images: what may the default leave out?
+Writes results/recognition/int8.json.
 
     python benchmarks/int8.py [--embedder NAME] [--data ../shared/data] [--runs runs] [--boot 200]
 
 The scales of the 8-bit form are those that ship_faces.py measured on training people. Asked are the 48 calibration
-people, the 300 held-out people and LFW View 1 (`studies.tuning_exam`), aligned by the package's points, without mirror
-images, as the pipeline asks at its fast setting. Differences are paired, intervals drawn over people. Times: processor
-time of one thread, one face at a time, both forms in turns.
+people, the 300 held-out people and LFW View 1 (`studies.tuning_exam`), aligned by the package's points. Differences are
+paired, intervals drawn over people: 8 against 32 bits without mirror images, and every form against 32 bits with them.
+Times: processor time of one thread, one face at a time, both networks in turns.
 """
 import argparse
 import sys
@@ -36,17 +37,28 @@ def make_files(name, tmp):
     return out
 
 
+FORMS = dict(float=("float", False), int8=("int8", False), float_mirror=("float", True), int8_mirror=("int8", True))
+AGAINST = [("int8", "float"), ("int8", "float_mirror"), ("int8_mirror", "float_mirror"), ("float", "float_mirror")]
+
+
+def embeddings(files, sets):
+    "What every form makes of the faces: form -> set -> (N, D)"
+    nets = {k: OnnxEmbedder(f, 1) for k, f in files.items()}
+    return {form: {s: nets[net].embed(x, flip=flip) for s, x in sets.items()} for form, (net, flip) in FORMS.items()}
+
+
+def told(value, draws, unit):
+    "A number with its interval"
+    low, high = np.quantile(draws, [.025, .975])
+    return metric(float(value), float(min(low, value)), float(max(high, value)), unit=unit)
+
+
 def differences(numbers):
-    "Values of every form, and what 8 bits lose"
-    out = {}
-    for name, d in numbers.items():
-        gap = against(d, numbers["float"]).loc[list(ASKED)]
-        for k, r in gap.iterrows():
-            low, high = d[k].iloc[1:].quantile([.025, .975])
-            out[f"{k}_{name}"] = metric(r.value, min(low, r.value), max(high, r.value), unit="share")
-            if name == "float": continue
-            out[f"{k}_{name}_minus_float"] = metric(r.difference, min(r.low, r.difference), max(r.high, r.difference),
-                                                    unit="difference, people drawn together")
+    "Values of every form, and what one loses against another"
+    out = {f"{k}_{name}": told(d[k].iloc[0], d[k].iloc[1:], "share") for name, d in numbers.items() for k in ASKED}
+    for one, other in AGAINST:
+        for k, r in against(numbers[one], numbers[other]).loc[list(ASKED)].iterrows():
+            out[f"{k}_{one}_minus_{other}"] = told(r.difference, [r.low, r.high], "difference, people drawn together")
     return out
 
 
@@ -66,16 +78,16 @@ if __name__ == "__main__":
     say("--data", default="../shared/data", type=Path)
     say("--runs", default="runs", type=Path, help="aligned faces are kept here")
     say("--boot", type=int, default=200, help="bootstrap draws over people")
-    say("--out", default="results/recognition/int8.json")
+    say("--out", help="the record; of another recogniser than the default its name is added")
     args = parser.parse_args()
-    rows, folder = sources(args.data, more=True), args.runs/"faces-dlib_close"
+    rows, folder = sources(args.data), args.runs/"few-dlib_close"
+    rows = rows[rows.role.isin(["calibration", "unseen", "lfw"])]
     table, faces = align_all(rows, LandmarkModel.load("big"), folder, 150, name="dlib_close")
     exam = open_exam(table, faces, args.data, n_boot=args.boot)
     plain = {k: exam.sets[k] for k in exam.rows}
     with tempfile.TemporaryDirectory() as tmp:
         files = make_files(args.embedder, Path(tmp))
-        nets = {k: OnnxEmbedder(f, 1) for k, f in files.items()}
-        emb = {k: {s: net.embed(x, flip=False) for s, x in plain.items()} for k, net in nets.items()}
+        emb = embeddings(files, plain)
         out = times(files, plain["unseen"][:20])
         out |= {f"bytes_{k}": metric(f.stat().st_size, unit="bytes") for k, f in files.items()}
     c = np.concatenate([(emb["int8"][s]*emb["float"][s]).sum(1) for s in plain])
@@ -85,6 +97,8 @@ if __name__ == "__main__":
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
                 n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),
                 n_images=int(sum(len(v) for v in exam.rows.values())))
-    what = f"The recogniser {args.embedder} in 8 bits, against 32 bits"
-    write_record(args.out, record(what, f"python benchmarks/int8.py --embedder {args.embedder}", data, out))
+    what = f"The recogniser {args.embedder} in 8 and in 32 bits, with and without mirror images"
+    path = "int8" if args.embedder == DEFAULT else f"int8_{args.embedder}"
+    write_record(args.out or f"results/recognition/{path}.json",
+                 record(what, f"python benchmarks/int8.py --embedder {args.embedder}", data, out))
     for k, v in out.items(): print(f"{k:40s} {show_metric(v, 4)}")

@@ -3,11 +3,12 @@
     python benchmarks/ship_faces.py [--embedder NAME] [--data ../shared/data] [--runs runs] [--boot 1000]
 
 NAME is free or celeba. Writes facerec_nb/weights/embedder_NAME.json and results/recognition/faces.json (of another
-than the default: faces_NAME.json). Threshold and probability come from 48 people of CelebA who are in no test here (the
-calibration people), through the whole pipeline: detector, points, chip of 150 px, mirrored face. The law for galleries
-(`tail`) is fitted on them, the 300 aligned people who are held out from every training, and 1,700 further ones whom the
-recogniser was not tuned on; benchmarks/fpir.py checks it on those that are left. People of CelebA may be in
-the public-domain network's training; LFW's people were kept out by its author.
+than the default: faces_NAME.json). Everything is calibrated in the form that ships, in 8 bits with the mirrored face;
+its scales come from training people. Threshold and probability come from 48 people of CelebA who are in no test here
+(the calibration people), through the whole pipeline: detector, points, chip of 150 px, mirrored face. The law for
+galleries (`tail`) is fitted on them, the 300 aligned people who are held out from every training, and 1,700 further
+ones whom the recogniser was not tuned on; benchmarks/fpir.py checks it on those that are left. People of CelebA may be
+in the public-domain network's training; LFW's people were kept out by its author.
 """
 import argparse
 import sys
@@ -103,11 +104,13 @@ if __name__ == "__main__":
     args = parser.parse_args()
     name, lfw = args.embedder, args.data/"lfw-view1-devtest"
     with tempfile.TemporaryDirectory() as tmp:
-        bare = export_dlib(Path(tmp)/f"{name}.onnx", name)
-        pipe = FacePipeline.load(embedder=str(bare), threads=1)
+        scales = scales_of(name, args.data, args.runs)
+        full = export_dlib(Path(tmp)/f"{name}.onnx", name)
+        eight = export_dlib(Path(tmp)/f"{name}-8.onnx", name, dict(scales=scales), eight=True)
+        pipe = FacePipeline.load(embedder=str(eight), threads=1)
         shipped, out = calibrate(pipe, args.data, args.runs, name in TUNED)
         write_json(Path(f"facerec_nb/weights/embedder_{name}.json"), shipped | dict(
-            proof=proof_of(bare, name), scales=scales_of(name, args.data, args.runs)))
+            proof=proof_of(full, name), scales=scales))
         pipe.threshold = shipped["threshold"]["threshold"]
         pairs = measure_pairs(pipe, next(lfw.glob("pairs*.txt")), lfw, n_boot=args.boot)
     out |= {f"lfw_view1_{k}_faces": v for k, v in pairs.items()}

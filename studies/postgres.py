@@ -42,7 +42,7 @@ class Server:
     def __init__(self, **settings):
         self.folder = Path(tempfile.mkdtemp(prefix="pg"))
         atexit.register(self.stop)
-        self.user, self.process = {}, None
+        self.user, self.process, self.port = {}, None, settings.get("port")
         if os.name != "nt" and os.geteuid() == 0:
             import pwd
 
@@ -93,7 +93,8 @@ class Server:
 
     def address(self, database="postgres", password=None):
         "Where a database is"
-        return f"postgresql://facerec{':' + password if password else ''}@/{database}?host={self.folder}"
+        port = f"&port={self.port}" if self.port else ""
+        return f"postgresql://facerec{':' + password if password else ''}@/{database}?host={self.folder}{port}"
 
     def connect(self, database="postgres"):
         "A plain connection"

@@ -228,6 +228,7 @@ def facerec_prepare(
     unseen:float=0.2, # share of the people held out entirely
     seed:int=21, # of the selection and the splits
     zip:bool=False, # write a zip of the folder too
+    per_tar:int=0, # photographs in a tar file, for 100,000 and more; 0: each is a file of its own
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Select photographs and lay them out for alignment"
@@ -236,7 +237,8 @@ def facerec_prepare(
     chosen = _recipe(recipe, ids, per_id, min_box, keep_blurry, images, seed)
     celeba = load_celeba(data, progress=_progress())
     split = _shares(per_id if recipe == "balanced" else 25)
-    rows = prepare(celeba, chosen, out, split=split, unseen=unseen, seed=seed, zip=zip, progress=_progress())
+    laid = dict(split=split, unseen=unseen, seed=seed, zip=zip, per_tar=per_tar)
+    rows = prepare(celeba, chosen, out, **laid, progress=_progress())
     return _say(json, *_selected(rows, out, len(celeba.problems)))
 
 # %% ../../nbs/apps/commands.ipynb #07e650b2
@@ -282,11 +284,12 @@ def facerec_align(
     template:str="arcface", # where the points go: arcface, course, or dlib for --start faces
     size:int=None, # side of the aligned faces, pixels; without it the template's: 112, for dlib 150
     min_confidence:float=None, # leave out faces whose points are less certain, 0..1
+    packed:bool=False, # faces as one array, faces.npy, instead of a file for each: for 100,000 and more
     json:bool=False, # print JSON
 ) -> int: # exit code
     "Find the points of every selected face and write the aligned faces"
     from facerec_nb.faces.aligned import align
-    settings = dict(template=template, size=size, min_confidence=min_confidence)
+    settings = dict(template=template, size=size, min_confidence=min_confidence, packed=packed)
     rows = align(data, model, out, **settings, progress=_progress())
     got = dict(folder=out, faces=len(rows), people=rows.identity.nunique())
     return _say(json, got, "{faces} aligned faces of {people} people in {folder}".format(**got))
@@ -346,10 +349,10 @@ def facerec_export_onnx(
     return _say(json, rows, "\n".join(map(_exported, rows)))
 
 # %% ../../nbs/apps/commands.ipynb #c0049
-def _load(run, detector, embedder, fast):
+def _load(run, detector, embedder, fast, threads=None):
     "The pipeline of a run or of the package"
     from facerec_nb.pipeline.face_pipeline import FacePipeline
-    return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast)
+    return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast, threads=threads)
 
 # %% ../../nbs/apps/commands.ipynb #c0050
 def _measure(pipe, pairs, images, people, face, seed):
@@ -791,14 +794,16 @@ def facerec_serve(
     keys:str=None, # file with lines like: ask KEY (or enrol, or admin); without it only this machine may ask
     per_minute:int=600, # requests a minute of each key
     largest:int=25, # megabytes of a request
+    at_once:int=None, # photographs that are looked at together, each by its share of the cores; without it one a core
 ) -> int: # exit code
     "Answer over HTTP: identify, verify, enrol, people, health, metrics; ends with Ctrl-C or SIGTERM"
     from facerec_nb.apps import service
     from facerec_nb.pipeline.gallery import Gallery
     known = service.read_keys(keys) if keys else None
     service.must_be_safe(host, known)
-    pipe = _load(run, detector, embedder, fast)
-    cfg = service.ServeCfg(largest=largest*10**6, per_minute=per_minute)
+    at_once, threads = service.shared_out(at_once)
+    pipe = _load(run, detector, embedder, fast, threads)
+    cfg = service.ServeCfg(largest=largest*10**6, per_minute=per_minute, at_once=at_once)
     with _told(Gallery(gallery, pipe.model)) as g:
         service.run_service(service.Service(pipe, g, known, cfg), host, port)
     return 0

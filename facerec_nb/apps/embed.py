@@ -16,6 +16,7 @@ def _speed(said):
     "How fast it was, where anything was done"
     return f", {said['looked_at']/said['seconds']:.1f} photographs a second" if said["made"] else ""
 
+# %% ../../nbs/apps/embed.ipynb #em000036
 def _plan_words(said):
     "What became of photographs that were known before"
     words = dict(changed="changed", gone="gone from the source (--prune forgets them)")
@@ -52,6 +53,8 @@ def _spread(settings, address):
     return ray_settings(settings, address)
 
 #| export
+
+# %% ../../nbs/apps/embed.ipynb #em000035
 def _embed(pipe, source, out, settings, ray=None):
     "Embed, and what is to be told"
     from facerec_nb.pipeline.shard_workers import embed_photos

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .errors import InputError
+from .tars import member_of
 
 # %% ../../nbs/core/files.ipynb #c0013
 def _top(a, kind):
@@ -83,11 +84,18 @@ def readable_formats() -> list[str]: # of FORMATS, those that can be read here
     return [f for f in FORMATS if f in Image.OPEN]
 
 # %% ../../nbs/core/files.ipynb #c0020
+def _member(src, member):
+    "A photograph inside a tar file, to be opened; raises `InputError` when the tar file cannot be read"
+    try: return io.BytesIO(member.read())
+    except OSError as e: raise InputError(f"{member.tar} cannot be read ({e.strerror}): check the disk") from None
+
 def _source(src):
     "How to call a photograph in a message, and what Pillow can open; raises `InputError` unless bytes or a plain file"
     if isinstance(src, (bytes, bytearray)): return "the image bytes", io.BytesIO(src)
     if not isinstance(src, (str, os.PathLike)):
         raise InputError(f"a photograph cannot be a {type(src).__name__}: give a path, bytes, a PIL image or an array")
+    member = member_of(src)
+    if member: return str(src), _member(src, member)
     if not os.path.exists(src): raise InputError(f"{src} does not exist: check the path")
     if not os.path.isfile(src): raise InputError(f"{src} is not a file: give a photograph, not a folder")
     return str(src), src

@@ -7,6 +7,7 @@ __all__ = ['MIN_PEOPLE', 'MOST', 'SHARE', 'RULES', 'FPIR', 'mean_reference', 'eq
            'exceeded_by', 'fit_laws', 'fit_tail', 'gallery_threshold', 'Limit', 'limit_for']
 
 # %% ../../nbs/core/gallery_threshold.ipynb #70cce998
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -124,11 +125,20 @@ def fit_tail(
     return dict(refs=k, share=SHARE, law=law, draws=others, n_people=len(x))
 
 # %% ../../nbs/core/gallery_threshold.ipynb #69f368b7
-def _at(law, q, k, tail):
-    "The threshold that one pair of laws gives"
-    one, many = (exceeded_by(q, law[i:i + 3], tail["share"]) for i in (0, 3))
-    return float(np.clip(one + (1 - 1/k)/(1 - 1/tail["refs"])*(many - one), -1, 1))
+def _frozen(tail):
+    "What a law says, as something that can be looked up"
+    return tail["refs"], tail["share"], (tuple(tail["law"]), *map(tuple, tail["draws"]))
 
+@functools.lru_cache(maxsize=256)
+def _interval(tail, q, k):
+    "Threshold, and its interval over the draws; the same gallery is asked again and again"
+    most, share, laws = tail
+    one, many = (np.array([exceeded_by(q, law[i:i + 3], share) for law in laws]) for i in (0, 3))
+    t, *draws = np.clip(one + (1 - 1/k)/(1 - 1/most)*(many - one), -1, 1).tolist()
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return t, float(min(low, t)), float(max(high, t))
+
+# %% ../../nbs/core/gallery_threshold.ipynb #69f368b8
 def gallery_threshold(
     tail:dict, # from fit_tail
     people:int, # in the gallery, 1 or more
@@ -138,9 +148,7 @@ def gallery_threshold(
     "The cosine from which a face is known in a gallery of this size; raises `InputError`"
     if not 0 < fpir < 1: raise InputError(f"a share of strangers of {fpir} was asked: it must lie between 0 and 1")
     q, k = -np.expm1(np.log1p(-fpir)/max(people, 1)), max(refs/max(people, 1), 1)
-    t = _at(tail["law"], q, k, tail)
-    low, high = np.quantile([_at(law, q, k, tail) for law in tail["draws"]], [0.025, 0.975])
-    return dict(threshold=t, low=float(min(low, t)), high=float(max(high, t)))
+    return dict(zip(("threshold", "low", "high"), _interval(_frozen(tail), float(q), k)))
 
 # %% ../../nbs/core/gallery_threshold.ipynb #82543f8a
 RULES = dict(given="given with the question", gallery="stored in the gallery", size="for the size of the gallery",

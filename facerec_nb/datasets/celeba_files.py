@@ -18,6 +18,7 @@ import numpy as np
 from .annotation_table import Findings, NotATable, clean_rows, read_annotation_table
 from .photos import is_photo, walk_folders
 from ..core.files import InputError, fingerprint, image_size, read_image, thread_map
+from ..core.tars import is_tar, tar_members
 if TYPE_CHECKING: import pandas as pd
 else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
@@ -60,6 +61,10 @@ def _is_archive(name):
     return re.search(r"^[^.].*\.(zip|7z|rar|tar|tgz|tar\.gz)(\.\d+)?$", name, re.I) is not None
 
 # %% ../../nbs/datasets/celeba_files.ipynb #c0018
+def _in_tars(folder, names):
+    "Names of the photographs in the tar files of a folder"
+    return filter(is_photo, tar_members(folder)) if any(map(is_tar, names)) else ()
+
 def _scan(root):
     "One walk over a folder: annotation files, photographs, archives"
     if not Path(root).is_dir():
@@ -73,6 +78,7 @@ def _scan(root):
             if _is_table(n): found.tables.append(folder/n)
             elif _is_archive(n): found.packed.append(folder/n)
             elif is_photo(n): _add_photo(photos, folder/n)
+        for n in _in_tars(folder, names): _add_photo(photos, folder/n)
     return found
 
 # %% ../../nbs/datasets/celeba_files.ipynb #c0019

@@ -31,10 +31,11 @@ class Input(NamedTuple):
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000008
 def _place(address):
     "File system and path of an address; raises InputError"
+    fsspec = need("fsspec.core", "reading photographs from an address")
+    if os.path.isabs(address) or os.path.exists(address): return fsspec.get_filesystem_class("file")(), address
     if re.search(r"://[^/]*:[^/]*@", address):
         raise InputError(f"{address.partition('://')[0]}://... holds a password: put it into fsspec's configuration")
-    try: return need("fsspec.core", "reading photographs from an address").url_to_fs(address)
-    except InputError: raise
+    try: return fsspec.url_to_fs(address)
     except (ValueError, ImportError, OSError) as e:
         raise InputError(f"{address} cannot be opened ({' '.join(str(e).split())}): check the address") from None
 
@@ -162,7 +163,8 @@ def _matches(fs, pattern):
 def _held(fs, base, files):
     "The photographs of several tars, tables or lists below a folder"
     for path in files:
-        if not fs.isfile(path): raise InputError(f"{path} does not exist: check the path")
+        if not fs.isfile(path) or not _holder(path):
+            raise InputError(f"{path} is no list, table or tar that is there: check the path")
         with fs.open(path, "rb") as f: yield from _holder(path)(f, path.removeprefix(base).lstrip("/"))
 
 # %% ../../nbs/datasets/photo_sources.ipynb #ps000048
@@ -182,6 +184,7 @@ def _split(fs, path, trouble):
     if not fs.isdir(path): return _of_files(fs, path)
     return path, _local_folder(path, trouble) if _is_local(fs) else _far_folder(fs, path)
 
+# %% ../../nbs/datasets/photo_sources.ipynb #ps000067
 def _address(fs, root, source):
     "The address of a root, inside of the same archive as the source"
     _, inside, archive = source.partition("::")

@@ -18,6 +18,7 @@ from .celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS, CelebA
 from .recipes import rank_within
 from ..core.files import (InputError, atomic_path, fingerprint, inside, read_csv, read_image, read_json,
                               thread_map, write_csv, write_json)
+from ..core.tars import file_bytes, file_stamp, tar_members, write_tar
 if TYPE_CHECKING: import pandas as pd
 else: pd = SimpleNamespace(DataFrame="DataFrame") # for the pages: signatures are evaluated there
 
@@ -122,15 +123,19 @@ def check_selected(
 # %% ../../nbs/datasets/selected.ipynb #c0027
 def _same(a, b):
     "Is the finished copy `a` still that of `b`? Size and time tell, reading both would take as long as copying"
-    a, b = os.stat(a), os.stat(b)
-    return (a.st_size, int(a.st_mtime)) == (b.st_size, int(b.st_mtime))
+    return file_stamp(a) == file_stamp(b)
 
 # %% ../../nbs/datasets/selected.ipynb #c0028
+def _copy(source, target):
+    "Copy a file, perhaps out of a tar file, with its time"
+    target.write_bytes(file_bytes(source))
+    os.utime(target, (file_stamp(source)[1],)*2)
+
 def _link(source, target):
     "Hard link or copy a file, in one step"
     temp = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try: os.link(source, temp)
-    except OSError: shutil.copy2(source, temp)
+    except OSError: _copy(source, temp)
     os.replace(temp, target)
     temp.unlink(missing_ok=True) # two links to one file are not moved by a rename
 
@@ -193,14 +198,14 @@ def _keep_only(folder, names):
 # %% ../../nbs/datasets/selected.ipynb #c0038
 _TABLES = ["selected_images.csv", "selected_image_ids.txt", "selected_images_with_classes.csv", "skipped.csv"]
 
-def _finish(out, rows, skipped, zip):
+def _finish(out, rows, skipped, kept, zip):
     "Remove what was left over, write the tables, the main one last"
-    _keep_only(out/"images", set(rows.image_id))
+    _keep_only(out/"images", set(kept))
     write_csv(out/"skipped.csv", skipped)
     with atomic_path(out/"selected_image_ids.txt") as temp: temp.write_text("".join(f"{i}\n" for i in rows.image_id))
     write_csv(out/"selected_images_with_classes.csv", rows[["image_id", "class_id"]])
     write_csv(out/"selected_images.csv", rows)
-    if zip: write_zip(out.with_name(out.name + ".zip"), out, [*_TABLES, *(f"images/{i}" for i in rows.image_id)])
+    if zip: write_zip(out.with_name(out.name + ".zip"), out, [*_TABLES, *(f"images/{n}" for n in kept)])
 
 # %% ../../nbs/datasets/selected.ipynb #c0040
 def _chosen(recipe, celeba):
@@ -222,20 +227,54 @@ class PrepareCfg:
     unseen:float=0.2 # share of the people held out entirely
     seed:int=21 # of the splits
     zip:bool=False # write the folder's name + ".zip" too
+    per_tar:int=0 # photographs in a tar file; 0: each is a file of its own
     check:bool=True # decode every photograph first, so that a damaged one is skipped here and not met in training
 
 # %% ../../nbs/datasets/selected.ipynb #c0043
 def _plan(recipe, cfg, celeba, rows):
     "What makes a folder the same as another"
     return dict(recipe=repr(recipe), split=list(cfg.split), unseen=cfg.unseen, seed=cfg.seed, data=celeba.fingerprint,
-                selected=fingerprint(list(rows.image_id)))
+                selected=fingerprint(list(rows.image_id))) | (dict(per_tar=cfg.per_tar) if cfg.per_tar else {})
 
 # %% ../../nbs/datasets/selected.ipynb #c0044
-def _place_all(celeba, rows, out, check, n_workers, progress):
-    "Put every photograph in its place; the rows that are there, and a table of those that were skipped"
-    import pandas as pd
+def _place_all(celeba, rows, out, cfg, n_workers, progress):
+    "Put every photograph in its place; a reason for each, empty where it is there, and the names of the files"
     jobs = [(celeba.root/p, inside(out/"images", i)) for p, i in builtins.zip(rows.path, rows.image_id)]
-    why = thread_map(lambda job: place_photo(*job, check), jobs, n_workers, "photographs", progress)
+    why = thread_map(lambda job: place_photo(*job, cfg.check), jobs, n_workers, "photographs", progress)
+    return why, [i for i, w in builtins.zip(rows.image_id, why) if not w]
+
+# %% ../../nbs/datasets/selected.ipynb #5e1ec002
+def _bytes_of(source, decode):
+    "A photograph as it lies on the disk, or why it cannot be used"
+    try:
+        if decode: read_image(source)
+        return file_bytes(source)
+    except (InputError, OSError) as e: return str(e)
+
+def _pack(tar, sources, names, check, n_workers):
+    "Write a tar file and, before it, the list of reasons, empty for each photograph that is in it"
+    got = thread_map(lambda s: _bytes_of(s, check), sources, n_workers)
+    write_json(tar.with_suffix(".json"), [g if isinstance(g, str) else "" for g in got])
+    whole = ((n, g) for n, g in builtins.zip(names, got) if isinstance(g, bytes))
+    with atomic_path(tar) as temp: write_tar(temp, whole)
+
+# %% ../../nbs/datasets/selected.ipynb #5e1ec003
+def _pack_all(celeba, rows, out, cfg, n_workers, progress):
+    "The same in tar files"
+    from tqdm.auto import tqdm
+    why, kept, starts = [], [], range(0, len(rows), cfg.per_tar)
+    for k, start in enumerate(tqdm(starts, desc="tar files", unit="tar", disable=not progress)):
+        some, tar = rows[start:start + cfg.per_tar], out/f"images/part-{k:05d}.tar"
+        sources = [celeba.root/p for p in some.path]
+        if not tar.exists(): _pack(tar, sources, some.image_id, cfg.check, n_workers)
+        kept += [tar.with_suffix(".json").name, tar.name]
+        why += read_json(tar.with_suffix(".json"))
+    return why, kept
+
+# %% ../../nbs/datasets/selected.ipynb #5e1ec004
+def _some_left(rows, why):
+    "The rows of photographs that are in their places, and a table of those that were skipped; raises InputError"
+    import pandas as pd
     bad = np.array([bool(w) for w in why])
     if bad.all():
         raise InputError(f"none of the {len(rows)} selected photographs can be read; the first: {why[0]}")
@@ -257,17 +296,18 @@ def prepare(
     splits = dict(split=cfg.split, unseen=cfg.unseen, seed=cfg.seed)
     add_splits(rows, **splits) # bad settings are told before anything is written
     claim_folder(out, _plan(recipe, cfg, celeba, rows), celeba.root)
-    rows, skipped = _place_all(celeba, rows, out, cfg.check, n_workers, progress)
+    why, kept = (_pack_all if cfg.per_tar else _place_all)(celeba, rows, out, cfg, n_workers, progress)
+    rows, skipped = _some_left(rows, why)
     rows = add_splits(rows, **splits)
     rows = rows.assign(**rows[ATTRIBUTES].astype(int))[SELECTED_COLUMNS]
     check_selected(rows)
-    _finish(out, rows, skipped, cfg.zip)
+    _finish(out, rows, skipped, kept, cfg.zip)
     return rows
 
 # %% ../../nbs/datasets/selected.ipynb #c0054
 def _all_there(rows, images):
     "Refuse a table whose photographs lack"
-    there = set(os.listdir(images)) if images.is_dir() else set()
+    there = {*os.listdir(images), *tar_members(images)} if images.is_dir() else set()
     lacking = rows.image_id[~rows.image_id.isin(there)]
     if not len(lacking): return
     raise InputError(f"{len(lacking)} of {len(rows)} photographs are not in {images}, for example {lacking.iloc[0]}: "

@@ -170,7 +170,7 @@ def _check_faces(self:OnnxEmbedder, faces):
 @patch
 def embed(self:OnnxEmbedder,
     faces:np.ndarray, # uint8 RGB `(N, size, size, 3)`, aligned
-    batch:int=64, # faces at once
+    batch:int=16, # faces at once, each with its mirror image; more do not fit a processor's cache
     flip:bool=True, # add the embedding of the mirrored face
     check_colour:bool=False, # FaceEmbedder has this check; a foreign file does not say what colours it has seen
 ) -> np.ndarray: # float32 `(N, emb_dim)`, L2-normalised
@@ -179,8 +179,8 @@ def embed(self:OnnxEmbedder,
     out = [np.zeros((0, self.emb_dim), np.float32)]
     for i in range(0, len(faces), batch):
         part = faces[i:i + batch]
-        views = (part, part[:, :, ::-1])[:1 + flip]
-        out.append(_unit(sum(_unit(self._raw(x)) for x in views)))
+        e = _unit(self._raw(np.concatenate([part, part[:, :, ::-1]]) if flip else part))
+        out.append(_unit(e[:len(part)] + e[len(part):]) if flip else e)
     return np.concatenate(out)
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #fe054a65

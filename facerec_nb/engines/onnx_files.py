@@ -10,8 +10,8 @@ import hashlib, json, os
 from pathlib import Path
 from typing import Any
 
-from ..core.forks import PerProcess
 from ..core.files import InputError
+from ..core.sessions import Session
 
 # %% ../../nbs/engines/onnx_files.ipynb #b43b3eab
 def set_about(
@@ -109,10 +109,6 @@ def read_sealed(
 def onnx_session(
     data:bytes, # an ONNX file
     threads:int|None=None, # threads of the network; `None`: one a core
-) -> Any: # an onnxruntime.InferenceSession on the CPU, made again in a forked process
-    "Open a network with ONNX Runtime; its waiting threads sleep"
-    import onnxruntime as ort
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads or os.cpu_count(), 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return PerProcess(lambda: ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]))
+) -> Session: # on the CPU
+    "Open a network with ONNX Runtime"
+    return Session(data, threads)

@@ -26,15 +26,18 @@ class OnnxLandmarks(PointFinder):
     ):
         self.net = OnnxNet(path, "landmarks", threads)
         about = self.net.about
-        super().__init__(CropCfg(about["size"], about["shrink"], about["square"]), about["flip"], about.get("upright"))
+        crop = CropCfg(about["size"], about["shrink"], about["square"])
+        super().__init__(crop, about["flip"], about.get("upright"), about.get("unsure"))
         self.subpixel = about.get("subpixel", True)
 
     def __repr__(self): return f"OnnxLandmarks({self.net.path.name}, flip={self.flip}, passes={1 + bool(self.rim)})"
 
 # %% ../../nbs/engines/onnx_landmarks.ipynb #64f3cf3c
 @patch
-def _read(self:OnnxLandmarks, crops):
-    "Points and confidence of crops `(n, size, size, 3)`, their mirror images asked too"
+def look(self:OnnxLandmarks,
+    crops:np.ndarray, # `(n, size, size, 3)` RGB in 0..255, without rim
+) -> tuple: # points `(n, 5, 2)` in their pixels, confidence `(n,)` in 0..1
+    "What the network sees at one pass; the mirror images are asked too where the finder says so"
     x = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), np.float32)
     h = self.net.answer(x, "heatmaps")
     if self.flip: h = (h + self.net.answer(x[..., ::-1], "heatmaps")[..., ::-1][:, FLIP_ORDER])/2
@@ -45,12 +48,14 @@ def _read(self:OnnxLandmarks, crops):
 def _passes(self:OnnxLandmarks, crops):
     "Points in pixels of crops with their rim, and confidence"
     size, rim = self.crop.size, self.rim
-    p, sure = self._read(crops[:, rim:rim + size, rim:rim + size])
-    if not rim: return p, sure
-    M = self.turns(p + rim)
-    turned = [cv2.warpAffine(np.float32(x), m, (size, size), flags=cv2.INTER_LINEAR) for x, m in zip(crops, M)]
-    q, sure = self._read(np.stack(turned))
-    return self.joined(p + rim, q, M) - rim, sure
+    p, sure = self.look(crops[:, rim:rim + size, rim:rim + size])
+    rows = self.again(p, sure)
+    if not len(rows): return p, sure
+    M, x = self.turns(p[rows] + rim), np.float32(crops[rows])
+    q, sure[rows] = self.look(np.stack([cv2.warpAffine(c, m, (size, size)) for c, m in zip(x, M)]))
+    p[rows] = self.joined(p[rows] + rim, q, M) - rim
+    return p, sure
+
 
 # %% ../../nbs/engines/onnx_landmarks.ipynb #a6269921
 @patch

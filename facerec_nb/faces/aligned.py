@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ALIGNED_COLUMNS', 'AlignedBatch', 'sharpness', 'align_batch', 'resume_batches', 'aligned_name', 'still_there',
-           'align', 'aligned_template', 'read_aligned']
+           'AlignCfg', 'align', 'aligned_template', 'read_aligned']
 
 # %% ../../nbs/faces/aligned.ipynb #c0003
 import shutil, warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,7 @@ from ..datasets.celeba_files import POINT_COLUMNS
 from ..datasets.face_store import face_store
 from .landmarks import LandmarkModel, boxes_and_points
 from ..core.errors import InputError, attempt
-from ..core.files import fingerprint, inside, read_csv, read_image, read_json
+from ..core.files import atomic_path, fingerprint, inside, read_csv, read_image, read_json
 from ..core.files import thread_map, write_csv, write_image, write_json
 from ..core.geometry import align_matrix, apply_matrix, invert, usual_size, warp
 from ..core.metrics import nme
@@ -147,51 +147,95 @@ def _table(rows, true, batch):
 
 # %% ../../nbs/faces/aligned.ipynb #c0031
 @dataclass(frozen=True)
+class AlignCfg:
+    "How faces are aligned and kept"
+    template:str="arcface" # where the points go: 'arcface', 'course' or 'dlib'
+    size:int|None=None # side of the aligned faces in pixels; None: the template's usual one, 112 or 150
+    min_confidence:float|None=None # faces below are left out and listed in `skipped.csv`
+    batch_size:int=64 # photographs in memory at once
+    packed:bool=False # faces as one array, `faces.npy`, instead of a file for each
+
+    def whole(self) -> "AlignCfg": # the same with a size
+        "With the template's size where none is given"
+        return replace(self, size=usual_size(self.template)) if self.size is None else self
+
+    @property
+    def settings(self) -> dict: # names and plain values
+        "What the faces depend on"
+        return {k: v for k, v in asdict(self).items() if v or k != "packed"}
+
+# %% ../../nbs/faces/aligned.ipynb #a11ec006
+@dataclass(frozen=True)
 class _Job:
     "What `align` was asked for"
     model:LandmarkModel
     images:Path
     out:Path
-    template:str
-    size:int
-    min_confidence:float|None
+    cfg:AlignCfg
+    work:Path # where the results of batches wait
 
 # %% ../../nbs/faces/aligned.ipynb #c0032
 @patch
 def place(self:_Job, i, points, confidence):
     "Photograph -> face; raises `InputError` for a face that nobody is sure of"
-    if self.min_confidence is not None and confidence < self.min_confidence:
-        raise InputError(f"confidence {confidence:.3f} is below min_confidence {self.min_confidence}")
-    return align_matrix(points, self.size, self.template)
+    least = self.cfg.min_confidence
+    if least is not None and confidence < least:
+        raise InputError(f"confidence {confidence:.3f} is below min_confidence {least}")
+    return align_matrix(points, self.cfg.size, self.cfg.template)
 
 # %% ../../nbs/faces/aligned.ipynb #c0033
 @patch
-def write(self:_Job, names, faces):
-    "Write faces, in threads"
+def write(self:_Job, names, faces, start):
+    "Write the faces of the batch that begins with row `start`: as files, in threads, or as an array"
     def one(job): write_image(inside(self.out/"faces_aligned", aligned_name(job[0])), job[1])
-    thread_map(one, list(zip(names, faces)))
+    if not self.cfg.packed: thread_map(one, list(zip(names, faces)))
+    else:
+        with atomic_path(self.work/f"{start:08d}.npy") as temp: np.save(temp, faces)
 
 # %% ../../nbs/faces/aligned.ipynb #c0034
 @patch
-def do(self:_Job, rows):
+def do(self:_Job, rows, start):
     "Align one batch and write its faces; returns dict(rows=, skipped=), ready for JSON"
     boxes, true = boxes_and_points(rows)
     paths = [attempt(inside, self.images, i) for i in rows.image_id]
-    batch = align_batch(self.model, paths, boxes, self.place, self.size)
+    batch = align_batch(self.model, paths, boxes, self.place, self.cfg.size)
     if not batch.made.all(): still_there(self.images)
-    self.write(rows.image_id.to_numpy()[batch.made], batch.faces[batch.made])
+    self.write(rows.image_id.to_numpy()[batch.made], batch.faces[batch.made], start)
     skipped = [dict(image_id=i, reason=w) for i, w in zip(rows.image_id, batch.why) if w]
     return dict(rows=_table(rows, true, batch).to_dict("records"), skipped=skipped)
 
+# %% ../../nbs/faces/aligned.ipynb #a11ec001
+def _keep_files(out, names):
+    "Faces as files: remove those of earlier runs"
+    (out/"faces.npy").unlink(missing_ok=True)
+    for p in (out/"faces_aligned").iterdir():
+        if p.name not in names: p.unlink()
+
+def _keep_packed(out, parts, size):
+    "Faces as one array, made of the arrays of all batches"
+    from numpy.lib.format import open_memmap
+    parts = sorted(parts.glob("*.npy"))
+    ends = np.cumsum([len(np.load(p, mmap_mode="r")) for p in parts])
+    with atomic_path(out/"faces.npy") as temp:
+        faces = open_memmap(temp, "w+", np.uint8, (int(ends[-1]), size, size, 3))
+        for p, start, end in zip(parts, [0, *ends], ends): faces[start:end] = np.load(p)
+        faces.flush()
+    shutil.rmtree(out/"faces_aligned", ignore_errors=True)
+
+@patch
+def keep(self:_Job, names):
+    "Keep the faces of this run, and no others"
+    if self.cfg.packed: _keep_packed(self.out, self.work, self.cfg.size)
+    else: _keep_files(self.out, names)
+
 # %% ../../nbs/faces/aligned.ipynb #c0036
-def _finish(out, parts, info):
+def _finish(job, parts, info):
     "Write the tables, remove faces of earlier runs and the traces of the batches"
+    out = job.out
     table = pd.DataFrame([r for p in parts for r in p["rows"]], columns=ALIGNED_COLUMNS)
     skipped = pd.DataFrame([r for p in parts for r in p["skipped"]], columns=["image_id", "reason"])
     if not len(table): raise InputError(f"no face could be aligned; the first reason: {skipped.reason.iloc[0]}")
-    kept = set(table.image_id.map(aligned_name))
-    for p in (out/"faces_aligned").iterdir():
-        if p.name not in kept: p.unlink()
+    job.keep(set(table.image_id.map(aligned_name)))
     write_csv(out/"skipped.csv", skipped)
     write_csv(out/"aligned_pred_all.csv", table)
     write_json(out/"aligned.json", info | dict(n=len(table), skipped=len(skipped)))
@@ -211,23 +255,19 @@ def align(
     data:str|Path, # a prepared folder: `images/` and `selected_images.csv`
     run:str|Path, # 'big', 'small', a run folder with `best_stacked_hg.pth`, or a `.pth`
     out:str|Path, # the folder to write: `data-for-recognition`
-    template:str="arcface", # where the points go: 'arcface', 'course' or 'dlib'
-    size:int|None=None, # side of the aligned faces in pixels; None: the template's usual one, 112 or 150
-    min_confidence:float|None=None, # faces below are left out and listed in `skipped.csv`
-    batch_size:int=64, # photographs in memory at once
+    cfg:AlignCfg=AlignCfg(), # template, size, least confidence, files or one array
     progress:bool=False, # show a progress bar
+    **changes, # fields of `cfg` by name, for example `template="course"`
 ) -> pd.DataFrame: # the rows of `aligned_pred_all.csv`; points in pixels of the photograph
     "Write the aligned faces of all selected photographs; killed and started again it ends with the same bytes"
-    model, rows, out = LandmarkModel.load(run), read_selected(data), Path(out)
-    size = usual_size(template) if size is None else size
-    align_matrix(np.eye(5, 2), size, template)  # bad settings are told before anything is read
+    model, rows, out, cfg = LandmarkModel.load(run), read_selected(data), Path(out), replace(cfg, **changes).whole()
+    align_matrix(np.eye(5, 2), cfg.size, cfg.template)  # bad settings are told before anything is read
     _no_name_twice(rows.image_id)
-    settings = dict(template=template, size=size, min_confidence=min_confidence, batch_size=batch_size)
-    key = fingerprint(settings, model.fingerprint, Path(data)/"selected_images.csv")
+    key = fingerprint(cfg.settings, model.fingerprint, Path(data)/"selected_images.csv")
     if (out/"aligned.json").exists() and read_json(out/"aligned.json")["key"] == key: return _read_table(out)
-    job = _Job(model, Path(data)/"images", out, template, size, min_confidence)
-    parts = resume_batches(out/"progress"/key, len(rows), batch_size, lambda i, j: job.do(rows[i:j]), progress=progress)
-    return _finish(out, parts, settings | dict(key=key))
+    job, n = _Job(model, Path(data)/"images", out, cfg, out/"progress"/key), cfg.batch_size
+    parts = resume_batches(job.work, len(rows), n, lambda i, j: job.do(rows[i:j], i), progress=progress)
+    return _finish(job, parts, cfg.settings | dict(key=key))
 
 # %% ../../nbs/faces/aligned.ipynb #c08e5107
 def aligned_template(
@@ -271,14 +311,23 @@ def _decoded(folder, table, n_workers):
     if not other: return np.stack(faces)
     raise InputError(f"the aligned face of {other[0]} has another size than the first: run facerec_align again")
 
+# %% ../../nbs/faces/aligned.ipynb #a11ec002
+def _packed(path, table):
+    "The faces of a folder out of its one array, mapped into memory"
+    try: faces = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError): faces = np.zeros(0)
+    if faces.ndim == 4 and faces.dtype == np.uint8 and len(faces) == len(table): return faces
+    raise InputError(f"{path} does not hold the {len(table)} faces of the table: run facerec_align again")
+
 # %% ../../nbs/faces/aligned.ipynb #c0045
 def read_aligned(
     folder:str|Path, # what align wrote
     n_workers:int|None=None, # threads; None means one a core
-    store:bool|None=None, # map the faces into memory from `FOLDER.store`, read-only; None: from 5,000 faces on
+    store:bool|None=None, # map files into memory from `FOLDER.store`, read-only; None: from 5,000 on. Packed ones are
 ) -> tuple: # the table, and its faces uint8 `(N, S, S, 3)` in the same order
     "Read aligned faces with their table; raises `InputError` when a face is missing or of another size"
     table, folder = _read_table(folder), Path(folder).absolute()
+    if (folder/"faces.npy").is_file(): return table, _packed(folder/"faces.npy", table)
     if store or store is None and len(table) >= 5000:
         try: return table, _stored(folder, table, n_workers)
         except OSError as e:

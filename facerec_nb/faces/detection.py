@@ -7,7 +7,7 @@ __all__ = ['CELEBA_BOX', 'CENTERFACE', 'MAPS', 'DETECTORS', 'Detector', 'WholeIm
            'suppress', 'boxes_of_maps', 'CenterFace', 'match_box', 'CenterFaceDetector', 'create_detector']
 
 # %% ../../nbs/faces/detection.ipynb #c0003
-import hashlib, os
+import hashlib
 from typing import Any, Protocol
 
 import cv2
@@ -15,8 +15,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError
-from ..core.forks import PerProcess
 from ..core.installed import packaged
+from ..core.sessions import Session
 
 # %% ../../nbs/faces/detection.ipynb #c0007
 class Detector(Protocol):
@@ -65,7 +65,7 @@ def fit_box_map(
 # %% ../../nbs/faces/detection.ipynb #c0018
 # fitted by benchmarks/detection.py on the 48 seen people of celeba-wild-60x30 (split seed 21);
 # results/pipeline/detection.json has the record
-CELEBA_BOX = dict(dx=-0.0105, dy=0.0666, sx=1.2387, sy=1.2882)
+CELEBA_BOX = dict(dx=-0.0106, dy=0.0647, sx=1.2301, sy=1.2795)
 
 # %% ../../nbs/faces/detection.ipynb #c0021
 CENTERFACE = "5aaf17b351911ad4a27f126d2de45809710c458b95cba4a6478c4fd4e2e9d978" # SHA-256 of centerface.onnx
@@ -76,15 +76,6 @@ def _graph():
     data = packaged("centerface.onnx").read_bytes()
     if hashlib.sha256(data).hexdigest() == CENTERFACE: return data
     raise InputError("the package's file weights/centerface.onnx is damaged: install the package again")
-
-# %% ../../nbs/faces/detection.ipynb #c0022
-def _session(data, threads):
-    "ONNX Runtime with a stated number of threads, which sleep while they wait"
-    import onnxruntime as ort
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return PerProcess(lambda: ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]))
 
 # %% ../../nbs/faces/detection.ipynb #c0021b
 def iou(
@@ -133,7 +124,7 @@ class CenterFace:
     "The network as a function: a picture in, boxes out"
     def __init__(self,
         threads:int|None=None, # of the network; None means one a core
-    ): self.session = _session(_graph(), threads or os.cpu_count())
+    ): self.session = Session(_graph(), threads)
 
     def __call__(self,
         img:np.ndarray, # RGB uint8 `(H, W, 3)`, sides multiples of 32
@@ -174,14 +165,15 @@ def _framed(img, side, frame):
 class CenterFaceDetector:
     "CenterFace in passes of growing size, boxes in CelebA's convention"
     def __init__(self,
-        sizes:tuple=(160, 320, 640, 1600), # longer side of the photograph at each pass, pixels
+        sizes:tuple=(144, 320, 640, 1600), # longer side of the photograph at each pass, pixels
         min_score:float=0.5, # boxes below this score are dropped, 0..1
-        small:float=28, # a face lower than this many pixels at a pass asks for the next pass
+        small:float=24, # a face lower than this many pixels at a pass asks for the next pass
         box_map:dict|None=CELEBA_BOX, # convention of the returned boxes; None leaves the detector's own
         threads:int|None=None, # threads of the network; None means one a core
+        frame:int=8, # black pixels around the photograph at each pass, at least
     ):
         self.sizes, self.min_score, self.small, self.box_map = tuple(sizes), min_score, small, box_map
-        self.net = CenterFace(threads)
+        self.frame, self.net = frame, CenterFace(threads)
 
 # %% ../../nbs/faces/detection.ipynb #c0032
 @patch
@@ -190,7 +182,7 @@ def one_pass(self:CenterFaceDetector,
     side:int, # longer side in pixels at which to look
 ) -> np.ndarray: # `(F, 5)`: x1, y1, x2, y2 in the photograph's pixels, detector's convention, and score
     "One pass"
-    canvas, corner, scale = _framed(img, side, frame=16)
+    canvas, corner, scale = _framed(img, side, self.frame)
     found = self.net(canvas, self.min_score)
     return np.c_[(found[:, :4] - corner)*scale, found[:, 4]]
 

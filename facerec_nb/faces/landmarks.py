@@ -37,8 +37,9 @@ class LandmarkModel(PointFinder):
         device:str|torch.device|None=None, # None: a GPU where there is one
         upright:np.ndarray|None=None, # `(5, 2)` crop pixels of an average face's points: asks for a second pass
         reader:Callable=decode, # how heatmaps are read: between the pixels, or by the brightest one
+        unsure:float|None=None, # confidence below which a face gets the second pass; None: every face gets it
     ):
-        super().__init__(crop, flip, upright)
+        super().__init__(crop, flip, upright, unsure)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net, self.reader = net.to(self.device).eval(), reader
 
@@ -48,8 +49,9 @@ def fingerprint(self:LandmarkModel) -> str: # 16 hexadecimal characters: weights
     "Equal for equal models"
     weights = b"".join(v.cpu().numpy().tobytes() for v in self.net.state_dict().values())
     upright = None if self.upright is None else self.upright.tolist()
+    chooses = [] if self.unsure is None else [self.unsure]
     return _mark(hashlib.sha256(weights).hexdigest(), self.net.arch, asdict(self.crop), self.flip,
-                 self.reader.__name__, upright)
+                 self.reader.__name__, upright, *chooses)
 
 # %% ../../nbs/faces/landmarks.ipynb #c0011
 @patch
@@ -61,17 +63,18 @@ def __repr__(self:LandmarkModel):
 # %% ../../nbs/faces/landmarks.ipynb #c0013
 @patch(cls_method=True)
 def load(cls:LandmarkModel,
-    path:str|Path="big", # 'big' or 'small' (they come with the package), a `.pth`, or a run folder
+    path:str|Path="big", # 'big', 'small' or 'quick' (they come with the package), a `.pth`, or a run folder
     device:str|torch.device|None=None, # None: a GPU where there is one
 ) -> LandmarkModel:
     "Rebuild a model from its checkpoint (in a run folder: `best_stacked_hg.pth`); raises `InputError`"
-    if path in ("big", "small"): path = packaged(f"landmarks_{path}")
+    if path in ("big", "small", "quick"): path = packaged(f"landmarks_{path}")
     path = Path(path)/"best_stacked_hg.pth" if Path(path).is_dir() else Path(path)
     ck = load_checkpoint(path, kind="landmarks")
     net = load_weights(StackedHourglass(**ck["arch"]), ck["weights"]["model"])
     p = ck["preprocessing"]
     reader = decode if p.get("subpixel", True) else decode_argmax
-    return cls(net, CropCfg(p["size"], p["shrink"], p["square"]), p["flip"], device, p.get("upright"), reader)
+    crop = CropCfg(p["size"], p["shrink"], p["square"])
+    return cls(net, crop, p["flip"], device, p.get("upright"), reader, p.get("unsure"))
 
 # %% ../../nbs/faces/landmarks.ipynb #c0017
 @patch
@@ -83,20 +86,22 @@ def _heat(self:LandmarkModel, x):
 # %% ../../nbs/faces/landmarks.ipynb #c0021
 @patch
 def _second_pass(self:LandmarkModel, x, p, reader):
-    "Points and confidence of faces turned upright"
+    "Points and confidence of faces turned upright by the points of the first pass"
     M, size = self.turns(p), self.crop.size
     turned = warp_batch(x.float(), torch.from_numpy(M).float().to(x.device), size)
     q, sure = reader(self._heat(turned), size)
-    return self.joined(p, q.double().cpu().numpy(), M), sure
+    return self.joined(p, q.double().cpu().numpy(), M), sure.double().cpu().numpy()
 
 # %% ../../nbs/faces/landmarks.ipynb #c0022
 @patch
 def _passes(self:LandmarkModel, x, reader):
     "Points in pixels of crops with their rim (float64 on the CPU), and confidence"
     size, rim = self.crop.size, self.rim
-    p, sure = reader(self._heat(x[:, :, rim:rim + size, rim:rim + size]), size)
-    p = p.double().cpu().numpy() + rim
-    return self._second_pass(x, p, reader) if rim else (p, sure)
+    p, sure = (t.double().cpu().numpy() for t in reader(self._heat(x[:, :, rim:rim + size, rim:rim + size]), size))
+    p, rows = p + rim, self.again(p, sure)
+    if len(rows): p[rows], sure[rows] = self._second_pass(x[rows], p[rows], reader)
+    return p, sure
+
 
 # %% ../../nbs/faces/landmarks.ipynb #c0025
 @patch
@@ -114,8 +119,20 @@ def predict(self:LandmarkModel,
             x = torch.from_numpy(crops[i:i + batch_size]).to(self.device)
             p, c = self._passes(x.permute(0, 3, 1, 2), reader or self.reader)  # a view: channels last
             points.append(p - self.rim)
-            sure.append(c.double().cpu().numpy())
+            sure.append(c)
     return np.concatenate(points), np.concatenate(sure)
+
+# %% ../../nbs/faces/landmarks.ipynb #5a0c3e08
+@patch
+@torch.no_grad()
+def look(self:LandmarkModel,
+    crops:np.ndarray, # uint8 `(n, size, size, 3)` RGB, without rim
+) -> tuple: # float64 arrays: points `(n, 5, 2)` in their pixels, confidence `(n,)` in 0..1
+    "What the network sees at one pass; the mirror images are asked too where the model says so"
+    x = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2)
+    with torch.autocast(self.device.type, enabled=False): p, sure = self.reader(self._heat(x), self.crop.size)
+    return p.double().cpu().numpy(), sure.double().cpu().numpy()
+
 
 # %% ../../nbs/faces/landmarks.ipynb #c0028
 def boxes_and_points(

@@ -202,7 +202,7 @@ def _with_doubts(rows, doubts):
     return [r | dict(problem=both(r)) for r in rows]
 
 # %% ../../nbs/pipeline/enrolment.ipynb #e1b2a008
-DOUBTED = 20_000 # new references, up to which each is compared with the others
+DOUBTED = 10_000 # new references, up to which each is compared with the others
 
 @patch
 def remember(self:_Enrolment, name, ready):
@@ -238,6 +238,7 @@ def finish(self:_Enrolment, folder, trouble, prune):
     if not was_closed(trouble): self.rows += _tell_gone(self.gallery, _gone(self.known, self.there), prune)
     if not len(self.gallery): raise _no_faces(folder, self.rows)
     rows = _with_doubts(self.rows, _doubts(self.pipe, self.gallery, self.new))
+    self.gallery.prepare()
     rows += [_row("", printable(t.partition(":")[0]), "passed", printable(t)) for t in trouble + self.too_many()]
     return pd.DataFrame(rows).sort_values(["person", "file"], ignore_index=True)
 

@@ -27,27 +27,40 @@ VERSION = 1 # of the layout
 _TEXTS, _WHOLE = ("source", "sha256", "quality_reason", "reason"), ("width", "height", "face")
 _JUDGED = ("score", "sure", "quality") # of the detector, of the points, of the face for being recognised; 0..1
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000068
+def _lists(dim):
+    "How many numbers each list of a row has"
+    return dict(box=4, points=10, embedding=dim)
+
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000033
 def shard_schema(
     dim:int, # numbers in an embedding
 ) -> "pa.Schema": # source, sha256, width, height, face, score, sure, quality, box, points, embedding, reasons
     "The columns of a shard"
     pa = need("pyarrow", "writing shards")
-    lists = {k: pa.list_(pa.float32(), n) for k, n in dict(box=4, points=10, embedding=dim).items()}
+    lists = {k: pa.list_(pa.float32(), n) for k, n in _lists(dim).items()}
     plain = dict.fromkeys(_TEXTS, pa.string()) | dict.fromkeys(_WHOLE, pa.int32())
     return pa.schema(plain | dict.fromkeys(_JUDGED, pa.float64()) | lists)
+
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000069
+def _write_table(path, table):
+    "Write a Parquet file atomically, for its owner alone"
+    with atomic_path(path) as temp:
+        temp.touch(0o600)
+        need("pyarrow.parquet").write_table(table, temp, compression="zstd")
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000007
 def write_shard(
     path:str|Path, # of the file; it appears when it is whole
-    rows:list[dict], # column -> value; columns that a row lacks are null
+    rows:list[dict], # column -> value; what a row lacks is null, lists are NaN
     dim:int, # numbers in an embedding
     about:dict, # what else is to be known: texts and numbers, kept in the file's metadata
 ) -> None:
     "Write a shard atomically"
-    table = need("pyarrow", "writing shards").Table.from_pylist(rows, shard_schema(dim))
+    none = {k: np.full(n, np.nan, np.float32) for k, n in _lists(dim).items()}
+    table = need("pyarrow", "writing shards").Table.from_pylist([none | r for r in rows], shard_schema(dim))
     table = table.replace_schema_metadata({"facerec_nb": json.dumps(about)})
-    with atomic_path(path) as temp: need("pyarrow.parquet").write_table(table, temp, compression="zstd")
+    _write_table(path, table)
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000010
 _NAME = re.compile(r"part-\d{5,}-[0-9a-f]{12}\.parquet")
@@ -171,6 +184,7 @@ def _ranges(part):
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000019
 _KEYS = dict(version=int, model=str, dim=int, settings=dict, root=str)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000071
 def _read_about(out):
     "The manifest of a folder; raises InputError for one that is not laid out as ours"
     path = out/"manifest.json"
@@ -282,13 +296,9 @@ def plan_shards(
     if not len(new) and not prune: raise InputError(f"{source} holds no photographs: check the path")
     old = _earlier(out, dict(version=VERSION, root=root) | about)
     table, counts = _merged(old, new, old.about, per_shard, prune)
-    if not table.equals(old.table): _write_inputs(old.out/"manifest.parquet", table)
+    if not table.equals(old.table): _write_table(old.out/"manifest.parquet", table)
     _sweep(shards := FaceShards(out))
     return shards, counts
-
-# %% ../../nbs/pipeline/face_shards.ipynb #fs000046
-def _write_inputs(path, table):
-    with atomic_path(path) as temp: need("pyarrow.parquet").write_table(table, temp, compression="zstd")
 
 # %% ../../nbs/pipeline/face_shards.ipynb #fs000031
 @patch
@@ -373,6 +383,7 @@ def totals(self:FaceShards) -> dict: # photographs, faces, no_face, unreadable o
         if name not in lost: total.update({k: v for k, v in _own_words(self.path(name)).items() if k in total})
     return dict(total)
 
+# %% ../../nbs/pipeline/face_shards.ipynb #fs000070
 def _own_words(path):
     "What a shard keeps in its metadata; raises InputError"
     lib = need("pyarrow.lib")

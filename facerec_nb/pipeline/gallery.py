@@ -6,8 +6,8 @@
 __all__ = ['SHORT_LIST', 'is_address', 'Gallery', 'printable', 'Source', 'Held', 'Match']
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0003
-import contextlib, html, io, json, os, re, zipfile
-from collections.abc import Iterable
+import contextlib, contextvars, html, io, json, os, re, zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..datasets.photos import clean_name
-from ..core.gallery_threshold import mean_reference
 from ..evaluation.report import html_table
 from ..core.files import InputError
 from ..core.installed import need
@@ -44,7 +43,7 @@ class Gallery:
     def __init__(self,
         path:str|Path|None=None, # SQLite file or address (postgresql://...), made when empty; None: in memory
         model:str|None=None, # fingerprint of the model of the embeddings; a new gallery needs it, an old one checks it
-        exact:int|None=None, # up to so many references the search is exact; None: as many as the store thinks right
+        exact:int|None=None, # up to so many references (on a server: people) the search is exact; None: the store's own
     ):
         self._store = None
         self._store = store = _open_store(path, model and str(model), exact)
@@ -63,10 +62,22 @@ def close(self:Gallery) -> None:
     if self._store: self._store.close()
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0021
+_TOLD = contextvars.ContextVar("told", default=None) # gallery, its meta and size, in a block of told
+
 @patch
 def _get(self:Gallery, key):
-    rows = self._rows("SELECT value FROM meta WHERE key=?", key)
-    return rows[0][0] if rows else None
+    told = _TOLD.get()
+    if told and told[0] is self: return told[1].get(key)
+    return next((v for v, in self._rows("SELECT value FROM meta WHERE key=?", key)), None)
+
+# %% ../../nbs/pipeline/gallery.ipynb #c9b1d350
+@patch
+@contextlib.contextmanager
+def told(self:Gallery) -> Iterator[None]:
+    "What its owner has set, and its size, are asked for once and hold in this block and thread"
+    token = _TOLD.set((self, dict(self._rows("SELECT key, value FROM meta")), self.size))
+    try: yield
+    finally: _TOLD.reset(token)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0022
 _KEEP = "INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value"
@@ -210,26 +221,22 @@ def _person(db, name):
     return row and row[0]
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0040
-_NEW = "INSERT INTO people(name) VALUES(?) ON CONFLICT(name) DO NOTHING"
-_ADD = "INSERT INTO refs(person, source, added, embedding, content, origin) VALUES(?, ?, ?, ?, ?, ?)"
-
 @patch
-def _lines(self:Gallery, db, name, e, sources, added):
-    "What is stored of the references of somebody who is there"
-    person = _person(db, name)
-    return [(person, printable(s.name), t, self._store.stored(v), s.content, s.origin)
-            for s, t, v in zip(sources, added, e)]
+def _lines(self:Gallery, people, numbers):
+    "What is stored of the references of people (name, embeddings, sources, times) whose numbers are known"
+    return [(numbers[name], printable(s.name), t, self._store.stored(v), s.content, s.origin)
+            for name, e, sources, added in people for s, t, v in zip(sources, added, e)]
 
 # %% ../../nbs/pipeline/gallery.ipynb #bb99908b
 @patch
 def _insert(self:Gallery, db, people):
     "References of people (name, embeddings, sources, times) inside a transaction"
-    db.executemany(_NEW, sorted({(name,) for name, *_ in people}))
+    numbers = self._store.numbers_of(db, sorted({name for name, *_ in people}))
     width = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone()
     dim = width[0] if width else people[0][1].shape[1]
     for _, e, *_ in people:
         if e.shape[1] != dim: raise _other_width(self.path, dim, e.shape[1])
-    db.executemany(_ADD, [line for one in people for line in self._lines(db, *one)])
+    self._store.write(db, self._lines(people, numbers))
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0042
 def _one_each(name, e, sources):
@@ -278,12 +285,18 @@ def add_many(self:Gallery,
         if ready: self._insert(db, ready)
     return len(ready)
 
+# %% ../../nbs/pipeline/gallery.ipynb #b04c9a1e
+@patch
+@contextlib.contextmanager
+def filling(self:Gallery) -> Iterator[None]:
+    "While very many are added: a server's index is built once, when the block ends well"
+    with self._store.filling(): yield
+
 # %% ../../nbs/pipeline/gallery.ipynb #c0044
 @patch(as_prop=True)
 def dim(self:Gallery) -> int|None: # numbers in an embedding, None when the gallery is empty
     "Length of the embeddings"
-    rows = self._rows(f"SELECT {self._store.width} FROM refs LIMIT 1")
-    return rows[0][0] if rows else None
+    return self._store.dim
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0045
 _COUNTED = "FROM people LEFT JOIN refs ON person=people.id GROUP BY people.id ORDER BY name"
@@ -365,7 +378,8 @@ def index(self:Gallery) -> Nearest: # one row per reference, removed ones includ
 @patch(as_prop=True)
 def size(self:Gallery) -> tuple[int, int]: # people, references
     "How large the gallery is; a large one on a server is counted once a minute"
-    return self._store.size
+    told = _TOLD.get()
+    return told[2] if told and told[0] is self else self._store.size
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0067
 class Match(NamedTuple):
@@ -379,18 +393,28 @@ class Match(NamedTuple):
 SHORT_LIST = 20 # people who are compared by the mean of their references
 
 # %% ../../nbs/pipeline/gallery.ipynb #0561f058
-def _compared(name, face, nearest, refs):
-    "A face and a person; one who was removed a moment ago keeps the cosine of the search"
-    if refs is None: return Match(name, nearest, "", nearest)
-    sources, e, mean = refs
-    each = e @ face
-    return Match(name, float(mean @ face), sources[int(each.argmax())], float(each.max()))
+def _means(refs):
+    "The mean reference of each person, as mean_reference gives it, all in one go: persons -> rows, (people, D)"
+    total = np.add.reduceat(refs.e, [part.start for part in refs.of.values()])
+    mean = total/np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    return {p: i for i, p in enumerate(refs.of)}, mean
 
 # %% ../../nbs/pipeline/gallery.ipynb #e19e9946
-def _ranked(face, found, refs, k):
-    "The k people whose mean reference is nearest"
-    matches = [_compared(name, face, s, refs.get(p)) for p, name, s in found]
-    return sorted(matches, key=lambda match: -match.similarity)[:k]
+def _match(face, name, similarity, refs, p):
+    "A line of the answer; somebody who was removed a moment ago has no reference"
+    if p not in refs.of: return Match(name, similarity, "", similarity)
+    part = refs.of[p]
+    each = refs.e[part] @ face
+    best = int(each.argmax())
+    return Match(name, similarity, refs.sources[part.start + best], float(each[best]))
+
+def _ranked(face, found, refs, means, k):
+    "The k people whose mean reference is nearest; who was removed a moment ago keeps the cosine of the search"
+    at, mean = means
+    known = [p for p, _, _ in found if p in at]
+    cosine = dict(zip(known, (mean[[at[p] for p in known]]*face).sum(1).tolist())) # a sum is the same in any company
+    scored = sorted(((cosine.get(p, s), p, name) for p, name, s in found), key=lambda one: -one[0])[:k]
+    return [_match(face, name, s, refs, p) for s, p, name in scored]
 
 # %% ../../nbs/pipeline/gallery.ipynb #4173f440
 @patch
@@ -401,16 +425,22 @@ def search(self:Gallery,
     "Rank the people of the gallery for each face; raises InputError when the gallery is empty"
     dim = self.dim
     e = _checked(embeddings, dim, self.path) if dim else None
-    found, refs = self._store.near(e, max(k, SHORT_LIST)) if dim else ([], {})
-    if not refs: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
-    refs = {p: (sources, r, mean_reference(r)) for p, (sources, r) in refs.items()}
-    return [_ranked(face, one, refs, k) for face, one in zip(e, found)]
+    found, refs = self._store.near(e, max(k, SHORT_LIST)) if dim else ([], None)
+    if not refs or not refs.of: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
+    means = _means(refs)
+    return [_ranked(face, one, refs, means, k) for face, one in zip(e, found)]
 
 # %% ../../nbs/pipeline/gallery.ipynb #8cb6c6ca
 @patch
 def compact(self:Gallery) -> None:
     "Write everything anew without what was deleted; needs as much room again as the gallery has"
     self._store.compact()
+
+# %% ../../nbs/pipeline/gallery.ipynb #8cb6c6cb
+@patch
+def prepare(self:Gallery) -> None:
+    "Make a large gallery ready to be searched, now and at the next start; a small one, or one on a server, always is"
+    self._store.prepare()
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0087
 def _nobody(name, path):
@@ -751,6 +781,7 @@ def import_file(self:Gallery,
             with self._change(adding=True) as db: self._import_people(db, head, read, merge)
     except InputError: raise
     except _DAMAGE as e: raise _broken(path, f"{type(e).__name__}: {e}") from None
+    self.prepare()
     return len(head["people"])
 
 # %% ../../nbs/pipeline/gallery.ipynb #e4079e4c

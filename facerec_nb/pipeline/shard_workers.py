@@ -6,7 +6,7 @@
 __all__ = ['ENDED', 'EmbedShard', 'shard_inputs', 'worker_settings', 'pool_spread', 'embed_photos']
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000003
-import contextlib, itertools, multiprocessing, os, queue, signal, threading, time
+import contextlib, itertools, multiprocessing, os, queue, signal, threading, time, warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -137,7 +137,10 @@ def _about(pipe):
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000016
 def _begin():
-    "The beginning of a worker process"
+    "The beginning of a worker process: one thread, no warnings about strange photographs"
+    import cv2
+    cv2.setNumThreads(1)
+    warnings.simplefilter("ignore")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     def follow():
         multiprocessing.parent_process().join()
@@ -151,6 +154,7 @@ class _Lane:
 
     def _start(self):
         "A new process; raises InputError where none can live"
+        if self.closed: raise BrokenProcessPool("no more processes are started")
         for _ in range(3):
             self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
             with contextlib.suppress(BrokenProcessPool):
@@ -179,6 +183,7 @@ def __call__(self:_Lane, shard):
     made = self.ask(self.work, shard)
     return self.one_by_one(shard) if made is None else made
 
+# %% ../../nbs/pipeline/shard_workers.ipynb #sw000060
 @patch
 def one_by_one(self:_Lane, shard):
     "The summary of a shard that was made photograph by photograph"

@@ -7,7 +7,7 @@ __all__ = ['EXACT', 'Nearest']
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0003
 import atexit, functools, threading, warnings, weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -37,10 +37,11 @@ class Nearest:
         tail:int=10_000, # newest vectors that are compared exactly until the first stage takes them in
         capacity:int=0, # vectors to make room for
         threads:int|None=None, # that look for one face together; None: as many as FAISS uses here, at most 8
+        built:Callable|None=None, # called in the background when a first stage has been built there
     ):
         if dim < 1 or candidates < 1: raise _nothing_to_search(dim, candidates)
         self.dim, self.exact, self.candidates, self.tail = dim, exact, candidates, tail
-        self.threads = threads
+        self.threads, self._built = threads, built
         self._now, self._parts, self._thread = _Now(np.empty((capacity, dim), np.float32), 0, None), [], None
         self._lock, self._build_lock, self._stop = threading.Lock(), threading.Lock(), threading.Event()
     def __len__(self): return self._now.n
@@ -149,14 +150,14 @@ def _empty_parts(self:Nearest, rows, sample):
 # %% ../../nbs/pipeline/vector_index.ipynb #68972394
 @patch
 def _work(self:Nearest, now, sample):
-    "The parts of the next first stage, and of those to be filled the row where each ends"
+    "The parts of the next first stage, how many rows they hold, and of those to be filled the row where each ends"
     import faiss
     rows, n, index = now
-    if index is not None: # what a search is using now is left alone
+    if index is not None and 2*index.ntotal >= n: # what a search is using now is left alone
         parts = self._parts[:-1] + [faiss.clone_index(self._parts[-1])]
-        return parts, [(parts[-1], n)]
-    parts = self._empty_parts(rows[:n], sample)
-    return parts, [(p, n*(i + 1)//len(parts)) for i, p in enumerate(parts)]
+        return parts, index.ntotal, [(parts[-1], n)]
+    parts = self._empty_parts(rows[:n], sample) # dealt out anew when there are more than twice as many
+    return parts, 0, [(p, n*(i + 1)//len(parts)) for i, p in enumerate(parts)]
 
 # %% ../../nbs/pipeline/vector_index.ipynb #a528f0e3
 @patch
@@ -167,8 +168,7 @@ def build(self:Nearest,
     need("faiss", "a first stage")
     with self._build_lock:
         now = self._now
-        parts, work = self._work(now, sample)
-        done = 0 if now.index is None else now.index.ntotal
+        parts, done, work = self._work(now, sample)
         for part, end in work:
             while done < end and not self._stop.is_set():
                 until = min(end, done + 20_000)
@@ -176,6 +176,27 @@ def build(self:Nearest,
                 done = until
         if self._stop.is_set(): return
         with self._lock: self._now, self._parts = self._now._replace(index=_joined(parts)), parts
+
+# %% ../../nbs/pipeline/vector_index.ipynb #c0020a
+@patch
+def codes(self:Nearest) -> list[np.ndarray]: # uint8; none without a first stage
+    "The parts of the first stage as bytes"
+    if not self._parts: return []
+    import faiss
+    return [faiss.serialize_index(p) for p in self._parts]
+
+@patch
+def restore(self:Nearest,
+    vectors:np.ndarray, # (N, D) float32 of unit length, as `vectors` gave them; the memory behind them is used for more
+    codes:list[np.ndarray], # from `codes`; none: no first stage
+) -> None:
+    "Put back what was taken out; before anything else is added"
+    room = vectors if vectors.base is None else vectors.base
+    if codes:
+        import faiss
+        self._parts = [faiss.deserialize_index(c) for c in codes]
+    self._now = _Now(room, len(vectors), _joined(self._parts) if codes else None)
+    if self.coded > len(self): raise ValueError(f"codes of {self.coded} vectors, not of {len(self)}")
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0021
 _alive = weakref.WeakSet() # whatever may be building when the program ends
@@ -191,13 +212,18 @@ def _has_faiss():
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0022
 @patch
+def _build_and_tell(self:Nearest):
+    self.build()
+    if self._built and not self._stop.is_set(): self._built()
+
+@patch
 def _build_soon(self:Nearest):
     "Start `build` in the background when it is due"
     _, n, index = self._now
     due = n > self.exact if index is None else n - index.ntotal > self.tail
     if not due or self._stop.is_set() or (self._thread and self._thread.is_alive()) or not _has_faiss(): return
     _alive.add(self)
-    self._thread = threading.Thread(target=self.build, daemon=True)
+    self._thread = threading.Thread(target=self._build_and_tell, daemon=True)
     self._thread.start()
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0023
@@ -215,13 +241,18 @@ def _close_all():
 # %% ../../nbs/pipeline/vector_index.ipynb #c0026
 def _top(similarity, rows, k):
     "The k largest of one query, NaN left out, padded with row -1"
-    keep = ~np.isnan(similarity)
-    s, r = similarity[keep], rows[keep]
-    if len(s) > k:
-        best = np.argpartition(-s, k - 1)[:k]
-        s, r = s[best], r[best]
-    order, short = np.argsort(-s, kind="stable"), k - len(s)
-    return np.r_[s[order], np.full(short, -np.inf, np.float32)], np.r_[r[order], np.full(short, -1, np.int64)]
+    far = -similarity # NaN is sorted to the end
+    best = np.argpartition(far, k - 1)[:k] if len(far) > k else np.arange(len(far))
+    best = best[np.argsort(far[best], kind="stable")]
+    s, r = similarity[best], rows[best]
+    left = k - len(best) if len(far) < k else 0
+    if left or np.isnan(s[-1:]).any(): s, r = _padded(s[~np.isnan(s)], r[~np.isnan(s)], k)
+    return s, r
+
+def _padded(s, r, k):
+    "Fewer than k cosines and rows, filled up"
+    short = k - len(s)
+    return np.r_[s, np.full(short, -np.inf, np.float32)], np.r_[r, np.full(short, -1, np.int64)]
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0027
 def _each(found, k):

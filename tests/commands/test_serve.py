@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from facerec_nb.apps.commands import facerec_serve
-from facerec_nb.core.files import InputError
+from facerec_nb.core.files import InputError, read_image
 from facerec_nb.faces.detection import WholeImage
-from facerec_nb.pipeline.face_pipeline import FacePipeline
+from facerec_nb.pipeline.face_pipeline import FacePipeline, Faces
 from facerec_nb.pipeline.gallery import Gallery
 from toys import Colour, Five
 
@@ -135,6 +135,21 @@ def test_bad_requests_are_told_and_nothing_is_added():
         assert g.people() == {}
 
 
+def test_an_answer_for_a_crowd_asks_a_server_little(database, monkeypatch):
+    "What the owner has set, the size, the width, whether there is an index, and one question a face"
+    import psycopg
+    with Gallery(database, model="m") as g:
+        g.add("Ann", np.eye(3, dtype=np.float32)[0])
+        g.threshold, asked, pipe = 0.5, [], toy()
+        face, execute = pipe(read_image(RED))[0], psycopg.Cursor.execute
+        note = lambda cursor, sql, *args, **kwargs: asked.append(sql) or execute(cursor, sql, *args, **kwargs)
+        monkeypatch.setattr(psycopg.Cursor, "execute", note)
+        answers = pipe.identify(Faces([face]*12), g)
+        assert len(answers) == 12 and answers[0].threshold == 0.5 and len(asked) <= 12 + 5
+        g.threshold = 0.6
+        assert g.threshold == 0.6
+
+
 def test_an_error_of_this_side_tells_nothing(monkeypatch):
     with Gallery(model="m") as g:
         c = client(g)
@@ -143,8 +158,9 @@ def test_an_error_of_this_side_tells_nothing(monkeypatch):
         assert r.status_code == 500 and "ZeroDivision" not in r.text and c.get("/health").status_code == 200
 
 
-def test_too_many_do_not_wait():
-    turns, seen = service.Turns(1), []
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_too_many_do_not_wait(at_once):
+    turns, seen = service.Turns(1, at_once), []
 
     def ask():
         try:
@@ -155,7 +171,37 @@ def test_too_many_do_not_wait():
     threads = [threading.Thread(target=ask) for _ in range(5)]
     for t in threads: t.start()
     for t in threads: t.join()
-    assert sorted(seen) == [200, 200, 503, 503, 503]
+    assert sorted(seen) == [200]*(at_once + 1) + [503]*(4 - at_once)
+
+
+def test_the_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert [service.shared_out(n) for n in (None, 1, 2, 4, 9)] == [(6, 1), (1, 6), (2, 3), (4, 1), (9, 1)]
+    with pytest.raises(InputError, match="0 photographs at once: say 1 or more"): service.shared_out(0)
+
+
+def test_several_are_looked_at_together(monkeypatch):
+    "As many photographs as there are turns are in the networks at the same time, and never more"
+    now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2, timeout=20)
+
+    def slow(pipe, photo):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        both.wait()
+        with lock: now[0] -= 1
+        return toy_call(pipe, photo)
+
+    with Gallery(model="m") as g:
+        g.add("Ann", np.eye(3, dtype=np.float32)[0])
+        toy_call = FacePipeline.__call__
+        monkeypatch.setattr(FacePipeline, "__call__", slow)
+        c, seen = client(g, at_once=2), []
+        ask = lambda: seen.append(c.post("/identify", files={"photo": RED}).status_code)
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+    assert seen == [200]*6 and most[0] == 2
 
 
 SERVE = """

@@ -1,6 +1,7 @@
 "A gallery on a server: nothing acknowledged is lost, no password is told, a lost connection is made again."
 import importlib.util
 import os
+import socket
 import threading
 import traceback
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from facerec_nb.core.files import InputError
+from facerec_nb.core.gallery_threshold import mean_reference
 from facerec_nb.pipeline import shared_gallery
 from facerec_nb.pipeline.gallery import Gallery
 
@@ -102,6 +104,40 @@ def test_a_server_that_is_away_is_one_sentence_without_the_password(server):
         assert "t0psecret" not in told and "\n" not in str(e.value) and len(str(e.value)) < 600
 
 
+@pytest.fixture(scope="module")
+def guarded():
+    "The port of a server that asks for a password and speaks no TLS"
+    from studies.postgres import Server
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with Server(fsync="off", listen_addresses="127.0.0.1", port=port) as server:
+        with server.connect() as db: db.execute("CREATE ROLE guard LOGIN SUPERUSER PASSWORD 't0psecret'")
+        rules = "local all all trust\nhost all guard 127.0.0.1/32 scram-sha-256\n"
+        (server.folder/"data/pg_hba.conf").write_text(rules)
+        with server.connect() as db: db.execute("SELECT pg_reload_conf()")
+        yield port
+
+
+@pytest.mark.parametrize("user,password,end,said", [
+    ("guard", "wr0ngsecret", "postgres", "check the address, user and password"),
+    ("nobody", "wr0ngsecret", "postgres", "check the address, user"),
+    ("guard", "t0psecret", "nowhere", 'database "nowhere" does not exist'),
+    ("guard", "t0psecret", "postgres?sslmode=require", "server does not support SSL")])
+def test_who_is_not_let_in_is_told_without_the_password(guarded, caplog, user, password, end, said):
+    caplog.set_level(0)
+    address = f"postgresql://{user}:{password}@127.0.0.1:{guarded}/{end}"
+    with pytest.raises(InputError, match=said) as e: Gallery(address, "m")
+    told = "".join(traceback.format_exception(e.value)) + caplog.text
+    assert password not in told and "\n" not in str(e.value)
+
+
+def test_the_right_password_is_let_in(guarded):
+    with Gallery(f"postgresql://guard:t0psecret@127.0.0.1:{guarded}/postgres", model="m") as g:
+        g.add("a", some(1))
+        assert g.people() == {"a": 1} and "t0psecret" not in repr(g) + g.path
+
+
 def test_the_password_is_nowhere_to_be_read(server, database, caplog):
     caplog.set_level(0)
     with Gallery(server.address(database.split("@/")[1].split("?")[0], "t0psecret"), model="m") as g:
@@ -133,6 +169,113 @@ def test_tables_of_an_older_version_are_brought_up_to_date(database, monkeypatch
     with pytest.raises(InputError, match=older): Gallery(database)
 
 
+def test_a_gallery_of_the_first_version_is_brought_up_to_date_by_many_at_once(database, monkeypatch):
+    monkeypatch.setattr(shared_gallery, "MIGRATIONS", shared_gallery.MIGRATIONS[:1])
+    with Gallery(database, model="m") as g: g.add_many((f"p{i}", some(3, seed=i), "abc") for i in range(20))
+    monkeypatch.undo()
+    with Gallery(model="m") as file:
+        file.add_many((f"p{i}", some(3, seed=i), "abc") for i in range(20))
+        want, wrong = file.search(some(1, seed=7), 10)[0], []
+
+    def ask():
+        try:
+            with Gallery(database) as g: assert g.search(some(1, seed=7), 10)[0][0].name == want[0].name == "p7"
+        except BaseException as e: wrong.append(e)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert not wrong, wrong
+    with Gallery(database) as g: right_means(g)
+
+
+def right_means(g):
+    "Every person has the mean of the references that are there"
+    rows, held = dict(g._rows("SELECT name, mean FROM people")), {}
+    for name, e in g._rows("SELECT name, embedding FROM refs JOIN people ON people.id=person"):
+        held.setdefault(name, []).append(e.to_numpy())
+    assert rows.keys() == held.keys()
+    for name, refs in held.items():
+        assert np.allclose(rows[name].to_numpy(), mean_reference(np.stack(refs)), atol=1e-5), name
+
+
+def test_means_follow_whatever_happens_to_references(database):
+    rng = np.random.default_rng(4)
+    with Gallery(database, model="m") as g:
+        g.add_many((f"p{i}", some(3, seed=i), "abc") for i in range(12))
+        g.add("p0", some(1, seed=50), "late", instead=[h.id for h in g.held() if h.person == "p0"][:2])
+        g.merge("p1", "p2")
+        g.remove("p3")
+        g.drop(rng.choice([h.id for h in g.held()], 9, replace=False))
+        g.rename(next(iter(g.people())), "somebody else")
+        right_means(g)
+        of(database, "UPDATE facerec.refs SET added='2020-01-01T00:00:00Z' WHERE id%3=0")
+        g.keep_for("1y")
+        right_means(g)
+
+
+def test_a_mean_is_of_all_who_added_at_once(database):
+    Gallery(database, model="m").close()
+
+    def enrol(seed):
+        with Gallery(database, model="m") as g:
+            order = (1, 2, 3)[::1 - 2*(seed % 2)]
+            for i in range(15): g.add_many([(f"p{n}", some(1, seed=99*seed + i), "x") for n in order])
+
+    threads = [threading.Thread(target=enrol, args=(s,)) for s in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    with Gallery(database) as g:
+        assert set(g.people().values()) == {60}
+        right_means(g)
+
+
+def test_old_references_are_in_no_answer_of_a_gallery_for_reading(database):
+    "Who may not remove what is too old does not answer with it either"
+    with Gallery(database, model="m") as g:
+        g.add_many((f"p{i}", some(2, seed=i), list("ab")) for i in range(40))
+        g.keep_for("1y")
+        of(database, "UPDATE facerec.refs SET added='2020-01-01T00:00:00Z' "
+                     "WHERE source='b' OR person IN (SELECT id FROM facerec.people WHERE name='p7')")
+        answer = g.search(some(2, seed=7)[0], 30)[0]
+        assert "p7" not in [m.name for m in answer] and {m.source for m in answer} == {"a"} and len(answer) == 30
+        of(database, "UPDATE facerec.refs SET added='2020-01-01T00:00:00Z' WHERE person%10<>1")
+        assert len(g.search(some(2, seed=7)[0], 3)[0]) == 3
+
+
+def test_somebody_who_may_only_add_can_enrol(database):
+    with Gallery(database, model="m") as g: g.add("a", some(1))
+    of(database, "CREATE ROLE adder LOGIN")
+    of(database, "GRANT USAGE ON SCHEMA facerec TO adder")
+    of(database, "GRANT SELECT ON ALL TABLES IN SCHEMA facerec TO adder")
+    of(database, "GRANT INSERT ON facerec.people, facerec.refs TO adder")
+    with Gallery(database.replace("facerec@", "adder@")) as g:
+        assert g.add("b", some(2, seed=3)) == 2 and g.search(some(2, seed=3)[0])[0][0].name == "b"
+        with pytest.raises(InputError, match="its owner must give this user the right"): g.remove("a")
+        right_means(g)
+
+
+def test_settings_that_a_pooler_lost_are_one_sentence(database):
+    with Gallery(database, model="m") as g:
+        g.add("a", some(1))
+        for line in (g._store._reader, g._store._db): line.now.execute("SET search_path = public")
+        for f in (lambda: g.search(some(1)), lambda: g.add("b", some(1))):
+            with pytest.raises(InputError, match="pool_mode = session"): f()
+
+
+def test_a_large_gallery_that_moves_in_is_indexed_once(database, monkeypatch):
+    built = []
+    with Gallery(database, model="m", exact=20) as g:
+        make = g._store._make_index
+        monkeypatch.setattr(type(g._store), "_make_index", lambda store, dim: built.append(dim) or make(dim))
+        with g.filling():
+            for b in range(4):
+                g.add_many((f"p{b} {i}", some(1, seed=100*b + i), "a") for i in range(20))
+                assert not built
+        assert built == [64] and g.search(some(1, seed=205))[0][0].name == "p2 5"
+        with pytest.raises(KeyError), g.filling(): {}["nobody"]
+
+
 def test_another_programs_tables_are_left_alone(database):
     of(database, "CREATE TABLE people(x int)")
     of(database, "INSERT INTO people VALUES(7)")
@@ -147,27 +290,27 @@ def test_an_empty_database_needs_a_model(database):
 
 
 def test_the_index_is_used_and_answers_as_before(database):
-    e = some(10_500, 32)
+    e = some(31_500, 32)
     with Gallery(database, model="m") as g:
-        g.add_many((f"p{i}", e[3*i:3*i + 3], "abc") for i in range(3500))
+        g.add_many((f"p{i}", e[3*i:3*i + 3], "abc") for i in range(10_500))
         with g._moment() as db:
-            question = g._store._question(db, 32)
-            plan = db.execute("EXPLAIN " + question, (e[0], "", e[0], 200)).fetchall()
-        assert any("refs_nearest" in line for line, in plan)
-        hits = [max(m.nearest for m in g.search(e[i], 20)[0]) for i in range(0, 10_500, 210)]
-        assert np.allclose(hits, 1, atol=1e-4)
+            plan = db.execute("EXPLAIN " + g._store._question(db, 32, 20).format(40), (e[0], e[0])).fetchall()
+        assert any("people_nearest" in line for line, in plan)
+        means = e[:31_500].reshape(-1, 3, 32).mean(1)
+        asked = means[::210]/np.linalg.norm(means[::210], axis=1, keepdims=True)
+        assert [m[0].name for m in g.search(asked, 1)] == [f"p{i}" for i in range(0, 10_500, 210)]
         g.add("late", some(1, 32, seed=5))
         assert "late" in [m.name for m in g.search(some(1, 32, seed=5), 20)[0]]
         g.remove("p7")
-        assert all(m.name != "p7" for m in g.search(e[21], 20)[0])
+        assert all(m.name != "p7" for m in g.search(e[21:24].mean(0)/np.linalg.norm(e[21:24].mean(0)), 20)[0])
 
 
 def test_a_build_that_was_killed_is_done_again(database):
     e = some(40, 32)
     with Gallery(database, model="m", exact=50) as g:
         g.add_many((f"p{i}", e[i:i + 1], "a") for i in range(40))
-        of(database, "CREATE INDEX refs_nearest ON facerec.refs USING hnsw ((embedding::halfvec(32)) halfvec_ip_ops)")
-        of(database, "UPDATE pg_index SET indisvalid=false WHERE indexrelid='facerec.refs_nearest'::regclass")
+        of(database, "CREATE INDEX people_nearest ON facerec.people USING hnsw ((mean::halfvec(32)) halfvec_ip_ops)")
+        of(database, "UPDATE pg_index SET indisvalid=false WHERE indexrelid='facerec.people_nearest'::regclass")
         g.add_many((f"q{i}", some(1, 32, i + 9), "a") for i in range(20))
         assert g._store._is_indexed(g._store._db)
 

@@ -1,0 +1,224 @@
+"""How few passes give five good points? Ways to ask the landmark networks, by their error and their time.
+
+Writes results/landmarks/quick.json.
+
+    python benchmarks/quick_points.py [--data ../shared/data] [--few]
+
+Asked on the photographs of the 48 calibration people of celeba-wild in the detector's boxes, as they are and turned by
+up to 45 degrees (the whole photograph, detected anew): the NME, its ratio to that of `big` asked four times (a crop and
+its mirror image, then the crop turned upright and its mirror image), the share of faces with an NME above 0.10, and the
+share that got a second pass. `big` and `small` were trained on these people, `quick` learnt from `big` on them: so the
+ratios of the 12 people of the same collection whom no network has seen decide nothing and are told beside them, for the
+ways that are shipped. Milliseconds of processor time a face on one thread, from the photograph and the box to the
+points; the ways are asked in turns. Intervals by bootstrap over people. Eight minutes on one thread.
+"""
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from facerec_nb.core.files import fingerprint, read_image
+from facerec_nb.core.geometry import apply_matrix, turn, warp, xywh_to_xyxy
+from facerec_nb.core.installed import packaged
+from facerec_nb.core.metrics import bootstrap_ids, nme
+from facerec_nb.core.records import metric, record, show_metric, write_record
+from facerec_nb.datasets.celeba_files import BOX_COLUMNS, POINT_COLUMNS
+from facerec_nb.engines.onnx_landmarks import OnnxLandmarks
+from facerec_nb.engines.quantise import eight_bits
+from facerec_nb.engines.onnx_files import read_onnx, seal, set_about
+from facerec_nb.faces.crops import CropCfg, cut
+from facerec_nb.faces.detection import CenterFaceDetector, match_box
+from facerec_nb.faces.points import read_heatmaps
+from studies.quick_points import wild
+
+ALL = 2.  # no face is as sure as this: every face gets the second pass
+REFERENCE = "big, two passes with mirrors"
+UNIT = "of the NME of big's two passes with mirrors"
+
+
+class Pair(OnnxLandmarks):
+    "One network for the first pass, another one for the second"
+    def __init__(self, first, second):
+        super().__init__(first, 1)
+        self.second, self.turn = OnnxLandmarks(second, 1), 0
+        self.second.flip = False
+
+    def look(self, crops):
+        self.turn += 1
+        return super().look(crops) if self.turn % 2 else self.second.look(crops)
+
+    def points(self, img, boxes):
+        self.turn = 0
+        return super().points(img, boxes)
+
+
+def asked(finder, flip, twice, unsure):
+    "A finder that is asked in one way"
+    finder.flip, finder.twice, finder.unsure = flip, twice, unsure
+    return finder
+
+
+def in_eight_bits(name, crops, folder):
+    "A network with 8-bit convolutions (seven bits for the weights), scales from these crops"
+    path = packaged(f"landmarks_{name}.onnx")
+    model = eight_bits(path, np.ascontiguousarray(crops.transpose(0, 3, 1, 2), np.float32))
+    set_about(model, {k: v for k, v in read_onnx(path)[2].items() if k != "sha256"})
+    out = Path(folder)/f"{name}_int8.onnx"
+    out.write_bytes(seal(model.SerializeToString()))
+    return out
+
+
+def ways(crops, folder):
+    "Name -> a finder"
+    path = {n: packaged(f"landmarks_{n}.onnx") for n in ("big", "small", "quick")}
+    path |= {f"{n}, 8 bits": in_eight_bits(n, crops, folder) for n in ("big", "small", "quick")}
+    def ask(n, *how): return asked(OnnxLandmarks(path[n], 1), *how)
+    out = {REFERENCE: ask("big", True, True, None), "small, two passes with mirrors": ask("small", True, True, None),
+           "small, then big": asked(Pair(path["small"], path["big"]), False, True, ALL)}
+    for n in ("big", "small", "quick"):
+        out |= {f"{n}, one pass": ask(n, False, False, ALL), f"{n}, one pass with mirror": ask(n, True, False, ALL),
+                f"{n}, two passes": ask(n, False, True, ALL)}
+    for n in ("big", "small", "quick"): out[f"{n}, 8 bits, one pass"] = ask(f"{n}, 8 bits", False, False, ALL)
+    for n in ("small", "big"): out[f"{n}, again where unsure"] = ask(n, False, True, 0.94)
+    return out | {SHIPPED: OnnxLandmarks(path["quick"], 1)}
+
+
+SHIPPED = "quick, as shipped"
+TOLD = (REFERENCE, "small, one pass", "quick, one pass", "quick, two passes", SHIPPED)  # of people nobody has seen
+
+
+def turned(img, degrees):
+    "A photograph turned about its middle, whole, and the map"
+    h, w = img.shape[:2]
+    n = int(np.ceil(np.hypot(h, w)))
+    M = turn(degrees, n) @ np.array([[1, 0, (n - w)/2], [0, 1, (n - h)/2], [0, 0, 1]])
+    return warp(img, M, n), M
+
+
+def seen(folder, rows, degrees):
+    "Photographs, boxes that the detector finds in them, and true points; None where it finds no such box"
+    detect = CenterFaceDetector(threads=1)
+    true = rows[POINT_COLUMNS].to_numpy(float).reshape(-1, 5, 2)
+    for path, box, five, a in zip(rows.path, xywh_to_xyxy(rows[BOX_COLUMNS]), true, degrees):
+        img = read_image(folder/path)
+        if a:
+            img, M = turned(img, a)
+            five = apply_matrix(M, five)
+            half = (box[2:] - box[:2]).mean()/2
+            box = np.r_[five.mean(0) - half, five.mean(0) + half]
+        yield img, match_box(detect(img)[0], box)["box"], five
+
+
+def measured(finders, folder, rows, degrees):
+    "Way -> columns of NME, confidence and second passes, a row a photograph; NaN where no box was found"
+    out = {k: [] for k in finders}
+    for img, box, five in seen(folder, rows, degrees):
+        for k, f in finders.items():
+            if box is None:
+                out[k].append([np.nan]*3)
+                continue
+            count, look = [], f.look
+            f.look = lambda crops, look=look, count=count: (count.append(1), look(crops))[1]
+            p, sure = f.points(img, np.asarray(box, float)[None])
+            del f.look
+            out[k].append([nme(p, five[None])[0], sure[0], len(count) > 1])
+    return {k: np.array(v) for k, v in out.items()}
+
+
+def interval(f, people, unit):
+    value, low, high = bootstrap_ids(f, people)
+    return metric(float(value), float(min(low, value)), float(max(high, value)), n=len(people), unit=unit)
+
+
+def numbers(got, people, name):
+    "Metrics of one set of photographs"
+    fine, out = ~np.isnan(got[REFERENCE][:, 0]), {}
+    people, best = people[fine], got[REFERENCE][fine, 0]
+    for k, v in got.items():
+        e, again = v[fine, 0], v[fine, 2]
+        out[f"nme_{name}: {k}"] = interval(lambda r: e[r].mean(), people, "NME")
+        out[f"ratio_{name}: {k}"] = interval(lambda r: e[r].mean()/best[r].mean(), people, UNIT)
+        out[f"failures_{name}: {k}"] = interval(lambda r: (e[r] > 0.1).mean(), people, "share with an NME above 0.10")
+        out[f"again_{name}: {k}"] = metric(float(again.mean()), n=len(again), unit="share with a second pass")
+    return out
+
+
+def milliseconds(finders, folder, rows, rounds=7):
+    "Processor time a face of each way, in turns: median and range over the rounds"
+    photos, took = [s for s in seen(folder, rows, [0]*len(rows)) if s[1] is not None], {k: [] for k in finders}
+    for _ in range(rounds):
+        for k, f in finders.items():
+            start = time.process_time()
+            for img, box, _ in photos: f.points(img, np.asarray(box, float)[None])
+            took[k].append(1000*(time.process_time() - start)/len(photos))
+    unit = "ms of processor time a face, photograph and box to points, one thread"
+    out = {f"ms: {k}": metric(float(np.median(t)), min(t), max(t), n=len(photos), unit=unit) for k, t in took.items()}
+    base = np.array(took[REFERENCE])
+    for k, t in took.items():
+        r = np.array(t)/base
+        out[f"time_ratio: {k}"] = metric(float(np.median(r)), float(r.min()), float(r.max()), n=len(photos),
+                                         unit="of the time of big's two passes with mirrors, in the same round")
+    return out
+
+
+def parts(finder, folder, rows, rounds=40):
+    "Processor time of the pieces of one pass, and of the way crops were cut before: median over photographs and rounds"
+    photos, took = [s for s in seen(folder, rows, [0]*len(rows)) if s[1] is not None], {}
+    def timed(name, f):
+        start = time.process_time()
+        got = f()
+        took.setdefault(name, []).append(1000*(time.process_time() - start))
+        return got
+    for _ in range(max(1, rounds//len(photos))):
+        for img, box, _ in photos:
+            timed("crop with a rim, as before", lambda: warp(img, finder.crop.matrices(box, 32), 192))
+            x = timed("crop", lambda: cut(img, finder.crop.matrices(box), 128))[None]
+            x = timed("to float", lambda: np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32))
+            h = timed("network", lambda: finder.net.answer(x, "heatmaps"))
+            p, sure = timed("reading", lambda: read_heatmaps(h, 128))
+            timed("second pass?", lambda: finder.again(p, sure))
+            timed("a face?", lambda: finder.faces_only(p, sure))
+    return {f"ms of one pass: {k}": metric(float(np.median(t)), n=len(t), unit="ms of processor time, one thread")
+            for k, t in took.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="../shared/data", type=Path)
+    parser.add_argument("--few", action="store_true", help="every fortieth photograph, to try it out; writes nothing")
+    parser.add_argument("--out", default="results/landmarks/quick.json")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    rows, folder = wild(args.data).iloc[::40 if args.few else 1], args.data/"celeba-wild-60x30"
+    known = rows[rows.people == "seen"]
+    unknown = rows[rows.people == "unseen"]
+    scales = known[known.split != "val"].sample(12 if args.few else 96, random_state=0)
+    crops = np.stack([warp(img, CropCfg().matrices(box), 128) for img, box, _ in
+                      seen(folder, scales, [0]*len(scales)) if box is not None])
+    metrics = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        finders = ways(crops, tmp)
+        told = {k: finders[k] for k in TOLD}
+        for name, some, asked_ones in (("calibration", known, finders), ("unseen", unknown, told)):
+            roll = np.random.default_rng(0).uniform(-45, 45, len(some))
+            for turned_by, degrees in (("", [0]*len(some)), ("_turned", roll)):
+                got = measured(asked_ones, folder, some, degrees)
+                metrics |= numbers(got, some.identity.to_numpy(), name + turned_by)
+        some = known.iloc[::30]
+        metrics |= milliseconds(finders, folder, some) | parts(finders[SHIPPED], folder, some, 500)
+    for k, m in metrics.items(): print(f"{k:56s} {show_metric(m, 4)}  {m['unit']}")
+    if args.few: return
+    data = dict(name="celeba-wild-60x30", fingerprint=fingerprint(folder/"list_bbox_celeba.csv"), n_images=len(rows),
+                n_people=rows.identity.nunique())
+    what = "Ways to ask the landmark networks in detected boxes: error, failures, second passes, time"
+    write_record(args.out, record(what, f"python benchmarks/quick_points.py --data {args.data}", data, metrics,
+                                  dict(ways=list(finders), told=list(TOLD), reference=REFERENCE, shipped=SHIPPED,
+                                       unsure=finders[SHIPPED].unsure), [0, 21]))
+
+
+if __name__ == "__main__": main()
