@@ -35,11 +35,11 @@ from facerec_nb.models.dlib_resnet import WIDTHS, DlibResNet, fill_up
 from studies.distil import answers, people_of, view
 from studies.recognition_faces import read_faces
 from studies.tuning import BEST, cut, pixels
-from studies.tuning_exam import DEGRADED, against, open_exam
+from studies.tuning_exam import against, open_exam
 
 HALF = tuple(w//2 for w in WIDTHS)
 ASKED = ("dir_1", "dir_3", "dir_5", "rank1_1", "rank1_3", "rank1_5", "calibration_tar0.001", "unseen_tar0.001",
-         "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01", *(f"dir_{k}" for k in ("clean", *DEGRADED)))
+         "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01")
 
 
 @dataclass
@@ -227,19 +227,26 @@ def alike(emb):
     return {f"cosine_{n}": metric(float(c.mean()), n=len(c), unit="cosine with the teacher") for n, c in of.items()}
 
 
+def embedded(file, sets, runs):
+    "Embeddings of the exam's sets, mirrored faces added; kept"
+    path = runs/f"student_exam_{fingerprint(file)}.npz"
+    if not path.exists():
+        net = OnnxEmbedder(file, 1)
+        with atomic_path(path) as temp, open(temp, "wb") as f: np.savez(f, **{s: net.embed(x) for s, x in sets.items()})
+    return dict(np.load(path))
+
+
 def measure(table, faces, args):
     "The record"
     exam = open_exam(table, faces, args.data, n_boot=args.boot)
-    sets = {k: cut(v, BEST) for k, v in exam.sets.items()}
+    sets = {k: cut(exam.sets[k], BEST) for k in exam.rows}
     some = np.random.default_rng(0).permutation(table.row[table.role == "train"].to_numpy())[:256]
     read = {n: read_student(args.runs, n) for n in args.name.split(",")}
     networks = dict(teacher=SHIPPED[DEFAULT]["weights"]()) | {n: w for n, (w, _) in read.items()}
     with tempfile.TemporaryDirectory() as tmp:
         files = make_files(networks, cut(faces[np.sort(some)], BEST), Path(tmp))
         out, emb = costs(files, networks, sets["unseen"][:20]), {}
-        for name, file in files.items():
-            net = OnnxEmbedder(file, 1)
-            emb[name] = {s: net.embed(x) for s, x in sets.items()}
+        for name, file in files.items(): emb[name] = embedded(file, sets, args.runs)
     out |= alike(emb) | differences({n: exam.numbers(e) for n, e in emb.items()})
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
                 n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),
