@@ -89,6 +89,7 @@ def _member(src, member):
     try: return io.BytesIO(member.read())
     except OSError as e: raise InputError(f"{member.tar} cannot be read ({e.strerror}): check the disk") from None
 
+# %% ../../nbs/core/files.ipynb #4433f36c
 def _source(src):
     "How to call a photograph in a message, and what Pillow can open; raises `InputError` unless bytes or a plain file"
     if isinstance(src, (bytes, bytearray)): return "the image bytes", io.BytesIO(src)

@@ -33,6 +33,7 @@ def is_tar(
     "Is this the name of a tar file that is read?"
     return name.lower().endswith(".tar") and not name.startswith(".")
 
+# %% ../../nbs/core/tars.ipynb #38f9871b
 @functools.lru_cache(maxsize=4096)
 def _listed(tar, changed):
     "Name -> member of a tar file; raises InputError. With the time of its last change it is read again when it changes"
@@ -51,9 +52,11 @@ def _once(members, folder):
         found[name] = m
     return found
 
+# %% ../../nbs/core/tars.ipynb #816c5261
 @functools.lru_cache(maxsize=64)
 def _inside(folder, stamp): return _once((m for tar, changed in stamp for m in _listed(tar, changed)), folder)
 
+# %% ../../nbs/core/tars.ipynb #9736cf7f
 def tar_members(
     folder:str|Path, # its own tar files count, not those of folders below
 ) -> dict[str, Member]: # file name -> where it is
@@ -69,6 +72,7 @@ def member_of(
     folder, name = os.path.split(path)
     return None if os.path.lexists(path) else tar_members(folder or ".").get(name)
 
+# %% ../../nbs/core/tars.ipynb #ef7a254d
 def file_bytes(
     path:str|Path, # of a photograph, of its own or in a tar file of its folder
 ) -> bytes: # what it holds

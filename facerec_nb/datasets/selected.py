@@ -131,6 +131,7 @@ def _copy(source, target):
     target.write_bytes(file_bytes(source))
     os.utime(target, (file_stamp(source)[1],)*2)
 
+# %% ../../nbs/datasets/selected.ipynb #23548727
 def _link(source, target):
     "Hard link or copy a file, in one step"
     temp = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
@@ -251,6 +252,7 @@ def _bytes_of(source, decode):
         return file_bytes(source)
     except (InputError, OSError) as e: return str(e)
 
+# %% ../../nbs/datasets/selected.ipynb #18adeaf3
 def _pack(tar, sources, names, check, n_workers):
     "Write a tar file and, before it, the list of reasons, empty for each photograph that is in it"
     got = thread_map(lambda s: _bytes_of(s, check), sources, n_workers)

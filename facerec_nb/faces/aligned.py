@@ -211,6 +211,7 @@ def _keep_files(out, names):
     for p in (out/"faces_aligned").iterdir():
         if p.name not in names: p.unlink()
 
+# %% ../../nbs/faces/aligned.ipynb #85063d08
 def _keep_packed(out, parts, size):
     "Faces as one array, made of the arrays of all batches"
     from numpy.lib.format import open_memmap
@@ -222,6 +223,7 @@ def _keep_packed(out, parts, size):
         faces.flush()
     shutil.rmtree(out/"faces_aligned", ignore_errors=True)
 
+# %% ../../nbs/faces/aligned.ipynb #3f7254eb
 @patch
 def keep(self:_Job, names):
     "Keep the faces of this run, and no others"

@@ -49,6 +49,7 @@ def _looked(rows, emb, root):
     else: faces = Faces(source=first["source"], problem="" if first["width"] else _problem(root, first))
     return Looked(first["source"], first["sha256"] or "", faces)
 
+# %% ../../nbs/pipeline/embedded.ipynb #8c9467be
 def _problem(root, row): return f"{os.path.join(root, row['source'])} {row['reason']}"
 
 # %% ../../nbs/pipeline/embedded.ipynb #ebd0000b
@@ -59,6 +60,7 @@ def _numbers(column):
     emb[at] = flat.reshape(-1, column.type.list_size)
     return emb
 
+# %% ../../nbs/pipeline/embedded.ipynb #37fb92fd
 def looked_at(
     table:Any, # pyarrow table: the rows of whole photographs
     root:str="", # where they lie, for sentences
@@ -74,6 +76,7 @@ def photos(self:FaceShards) -> Iterator[list[Looked]]: # one list for each shard
     "The photographs, a shard in memory at a time; raises InputError when a shard is missing or damaged"
     for table in self.tables(): yield list(looked_at(table, self.root))
 
+# %% ../../nbs/pipeline/embedded.ipynb #33a6ce15
 @patch
 def sources(self:FaceShards) -> Iterator[tuple[str, str]]: # source and content of each photograph
     "All photographs, without what was found in them"
@@ -83,15 +86,20 @@ def sources(self:FaceShards) -> Iterator[tuple[str, str]]: # source and content 
             yield source, content or ""
 
 # %% ../../nbs/pipeline/embedded.ipynb #ebd00011
+def _way(source):
+    "The folders and the name of a photograph, inside a tar file those there"
+    return source.rpartition("::")[2].replace("://", "/").lstrip("/")
+
 @patch
 def whose(self:FaceShards,
     level:int|None=None, # at which level the people's folders lie; None: recognised
     trouble:list|None=None, # a sentence about each thing that is passed over is added; None: a warning
 ) -> dict[str, str]: # source -> person
     "Whose the photographs are; raises InputError as people_among does"
-    root = Path(self.root)
-    people = people_among(root, [root/s for s, _ in self.sources()], level, trouble)
-    return {p.relative_to(root).as_posix(): name for name, paths in people.items() for p in paths}
+    root, lie = Path(self.root), {}
+    for source, _ in self.sources(): lie.setdefault(root/_way(source), []).append(source)
+    people = people_among(root, list(lie), level, trouble)
+    return {source: name for name, paths in people.items() for p in paths for source in lie[p]}
 
 # %% ../../nbs/pipeline/embedded.ipynb #ebd00013
 @patch
@@ -102,6 +110,7 @@ def contents(self:FaceShards) -> dict[str, list[str]]: # content, or the source 
         found.setdefault(content or source, []).append(source)
     return found
 
+# %% ../../nbs/pipeline/embedded.ipynb #ae64142c
 @patch
 def faces_of(self:FaceShards,
     sources:Iterable[str], # which

@@ -31,10 +31,13 @@ class _Photo(NamedTuple):
     source: Source # what the gallery is told about it
     faces: Faces|None = None # those that were found earlier
 
+# %% ../../nbs/pipeline/enrolment.ipynb #88790bad
 def _origin(folder):
     "A short name for the place of a folder"
-    return hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+    place = folder if "://" in str(folder) else os.path.realpath(folder)
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
+# %% ../../nbs/pipeline/enrolment.ipynb #782c7cbb
 def _photos(folder, paths):
     "Photographs with the text and the hashes under which the gallery knows them"
     origin = _origin(folder)
@@ -48,6 +51,7 @@ def _no_faces(folder, rows):
                                "give better photographs, or a lower quality")
     return InputError(f"no face was found in any of the {len(rows)} photographs of {folder}: check the pictures")
 
+# %% ../../nbs/pipeline/enrolment.ipynb #e2fc7d62
 def _least(pipe, gallery):
     "The quality below which a face is not enrolled"
     return pipe.least_quality(None, gallery) if hasattr(pipe, "least_quality") else 0.
@@ -56,11 +60,13 @@ def _least(pipe, gallery):
 def _row(person, source, status, problem="", faces=None):
     return dict(person=person, file=source, status=status, faces=faces, problem=problem)
 
+# %% ../../nbs/pipeline/enrolment.ipynb #57574a14
 def _alike(faces):
     "How many faces are at least half as high as the largest"
     high = [f.box[3] - f.box[1] for f in faces]
     return sum(2*h >= high[0] for h in high)
 
+# %% ../../nbs/pipeline/enrolment.ipynb #b9d8e1f0
 def _line(person, source, faces, least=0.):
     "What happened to a photograph; whose face it is, is not sure where several are as large"
     poor = refusal(faces[0], least) if faces else ""
@@ -211,6 +217,7 @@ def remember(self:_Enrolment, name, ready):
     if self.many <= DOUBTED: self.new += [(name, p.source.name, e) for p, e in ready]
     else: self.new.clear()
 
+# %% ../../nbs/pipeline/enrolment.ipynb #2a0f6426
 @patch
 def too_many(self:_Enrolment):
     "A sentence where the new references were not compared"
@@ -286,6 +293,7 @@ def enroll_embedded(
     whose = found.whose(level, trouble)
     for source, content in found.sources():
         if source in whose: work.there.add(whose[source], [Source(source, content)])
-    for looked in tqdm(found.photos(), total=len(found), desc="shards", unit="shard", disable=not progress):
-        work.add(_people_of(looked, whose, work.there.origin))
+    with gallery.filling():
+        for looked in tqdm(found.photos(), total=len(found), desc="shards", unit="shard", disable=not progress):
+            work.add(_people_of(looked, whose, work.there.origin))
     return work.finish(found.out, trouble, prune)

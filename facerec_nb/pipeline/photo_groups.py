@@ -417,16 +417,18 @@ def _caption(r):
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #ed84cb54
 @patch
-def _nearest(self:PhotoGroups, people, among):
+def _nearest(self:PhotoGroups, people, among, block=1024):
     "For each of some people, words about who of others is nearest, by the average cosine"
     numbers, at = np.unique(self.table.person, return_inverse=True)
-    mean = np.zeros((len(numbers), self.emb.shape[1]))
+    mean, found = np.zeros((len(numbers), self.emb.shape[1])), {}
     np.add.at(mean, at, self.emb)
     mean /= np.bincount(at)[:, None]
     a, b = (mean[np.searchsorted(numbers, p)] for p in (people, among))
-    s = np.where(np.equal.outer(people, among), -2, a @ b.T)
-    if not s.shape[1]: return {}
-    return {p: f"like person {among[k]} ({c[k]:.2f})" for p, c, k in zip(people, s, s.argmax(1)) if c[k] > -2}
+    for i in range(0, len(people) if len(among) else 0, block):
+        some = people[i:i + block]
+        s = np.where(np.equal.outer(some, among), -2, a[i:i + block] @ b.T)
+        found |= {p: (among[k], c[k]) for p, c, k in zip(some, s, s.argmax(1)) if c[k] > -2}
+    return {p: f"like person {k} ({s:.2f})" for p, (k, s) in found.items()}
 
 # %% ../../nbs/pipeline/photo_groups.ipynb #3d0bb289
 def _title(r): return f"Person {r.person}{': '*bool(r.name)}{r.name}, {r.faces} face{'s'*(r.faces > 1)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import facerec_nb
 from ..core.errors import InputError
 from ..core.installed import need
-from .shard_workers import EmbedShard
+from .shard_workers import EmbedShard, Lane
 
 # %% ../../nbs/pipeline/ray_spread.ipynb #4a700007
 STORE = 100_000_000 # bytes of shared memory for a local cluster: names of photographs pass through it, no pictures
@@ -24,6 +24,7 @@ def _environment():
     paths = [p for p in ("" if "site-packages" in home else home, os.environ.get("PYTHONPATH", "")) if p]
     return dict(PYTHONPATH=os.pathsep.join(paths)) if paths else {}
 
+# %% ../../nbs/pipeline/ray_spread.ipynb #74f854a1
 def _must_answer(address):
     "Refuse an address behind which nobody listens, for which Ray would wait minutes"
     host, _, port = address.rpartition(":")
@@ -62,12 +63,14 @@ def ray_cluster(
 def _actor(work):
     "The worker as a class of which Ray makes one object in each process; what it refuses comes back as its sentence"
     class Actor:
+        def __init__(self): self.lane = Lane(work)
         def __call__(self, row):
-            try: made = work(json.loads(row["shard"]))
+            try: made = self.lane(json.loads(row["shard"]))
             except InputError as e: made = dict(refused=str(e))
             return dict(made=json.dumps(made))
     return Actor
 
+# %% ../../nbs/pipeline/ray_spread.ipynb #73f0fe4b
 def _quiet(ray):
     "No bars of Ray's own"
     context = ray.data.DataContext.get_current()
@@ -81,6 +84,7 @@ def _summary(row):
     if "refused" in made: raise InputError(made["refused"])
     return made
 
+# %% ../../nbs/pipeline/ray_spread.ipynb #a04f15f6
 def _made(work, shards, workers):
     "The summaries of some shards"
     ray = need("ray.data", "work on a Ray cluster") and need("ray")

@@ -13,6 +13,7 @@ import pytest
 
 from facerec_nb.apps import commands as cli
 from facerec_nb.core.files import InputError, read_image, write_image
+from facerec_nb.core.tars import write_tar
 from facerec_nb.pipeline import enrolment
 from facerec_nb.pipeline.answers import Face, Faces
 from facerec_nb.pipeline.embedded import FaceShards
@@ -130,6 +131,18 @@ def test_stopped_between_shards(people, tmp_path, monkeypatch):
     assert 0 < len(refs(g)) < len(refs(direct))
     enroll_embedded(pipe, found, g)
     assert refs(g) == refs(direct)
+
+
+def test_people_out_of_tar_files(people, tmp_path):
+    "Those of the folder, whatever tar file a photograph lies in"
+    direct, g, files = Gallery(model="squares"), Gallery(model="squares"), sorted(people.rglob("*.*"))
+    enroll_people(Squares(), people, direct)
+    for k in range(2):
+        named = [(p.relative_to(people).as_posix(), p.read_bytes()) for p in files[k::2]]
+        write_tar(tmp_path/f"{k}.tar", named)
+    enroll_embedded(Squares(), embedded(tmp_path/"out", tmp_path/"*.tar"), g)
+    assert g.people() == direct.people() and g.sources("Ada") < {f"{k}.tar::{p.relative_to(people)}" for k in range(2)
+                                                                 for p in files}
 
 
 def test_another_model_is_refused_by_name(people, tmp_path):
