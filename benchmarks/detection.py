@@ -90,7 +90,7 @@ if __name__ == "__main__":
         n_people=len(np.unique(people)),
     )
     settings = dict(
-        sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=detect.frame
+        sizes=list(detect.sizes), min_score=detect.min_score, small=detect.small, frame=detect.frame, eight=True
     )
     rec = record(
         f"CenterFace (ONNX Runtime) on {Path(args.data).name}; box map fitted on the 48 seen people, "

@@ -88,7 +88,7 @@ if __name__ == "__main__":
             f"python benchmarks/detection_points.py --data {args.data}{' --fast' if args.fast else ''}",
             data,
             metrics,
-            curves=dict(box_map=CELEBA_BOX, found=int(keep.sum()), fingerprint=model.fingerprint),
+            curves=dict(box_map=CELEBA_BOX, found=int(keep.sum()), fingerprint=fingerprint(path)),
             seeds=[21],
         ),
     )

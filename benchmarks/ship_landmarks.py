@@ -2,6 +2,7 @@
 number from results/landmarks/*.json.
 
     python benchmarks/ship_landmarks.py [--runs runs/landmarks]
+    python benchmarks/ship_landmarks.py --quick    # only `quick`, out of the packaged `small`
 
 The first seed of each recipe is shipped, not the best one. Run after benchmarks/landmarks.py and
 benchmarks/landmark_speed.py.
@@ -24,7 +25,11 @@ CARD = """# Model card: landmark networks
 
 {names}: five points (left eye, right eye, nose, left mouth corner, right mouth corner; left in the image) of a face
 in a box. `LandmarkModel.load("big")` loads one by its name;
-`facerec_align` and the pipeline use `big` unless another is named.
+`facerec_align` uses `big`, the pipeline `quick` unless another is named.
+
+`quick` is both of them: `small` makes one pass without a mirror image, and where it is unsure or the face is tilted
+`big` makes a second one. Its error in detected boxes, beside that of `big` asked four times in the same boxes, is in
+`results/landmarks/quick.json`.
 
 {rows}
 
@@ -59,6 +64,18 @@ ROWS = (
 )
 
 
+QUICK = dict(flip=False, unsure=0.935, second="big")  # `benchmarks/quick_points.py` says why
+
+
+def ship_quick():
+    "`small`, asked once, and `big` for the second pass of faces of which it is unsure"
+    ck = load_checkpoint(WEIGHTS / "landmarks_small.pth", kind="landmarks")
+    keep = {k: ck[k] for k in ("arch", "config", "seed", "data", "epoch", "metrics", "licence")}
+    out = WEIGHTS / "landmarks_quick.pth"
+    save_checkpoint(out, "landmarks", ck["weights"], preprocessing=ck["preprocessing"] | QUICK, **keep)
+    print(export_onnx(out, out.with_suffix(".onnx")))
+
+
 def row(title, values):
     return f"| {title} | " + " | ".join(values) + " |"
 
@@ -67,7 +84,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", default="runs/landmarks", type=Path)
     parser.add_argument("--results", default="results/landmarks", type=Path)
+    parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
+    if args.quick:
+        ship_quick()
+        raise SystemExit
     WEIGHTS.mkdir(exist_ok=True)
     got = {
         n: read_json(args.results / f"{n}.json")
@@ -91,6 +112,7 @@ if __name__ == "__main__":
             WEIGHTS / f"landmarks_{name}.pth", "landmarks", weights, metrics=metrics, licence=LICENCE, **keep
         )
         export_onnx(WEIGHTS / f"landmarks_{name}.pth", WEIGHTS / f"landmarks_{name}.onnx")
+    ship_quick()
     m = [r["metrics"] for r in got.values()]
     rows = [
         row("", [TITLES[n] for n in got]),

@@ -132,12 +132,19 @@ def _side(self:OnnxEmbedder, sides):
 
 # %% ../../nbs/engines/onnx_embedder.ipynb #d579fa10
 @patch
-def _raw(self:OnnxEmbedder, faces):
-    "What the graph answers to uint8 RGB faces (N, S, S, 3)"
+def _pixels(self:OnnxEmbedder, faces, flip):
+    "Faces, and their mirror images behind them, as the graph takes them"
     p = self.preprocessing
-    x = np.asarray(faces, np.float32)[..., ::-1 if p["colour"] == "BGR" else 1]
-    x = (x - np.float32(p["mean"]))/np.float32(p["std"])
-    x = np.ascontiguousarray(x if self.last else x.transpose(0, 3, 1, 2), self.dtype)
+    x = faces[..., ::-1] if p["colour"] == "BGR" else faces
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)).astype(np.float32)
+    if (p["mean"], p["std"]) != (0, 1): x = (x - np.float32(p["mean"]))/np.float32(p["std"])
+    if flip: x = np.concatenate([x, x[..., ::-1]])
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if self.last else x, self.dtype)
+
+@patch
+def _raw(self:OnnxEmbedder, faces, flip=False):
+    "What the graph answers to uint8 RGB faces (N, S, S, 3), and to their mirror images behind them"
+    x = self._pixels(faces, flip)
     parts = np.split(x, len(x)) if self.one else [x]
     out = [self.session.run([self.output], {self.input: part})[0] for part in parts]
     return np.concatenate(out).astype(np.float32)
@@ -179,7 +186,7 @@ def embed(self:OnnxEmbedder,
     out = [np.zeros((0, self.emb_dim), np.float32)]
     for i in range(0, len(faces), batch):
         part = faces[i:i + batch]
-        e = _unit(self._raw(np.concatenate([part, part[:, :, ::-1]]) if flip else part))
+        e = _unit(self._raw(part, flip))
         out.append(_unit(e[:len(part)] + e[len(part):]) if flip else e)
     return np.concatenate(out)
 

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
@@ -94,7 +95,7 @@ def _landmark_file(run, landmarks):
     from facerec_nb.core.installed import packaged
     own = Path(run or ".")/"best_stacked_hg.pth"
     absent = landmarks is None and not (run and os.path.lexists(own))
-    if landmarks in ("big", "small") or absent: return packaged(f"landmarks_{landmarks or 'big'}")
+    if landmarks in ("quick", "big", "small") or absent: return packaged(f"landmarks_{landmarks or 'quick'}")
     return Path(run or ".")/(landmarks or own.name)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #c2bb4fe8
@@ -201,16 +202,16 @@ def _quality_for(points, embedder, run, fast):
 def load(cls:FacePipeline,
     run:str|Path|None=None, # folder of a run; None: the networks that come with the package
     detector:str|Detector="centerface", # name of a detector, or one
-    landmarks:str|None=None, # big or small of the package, or a checkpoint in the run; None: the run's, else big
+    landmarks:str|None=None, # quick, big or small of the package, a checkpoint in the run; None: the run's, else quick
     embedder:str|None=None, # celeba, free, celeba-float, a checkpoint, .onnx; None: the run's best_af.pth, else celeba
     threads:int|None=None, # of each network; None: one per core
     engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx if there and right
-    fast:bool=False, # small landmark network, one pass, no mirror images, a quicker detector
+    fast:bool=False, # one pass for the points, no mirror images, a quicker detector
     colour:str="RGB", # of arrays, RGB or BGR (OpenCV's)
 ) -> "FacePipeline": # ready for photographs
     "Load the two networks; raises InputError that names a missing, damaged or unfitting file"
     _must_be_engine(engine)
-    files = _files(run, landmarks or ("small" if fast else None), embedder)
+    files = _files(run, landmarks or ("quick" if fast else None), embedder)
     try: parts = _networks(*files, engine, threads, fast)
     except WrongAnswers as e:
         return cls.load(run, detector, landmarks, _in_float(embedder, run, e), threads, engine, fast, colour)
@@ -340,7 +341,7 @@ def _embeddings(self:FacePipeline, aligned):
     def ask(x, flip=False): return self.embedder.embed(x, flip=flip, check_colour=False)
     if not self.mirror or "agreement" not in (self.quality or {}).get("parts", ()):
         return ask(aligned, self.mirror), [None]*len(aligned)
-    one, other = np.split(ask(np.concatenate([aligned, aligned[:, :, ::-1]])), 2)
+    one, other = np.split(ask(np.concatenate([aligned, [cv2.flip(a, 1) for a in aligned]])), 2)
     both = one + other
     length = np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
     return (both/length).astype(np.float32), (one*other).sum(1).tolist()

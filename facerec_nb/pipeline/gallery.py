@@ -563,7 +563,7 @@ _OWN = ("model", "edits", "version") # what a copy has of its own
 @patch
 def _copy_into(self:Gallery, path):
     "Everything of this gallery into a new one of another kind, in one transaction"
-    with self._moment() as db, Gallery(path, self.model) as into, into._change() as there:
+    with self._moment() as db, Gallery(path, self.model) as into, into._change(adding=True) as there:
         if len(into): raise InputError(f"the gallery {into.path} holds people already: export and import, or clear it")
         for rows in self._blocks(db): into._take(there, rows, self._store.numbers)
         meta = [r for r in db.execute("SELECT key, value FROM meta").fetchall() if r[0] not in _OWN]
@@ -605,9 +605,9 @@ def _is_table(path): return Path(path).suffix.lower() == ".parquet"
 @patch
 def _wanted(self:Gallery, names):
     "Who is exported, with their references; raises InputError"
-    names = list(self.people()) if names is None else [clean_name(n) for n in names]
-    every = self.held()
-    people = [dict(name=n, references=[[h.source, h.added, h.content] for h in every if h.person == n]) for n in names]
+    names, refs = list(self.people()) if names is None else [clean_name(n) for n in names], {}
+    for h in self.held(): refs.setdefault(h.person, []).append([h.source, h.added, h.content])
+    people = [dict(name=n, references=refs.get(n, [])) for n in names]
     missing = [p["name"] for p in people if not p["references"]]
     if missing: raise _nobody(missing[0], self.path)
     if not people: raise InputError(f"the gallery {self.path or ''} is empty: enrol people first")
@@ -745,12 +745,15 @@ def _taken(name, path):
 @patch
 def _import_people(self:Gallery, db, head, read, merge):
     "The people of a checked export, inside a transaction; read: bytes -> the next so many of the embeddings"
-    dim = head["dim"]
+    dim, ready = head["dim"], []
+    here = () if merge else {n for n, in db.execute("SELECT name FROM people").fetchall()}
     for p in head["people"]:
         name, refs = clean_name(p["name"]), p["references"]
-        if not merge and _person(db, name): raise _taken(name, self.path)
+        if name in here: raise _taken(name, self.path)
         e = _checked(np.frombuffer(read(4*dim*len(refs)), "<f4").reshape(len(refs), dim))
-        self._insert(db, [(name, e, [Source(r[0], *r[2:]) for r in refs], [r[1] for r in refs])])
+        ready.append((name, e, [Source(r[0], *r[2:]) for r in refs], [r[1] for r in refs]))
+        if len(ready) == 1000: self._insert(db, ready); ready = []
+    if ready: self._insert(db, ready)
     read(1) # the end: here the checksum is compared
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0109

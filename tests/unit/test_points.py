@@ -40,7 +40,7 @@ def test_points_that_are_no_face_leave_the_box_in_their_place(pipe, drawn, told,
 
 
 def test_points_of_faces_stay_as_they_are(pipe, drawn):
-    for name in ("big", "small"):
+    for name in ("big", "small", "quick"):
         finder = open_landmarks(packaged(f"landmarks_{name}.onnx"), 1)
         boxes = pipe.detector(drawn)[0]
         before, sure = finder.points(drawn, boxes)
@@ -53,3 +53,26 @@ def test_one_pass_still_knows_an_average_face():
     finder = open_landmarks(packaged("landmarks_big.onnx"), 1)
     finder.twice = False
     assert finder.rim == 0 and finder.upright is not None
+
+
+def test_a_second_pass_only_where_it_is_asked_for(drawn, pipe):
+    finder = open_landmarks(packaged("landmarks_quick.onnx"), 1)
+    boxes, asked, look = pipe.detector(drawn)[0], [], finder.look
+    finder.look = lambda crops: (asked.append(len(crops)), look(crops))[1]
+    for finder.unsure, passes in ((0., 1), (2., 2)):
+        asked.clear()
+        points, sure = finder.points(drawn, boxes)
+        assert asked == [len(boxes)]*passes and (sure > 0.5).all()
+    finder.twice = False
+    np.testing.assert_allclose(finder.points(drawn, boxes)[0], points, atol=0.05*np.ptp(points))
+    assert asked[passes:] == [len(boxes)]
+
+
+def test_both_engines_make_the_same_passes(drawn, pipe):
+    from facerec_nb.faces.landmarks import LandmarkModel
+    file, checkpoint = open_landmarks(packaged("landmarks_quick.onnx"), 1), LandmarkModel.load("quick", "cpu")
+    assert file.unsure == checkpoint.unsure and not file.flip and not checkpoint.flip
+    for turned in (drawn, np.ascontiguousarray(drawn[:, ::-1])):
+        boxes = pipe.detector(turned)[0]
+        for a, b in zip(file.points(turned, boxes), checkpoint.points(turned, boxes)):
+            np.testing.assert_allclose(a, b, atol=0.02)

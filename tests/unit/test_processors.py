@@ -91,7 +91,7 @@ def test_seven_bits_are_right_there_too(files, old_processor):
     assert chosen.path.name == "seven.onnx" and isinstance(chosen.session, Saturating)
 
 
-@pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small"])
+@pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small", "landmarks_quick"])
 def test_every_packaged_network_carries_its_proof(name):
     about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
     assert len(about["proof"]["answers"]) == 3
@@ -99,7 +99,7 @@ def test_every_packaged_network_carries_its_proof(name):
 
 def test_the_checkpoint_gives_the_recorded_answers():
     from facerec_nb.faces.landmarks import LandmarkModel
-    models = {f"landmarks_{n}": LandmarkModel.load(n, "cpu") for n in ("big", "small")}
+    models = {f"landmarks_{n}": LandmarkModel.load(n, "cpu") for n in ("big", "small", "quick")}
     for name, model in models.items():
         about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
         answers = TorchAnswers(*network_of(model))

@@ -276,6 +276,20 @@ def test_a_large_gallery_that_moves_in_is_indexed_once(database, monkeypatch):
         with pytest.raises(KeyError), g.filling(): {}["nobody"]
 
 
+@pytest.mark.parametrize("how", ["save", "import"])
+def test_a_gallery_that_moves_to_a_server_is_indexed_there(database, tmp_path, monkeypatch, how):
+    monkeypatch.setattr(shared_gallery, "EXACT", 1200)
+    with Gallery(model="m") as file:
+        file.add_many((f"p{i}", some(1, 16, seed=i), f"{i}.jpg") for i in range(1500))
+        if how == "save": file.save(database)
+        else:
+            with Gallery(database, model="m") as g: assert g.import_file(file.export(tmp_path/"people.zip")) == 1500
+    with Gallery(database) as g:
+        assert g._store._is_indexed(g._store._db) and g.size == (1500, 1500)
+        assert g.sources("p77") == {"77.jpg"}
+        assert g.search(some(1, 16, seed=77))[0][0].name == "p77"
+
+
 def test_another_programs_tables_are_left_alone(database):
     of(database, "CREATE TABLE people(x int)")
     of(database, "INSERT INTO people VALUES(7)")
