@@ -1,13 +1,14 @@
-"""A narrower student of the default recogniser: the same layers with fewer channels, taught to answer as it does.
+"""A narrower student of the default recogniser: its layers with fewer channels inside, taught to answer as it does.
 
-    python -m studies.student [--name half] [--widths 16,32,64,128,128] [--epochs 24]
+    python -m studies.student [--name half] [--inner 16,32,64,128,128] [--epochs 5]
     python -m studies.student --measure [--name half]
 
-It begins with the teacher's strongest channels (`--start nothing`: with none) and sees the faces of the 2,700 training
-people moved, and a share of them made worse, as in `studies.distil`; nobody's name is used. The loss is one minus the
-cosine to what the teacher says about the clean face and its mirror image, plus `relation` times how far the cosines
-between the faces of a batch are from the teacher's. The average of the weights over the last steps is kept as NAME.npz
-in `--runs`.
+Every block keeps its strongest channels between its two convolutions, and a second convolution that is fitted by least
+squares to make up for the others on some faces, so that the student begins near its teacher. It sees the faces of the
+2,700 training people moved, and a share of them made worse, as in `studies.distil`; nobody's name is used. The loss is
+one minus the cosine to what the teacher says about the clean face and its mirror image, plus `relation` times how far
+the cosines between the faces of a batch are from the teacher's. The average of the weights over the last steps is kept
+as NAME.npz in `--runs`.
 
 `--measure` writes results/recognition/student.json: teacher and student, in 32 and in 8 bits, sit the exam of
 `studies.tuning_exam` as ONNX files, with the mirrored face; times are processor time of one thread, all in turns.
@@ -30,70 +31,81 @@ from facerec_nb.core.records import metric, record, show_metric, write_record
 from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, dlib_about, dlib_graph, dlib_scales
 from facerec_nb.engines.onnx_embedder import OnnxEmbedder
 from facerec_nb.engines.onnx_files import seal, set_about
-from facerec_nb.models.dlib_resnet import WIDTHS, DlibResNet
+from facerec_nb.models.dlib_resnet import WIDTHS, DlibResNet, fill_up
 from studies.distil import answers, people_of, view
 from studies.recognition_faces import read_faces
 from studies.tuning import BEST, cut, pixels
-from studies.tuning_exam import DEGRADED, against, open_exam
+from studies.tuning_exam import against, open_exam
 
 HALF = tuple(w//2 for w in WIDTHS)
 ASKED = ("dir_1", "dir_3", "dir_5", "rank1_1", "rank1_3", "rank1_5", "calibration_tar0.001", "unseen_tar0.001",
-         "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01", *(f"dir_{k}" for k in ("clean", *DEGRADED)))
+         "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01")
 
 
 @dataclass
 class Lesson:
     "Settings of one training"
-    widths: str = ",".join(map(str, HALF))  # channels of the five stages
-    start: str = "teacher"  # or nothing
-    epochs: float = 24.
-    lr: float = 1e-3
+    inner: str = ",".join(map(str, HALF))  # channels inside the blocks of the five stages
+    epochs: float = 5.
+    lr: float = 2e-4
     batch: int = 64
-    relation: float = 1.  # weight of the cosines between faces
+    relation: float = .05  # weight of the cosines between faces
     worse: float = .3  # share of the faces that are made worse
+    begin: int = 1000  # faces that the beginning is fitted on
     seed: int = 0
 
     @property
-    def channels(self): return tuple(map(int, self.widths.split(",")))
+    def channels(self): return tuple(map(int, self.inner.split(",")))
 
 
 # The beginning
 
-def largest(score, n, first=()):
-    "`first`, and what else scores highest, n in all"
-    rest = [k for k in score.argsort(descending=True).tolist() if k not in first]
-    return torch.tensor([*first, *sorted(rest[:n - len(first)])])
+def largest(score, n):
+    "The places of the n highest values, in order"
+    return score.argsort(descending=True)[:n].sort().values
 
 
-def streams(teacher, widths):
-    "The channels that every stage keeps: those of the stage before, which go on in the same places, and the strongest"
-    kept, size = [], {}
-    for m in (b.b.weight.abs().sum((1, 2, 3)) for b in teacher.blocks): size[len(m)] = size.get(len(m), 0) + m
-    for n, wide in zip(widths, WIDTHS): kept.append(largest(size[wide], n, kept[-1].tolist() if kept else ()))
-    return kept
+def ways(block, x, branch):
+    "What goes past a block's convolutions, and what is to come out of them, on the same map"
+    if not block.halve: return x, branch
+    x = F.avg_pool2d(x, 2)
+    side = max(int(x.shape[2]), int(branch.shape[2]))
+    return fill_up(x, branch.shape[1], side), fill_up(branch, branch.shape[1], side)
+
+
+def fitted(h, wanted, most=100_000, ridge=1e-3):
+    "The second convolution that makes `wanted` of the maps between: least squares over places of the maps"
+    patches = F.unfold(h, 3, padding=1).transpose(1, 2).flatten(0, 1)
+    y = wanted.flatten(2).transpose(1, 2).flatten(0, 1)
+    some = torch.randperm(len(y))[:most]
+    x, y = F.pad(patches[some], (0, 1), value=1.).double(), y[some].double()
+    A = x.T @ x
+    w = torch.linalg.solve(A + ridge*A.diagonal().mean()*torch.eye(len(A), dtype=A.dtype), x.T @ y).float().T
+    return w[:, :-1].reshape(len(w), -1, 3, 3), w[:, -1]
 
 
 @torch.no_grad()
-def fill(m, of, out, into=None):
-    "A convolution gets some filters of another, and some of their inputs"
-    m.weight.copy_(of.weight[out] if into is None else of.weight[out][:, into])
-    m.bias.copy_(of.bias[out])
+def narrow_block(mine, old, x, taught):
+    "Fill one block: the strongest channels inside it, and a second convolution that makes up for the others"
+    between = F.relu(old.a(taught))
+    way, branch = ways(old, taught, old.b(between))
+    strength = between.std((0, 2, 3))*old.b.weight.square().sum((0, 2, 3)).sqrt()
+    kept = largest(strength, len(mine.a.weight))
+    mine.a.weight.copy_(old.a.weight[kept]); mine.a.bias.copy_(old.a.bias[kept])
+    h, total = F.relu(mine.a(x)), way + branch
+    wanted = (total - ways(old, x, old.b(between))[0])[:, :, :h.shape[2], :h.shape[3]]
+    weight, bias = fitted(h, wanted)
+    mine.b.weight.copy_(weight); mine.b.bias.copy_(bias)
+    return mine(x), F.relu(total)
 
 
 @torch.no_grad()
-def narrowed(teacher, widths):
-    "A narrower network that begins with a teacher's strongest channels"
-    net, kept = DlibResNet(widths=widths), streams(teacher, widths)
-    fill(net.stem, teacher.stem, kept[0])
-    stage, into = 0, kept[0]
-    for mine, old in zip(net.blocks, teacher.blocks):
-        stage += old.halve
-        strong = old.a.weight.abs().sum((1, 2, 3))*old.b.weight.abs().sum((0, 2, 3))
-        inner, out = largest(strong, len(mine.a.weight)), kept[stage]
-        fill(mine.a, old.a, inner, into)
-        fill(mine.b, old.b, out, inner)
-        into = out
-    net.fc.weight.copy_(teacher.fc.weight[:, into])
+def narrowed(teacher, inner, x):
+    "A network with fewer channels inside its blocks that begins near its teacher, as far as some faces show"
+    net = DlibResNet(inner=inner)
+    for m, of in ((net.stem, teacher.stem), (net.fc, teacher.fc)): m.load_state_dict(of.state_dict())
+    taught = mine = F.max_pool2d(F.relu(teacher.stem(x)), 3, 2)
+    for block, old in zip(net.blocks, teacher.blocks): mine, taught = narrow_block(block, old, mine, taught)
     return net
 
 
@@ -118,7 +130,8 @@ def teach(faces, rows, wanted, cfg, teacher, say=print):
     "Train; returns the network with averaged weights, and the losses of every step"
     torch.manual_seed(cfg.seed)
     r = np.random.default_rng(cfg.seed)
-    net = narrowed(teacher, cfg.channels) if cfg.start == "teacher" else DlibResNet(widths=cfg.channels)
+    some = np.sort(r.permutation(rows)[:cfg.begin])
+    net = narrowed(teacher, cfg.channels, pixels(cut(faces[some], BEST)))
     net, log, t0 = net.to(memory_format=torch.channels_last), [], time.time()
     mean, opt = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=1e-3)
     steps = int(cfg.epochs*len(rows)/cfg.batch)
@@ -165,7 +178,7 @@ def train(table, faces, cfg, args):
 def read_student(runs, name):
     "Its weights, and how it was trained"
     about = read_json(runs/f"{name}.json")
-    net = DlibResNet(widths=Lesson(about["widths"]).channels)
+    net = DlibResNet(inner=Lesson(about["inner"]).channels)
     net.load_state_dict({k: torch.from_numpy(v) for k, v in np.load(runs/f"{name}.npz").items()})
     return net.give(), about
 
@@ -214,19 +227,26 @@ def alike(emb):
     return {f"cosine_{n}": metric(float(c.mean()), n=len(c), unit="cosine with the teacher") for n, c in of.items()}
 
 
+def embedded(file, sets, runs):
+    "Embeddings of the exam's sets, mirrored faces added; kept"
+    path = runs/f"student_exam_{fingerprint(file)}.npz"
+    if not path.exists():
+        net = OnnxEmbedder(file, 1)
+        with atomic_path(path) as temp, open(temp, "wb") as f: np.savez(f, **{s: net.embed(x) for s, x in sets.items()})
+    return dict(np.load(path))
+
+
 def measure(table, faces, args):
     "The record"
     exam = open_exam(table, faces, args.data, n_boot=args.boot)
-    sets = {k: cut(v, BEST) for k, v in exam.sets.items()}
+    sets = {k: cut(exam.sets[k], BEST) for k in exam.rows}
     some = np.random.default_rng(0).permutation(table.row[table.role == "train"].to_numpy())[:256]
     read = {n: read_student(args.runs, n) for n in args.name.split(",")}
     networks = dict(teacher=SHIPPED[DEFAULT]["weights"]()) | {n: w for n, (w, _) in read.items()}
     with tempfile.TemporaryDirectory() as tmp:
         files = make_files(networks, cut(faces[np.sort(some)], BEST), Path(tmp))
         out, emb = costs(files, networks, sets["unseen"][:20]), {}
-        for name, file in files.items():
-            net = OnnxEmbedder(file, 1)
-            emb[name] = {s: net.embed(x) for s, x in sets.items()}
+        for name, file in files.items(): emb[name] = embedded(file, sets, args.runs)
     out |= alike(emb) | differences({n: exam.numbers(e) for n, e in emb.items()})
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
                 n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),

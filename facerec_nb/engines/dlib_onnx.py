@@ -113,7 +113,7 @@ def _trunk(pen, convolutions, scales):
     "From pixels to the means of the last channels; as wide as the convolutions are"
     first, *rest = convolutions
     x, convolutions, scales = _stem(pen, first), iter(rest), iter(scales or [])
-    side, channels, widths = ((SIZE - 7)//2 + 1 - 3)//2 + 1, len(first[0]), [len(w) for w, _ in rest[::2]]
+    side, channels, widths = ((SIZE - 7)//2 + 1 - 3)//2 + 1, len(first[0]), [len(w) for w, _ in rest[1::2]]
     steps = [stage > 0 and k == 0 for stage, (_, blocks) in enumerate(STAGES) for k in range(blocks)]
     for halve, out in zip(steps, widths, strict=True):
         branch = _branch(pen, x, convolutions, halve, next(scales, None))

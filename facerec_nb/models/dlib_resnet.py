@@ -32,11 +32,12 @@ class DlibBlock(nn.Module):
         i:int, # channels that come in
         o:int, # channels that go out, at least i where it halves, else the same
         halve:bool=False, # half the side
+        inner:int|None=None, # channels between the two convolutions; `None`: as many as go out
     ):
         super().__init__()
         self.halve = halve
-        self.a = nn.Conv2d(i, o, 3, stride=1 + halve, padding=0 if halve else 1)
-        self.b = nn.Conv2d(o, o, 3, padding=1)
+        self.a = nn.Conv2d(i, inner or o, 3, stride=1 + halve, padding=0 if halve else 1)
+        self.b = nn.Conv2d(inner or o, o, 3, padding=1)
 
 # %% ../../nbs/models/dlib_resnet.ipynb #16f04e47
 @patch
@@ -60,11 +61,12 @@ class DlibResNet(nn.Module):
     def __init__(self,
         emb_dim:int=128, # numbers in an embedding
         widths:tuple=WIDTHS, # channels of the five stages, never falling
+        inner:tuple|None=None, # channels inside their blocks; `None`: the same
     ):
         super().__init__()
         self.stem, c, blocks = nn.Conv2d(3, widths[0], 7, 2), widths[0], []
-        for stage, (o, (_, n)) in enumerate(zip(widths, STAGES, strict=True)):
-            blocks += [DlibBlock(c if k == 0 else o, o, stage > 0 and k == 0) for k in range(n)]
+        for stage, (o, m, (_, n)) in enumerate(zip(widths, inner or widths, STAGES, strict=True)):
+            blocks += [DlibBlock(c if k == 0 else o, o, stage > 0 and k == 0, m) for k in range(n)]
             c = o
         self.blocks, self.fc = nn.Sequential(*blocks), nn.Linear(c, emb_dim, bias=False)
         self.begin()
