@@ -10,18 +10,20 @@ SIGKILL; it is run again until it ends by itself, and all rows are compared with
 `plan`: a list of names of photographs, none of which is there, becomes a manifest.
 """
 
-import argparse, os, random, resource, signal, subprocess, sys, tempfile, threading, time
+import argparse, io, os, random, resource, signal, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
 import numpy as np
 import psutil
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from facerec_nb.core.files import fingerprint, image_size, write_image  # noqa: E402
+from facerec_nb.core.files import fingerprint, image_size, read_image, write_image  # noqa: E402
 from facerec_nb.core.records import metric, record, write_record  # noqa: E402
 from facerec_nb.datasets.photos import photos_below  # noqa: E402
+from facerec_nb.datasets.portraits import public_portraits  # noqa: E402
 from facerec_nb.datasets.synthetic import sample_faces  # noqa: E402
 from facerec_nb.pipeline.face_pipeline import FacePipeline  # noqa: E402
 from facerec_nb.pipeline.face_shards import FaceShards, plan_shards, write_shard  # noqa: E402
@@ -238,6 +240,17 @@ def timed(pipe, photos, out, workers, per_shard):
     return dict(per_s=n / (end - begin["at"]), cpu=(cpu - begin["cpu"]) / n), said
 
 
+def large(pipe, rounds=5):
+    "Processor seconds for a photograph of twelve million pixels, a portrait that was enlarged"
+    file, took = io.BytesIO(), []
+    Image.fromarray(public_portraits()["Grace"]).resize((3000, 4000)).save(file, "JPEG", quality=90)
+    for _ in range(rounds):
+        begin = time.process_time()
+        pipe.embed(pipe.find(read_image(file.getvalue())))
+        took.append(time.process_time() - begin)
+    return took
+
+
 def spread_of(values, unit, n):
     "Median and extremes of a few rounds as a metric"
     return metric(float(np.median(values)), float(min(values)), float(max(values)), n, unit)
@@ -269,6 +282,7 @@ def run_speed(args):
         f"embed_per_s_2{tag}": spread_of(rate[2], "photographs a second, two processes", n),
         f"embed_speedup{tag}": spread_of([b / a for a, b in zip(rate[1], rate[2])], "two processes over one", n),
         f"embed_cpu_s{tag}": spread_of([g["cpu"] for g in rounds[1] + rounds[2]], "processor s a photograph", n),
+        f"embed_cpu_s_12mp{tag}": spread_of(large(pipe), "processor s a photograph of 3000 x 4000 pixels", 5),
         f"embed_memory_mb{tag}": spread_of([v / 1e6 for v in watch.uss.values()], "MB of a worker alone, at most", n),
         f"embed_rss_mb{tag}": spread_of([v / 1e6 for v in watch.rss.values()], "MB of a worker, shared pages too", n),
         f"embed_bytes{tag}": metric(size / n, n=n, unit="bytes of a shard, a photograph, all in one"),

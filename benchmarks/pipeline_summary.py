@@ -38,6 +38,7 @@ HEADLINE = dict(
     demo_busy_ratio=("busy", "demo_busy_ratio"),
     gallery_1m_ms=("gallery", "gallery_1m_ms"),
     gallery_1m_recall=("gallery", "gallery_1m_recall"),
+    gallery_1m_load_seconds=("gallery", "gallery_1m_load_seconds"),
     hostile_inputs=("hostile", "hostile_inputs"),
     hostile_failures=("hostile", "hostile_failures"),
     cluster_bcubed_f_400=("cluster", "cluster_bcubed_f_400"),

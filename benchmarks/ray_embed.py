@@ -30,8 +30,8 @@ from facerec_nb.pipeline.ray_spread import ray_cluster, ray_spread
 from facerec_nb.pipeline.shard_workers import embed_photos, pool_spread
 
 STORE, MB = 80*2**20, 2**20
-SOON = dict(health_check_initial_delay_ms=1000, health_check_period_ms=500, health_check_timeout_ms=1000,
-            health_check_failure_threshold=2) # a dead node is noticed after two seconds
+SOON = dict(health_check_initial_delay_ms=5000, health_check_period_ms=500, health_check_timeout_ms=10_000,
+            health_check_failure_threshold=6) # a dead node is noticed after three seconds, a slow one is left alone
 DRIVER = """import sys
 from facerec_nb.apps.embed import facerec_embed
 address, photos, out, per_shard = sys.argv[1:]
@@ -39,12 +39,17 @@ sys.exit(facerec_embed(photos, out, ray=address, per_shard=int(per_shard), fast=
 """
 
 
-def two_nodes():
-    "A cluster of two nodes with a processor each, and its second node"
+def two_nodes(tries=3):
+    "A cluster of two nodes with a processor each, and its second node; a busy machine may need another try"
     from ray.cluster_utils import Cluster
-    node = dict(num_cpus=1, object_store_memory=STORE)
-    cluster = Cluster(initialize_head=True, head_node_args=node | dict(include_dashboard=False, _system_config=SOON))
-    return cluster, cluster.add_node(**node)
+    node, cluster = dict(num_cpus=1, object_store_memory=STORE), Cluster()
+    try:
+        cluster.add_node(**node, include_dashboard=False, _system_config=SOON)
+        return cluster, cluster.add_node(**node)
+    except Exception as e:
+        cluster.shutdown()
+        if "timed out during startup" not in str(e) or tries == 1: raise
+        return two_nodes(tries - 1)
 
 
 def kill_node(cluster, node):

@@ -26,13 +26,12 @@ from facerec_nb.pipeline.gallery import Gallery
 ROOT = Path(__file__).resolve().parents[1]
 SERVE = """
 import sys
-from facerec_nb.apps.service import ServeCfg, Service, run_service, shared_out
+from facerec_nb.apps.service import ServeCfg, Service, run_service
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.pipeline.gallery import Gallery
-at_once, threads = shared_out(int(sys.argv[3]))
-pipe = FacePipeline.load(threads=threads, fast=sys.argv[4] == "fast")
+pipe = FacePipeline.load(fast=sys.argv[4] == "fast")
 gallery = Gallery(sys.argv[1], model=pipe.model)
-run_service(Service(pipe, gallery, cfg=ServeCfg(per_minute=10**9, at_once=at_once)), port=int(sys.argv[2]))
+run_service(Service(pipe, gallery, cfg=ServeCfg(per_minute=10**9, at_once=int(sys.argv[3]))), port=int(sys.argv[2]))
 """
 
 

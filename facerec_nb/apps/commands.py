@@ -349,10 +349,10 @@ def facerec_export_onnx(
     return _say(json, rows, "\n".join(map(_exported, rows)))
 
 # %% ../../nbs/apps/commands.ipynb #c0049
-def _load(run, detector, embedder, fast, threads=None):
+def _load(run, detector, embedder, fast):
     "The pipeline of a run or of the package"
     from facerec_nb.pipeline.face_pipeline import FacePipeline
-    return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast, threads=threads)
+    return FacePipeline.load(run, detector=detector, embedder=embedder, fast=fast)
 
 # %% ../../nbs/apps/commands.ipynb #c0050
 def _measure(pipe, pairs, images, people, face, seed):
@@ -797,15 +797,14 @@ def facerec_serve(
     keys:str=None, # file with lines like: ask KEY (or enrol, or admin); without it only this machine may ask
     per_minute:int=600, # requests a minute of each key
     largest:int=25, # megabytes of a request
-    at_once:int=None, # photographs that are looked at together, each by its share of the cores; without it one a core
+    at_once:int=None, # photographs that are looked at together; without it one a core
 ) -> int: # exit code
     "Answer over HTTP: identify, verify, enrol, people, health, metrics; ends with Ctrl-C or SIGTERM"
     from facerec_nb.apps import service
     from facerec_nb.pipeline.gallery import Gallery
     known = service.read_keys(keys) if keys else None
     service.must_be_safe(host, known)
-    at_once, threads = service.shared_out(at_once)
-    pipe = _load(run, detector, embedder, fast, threads)
+    pipe = _load(run, detector, embedder, fast)
     cfg = service.ServeCfg(largest=largest*10**6, per_minute=per_minute, at_once=at_once)
     with _told(Gallery(gallery, pipe.model)) as g:
         service.run_service(service.Service(pipe, g, known, cfg), host, port)

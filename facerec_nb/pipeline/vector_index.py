@@ -42,7 +42,8 @@ class Nearest:
         if dim < 1 or candidates < 1: raise _nothing_to_search(dim, candidates)
         self.dim, self.exact, self.candidates, self.tail = dim, exact, candidates, tail
         self.threads, self._built = threads, built
-        self._now, self._parts, self._thread = _Now(np.empty((capacity, dim), np.float32), 0, None), [], None
+        self._now, self._parts, self._mean = _Now(np.empty((capacity, dim), np.float32), 0, None), [], None
+        self._thread = None
         self._lock, self._build_lock, self._stop = threading.Lock(), threading.Lock(), threading.Event()
     def __len__(self): return self._now.n
 
@@ -122,11 +123,11 @@ def _codes(dim, kept):
 
 # %% ../../nbs/pipeline/vector_index.ipynb #1bcd28d5
 def _first_stage(sample):
-    "An empty faiss index with codes of two bits a number, trained on a sample (S, D)"
+    "An empty faiss index with codes of two bits a number, trained on a sample (S, D) about its mean"
     import faiss
     dim = sample.shape[1]
     index = faiss.index_factory(dim, _codes(dim, _directions(sample)), faiss.METRIC_INNER_PRODUCT)
-    index.train(np.concatenate([sample, -sample])) # of both signs, so that no mean is taken off
+    index.train(np.concatenate([sample, -sample])) # of both signs, so that FAISS takes no mean off the questions
     return index
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0018
@@ -141,23 +142,25 @@ def _joined(parts):
 # %% ../../nbs/pipeline/vector_index.ipynb #c0019
 @patch
 def _empty_parts(self:Nearest, rows, sample):
-    "A first stage with nothing in it, one part per thread, its codes learned from some of the rows"
+    "The mean of some of the rows, and a first stage with nothing in it, one part per thread, learned from them"
     import faiss
     some = rows[np.sort(np.random.default_rng(0).choice(len(rows), min(len(rows), sample), replace=False))]
-    empty = _first_stage(some[~np.isnan(some[:, 0])])
-    return [faiss.clone_index(empty) for _ in range(self.threads or min(8, faiss.omp_get_max_threads()))]
+    some = some[~np.isnan(some[:, 0])]
+    mean = some.mean(0)
+    empty = _first_stage(some - mean)
+    return mean, [faiss.clone_index(empty) for _ in range(self.threads or min(8, faiss.omp_get_max_threads()))]
 
 # %% ../../nbs/pipeline/vector_index.ipynb #68972394
 @patch
 def _work(self:Nearest, now, sample):
-    "The parts of the next first stage, how many rows they hold, and of those to be filled the row where each ends"
+    "Mean and parts of the next first stage, the rows in it, and of those parts to be filled the row where each ends"
     import faiss
     rows, n, index = now
     if index is not None and 2*index.ntotal >= n: # what a search is using now is left alone
         parts = self._parts[:-1] + [faiss.clone_index(self._parts[-1])]
-        return parts, index.ntotal, [(parts[-1], n)]
-    parts = self._empty_parts(rows[:n], sample) # dealt out anew when there are more than twice as many
-    return parts, 0, [(p, n*(i + 1)//len(parts)) for i, p in enumerate(parts)]
+        return self._mean, parts, index.ntotal, [(parts[-1], n)]
+    mean, parts = self._empty_parts(rows[:n], sample) # dealt out anew when there are more than twice as many
+    return mean, parts, 0, [(p, n*(i + 1)//len(parts)) for i, p in enumerate(parts)]
 
 # %% ../../nbs/pipeline/vector_index.ipynb #a528f0e3
 @patch
@@ -168,22 +171,23 @@ def build(self:Nearest,
     need("faiss", "a first stage")
     with self._build_lock:
         now = self._now
-        parts, done, work = self._work(now, sample)
+        mean, parts, done, work = self._work(now, sample)
         for part, end in work:
             while done < end and not self._stop.is_set():
                 until = min(end, done + 20_000)
-                part.add(now.rows[done:until])
+                part.add(now.rows[done:until] - mean)
                 done = until
         if self._stop.is_set(): return
-        with self._lock: self._now, self._parts = self._now._replace(index=_joined(parts)), parts
+        with self._lock:
+            self._now, self._parts, self._mean = self._now._replace(index=_joined(parts)), parts, mean
 
 # %% ../../nbs/pipeline/vector_index.ipynb #c0020a
 @patch
-def codes(self:Nearest) -> list[np.ndarray]: # uint8; none without a first stage
-    "The parts of the first stage as bytes"
+def codes(self:Nearest) -> list[np.ndarray]: # the mean, and bytes; none without a first stage
+    "The parts of the first stage, and the mean that was taken off"
     if not self._parts: return []
     import faiss
-    return [faiss.serialize_index(p) for p in self._parts]
+    return [self._mean, *(faiss.serialize_index(p) for p in self._parts)]
 
 @patch
 def restore(self:Nearest,
@@ -194,7 +198,7 @@ def restore(self:Nearest,
     room = vectors if vectors.base is None else vectors.base
     if codes:
         import faiss
-        self._parts = [faiss.deserialize_index(c) for c in codes]
+        self._mean, self._parts = codes[0], [faiss.deserialize_index(c) for c in codes[1:]]
     self._now = _Now(room, len(vectors), _joined(self._parts) if codes else None)
     if self.coded > len(self): raise ValueError(f"codes of {self.coded} vectors, not of {len(self)}")
 
