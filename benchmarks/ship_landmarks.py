@@ -2,7 +2,7 @@
 number from results/landmarks/*.json.
 
     python benchmarks/ship_landmarks.py [--runs runs/landmarks]
-    python benchmarks/ship_landmarks.py --quick    # only `quick`, out of the packaged `small`
+    python benchmarks/ship_landmarks.py --quick    # only `quick`, out of the packaged `big`
 
 The first seed of each recipe is shipped, not the best one. Run after benchmarks/landmarks.py and
 benchmarks/landmark_speed.py.
@@ -27,8 +27,8 @@ CARD = """# Model card: landmark networks
 in a box. `LandmarkModel.load("big")` loads one by its name;
 `facerec_align` uses `big`, the pipeline `quick` unless another is named.
 
-`quick` is both of them: `small` makes one pass without a mirror image, and where it is unsure or the face is tilted
-`big` makes a second one. Its error in detected boxes, beside that of `big` asked four times in the same boxes, is in
+`quick` is `big`, asked once and without a mirror image, and a second time where it is unsure or the face is tilted.
+Its error in detected boxes, beside that of `big` asked four times in the same boxes, is in
 `results/landmarks/quick.json`.
 
 {rows}
@@ -64,12 +64,12 @@ ROWS = (
 )
 
 
-QUICK = dict(flip=False, unsure=0.935, second="big")  # `benchmarks/quick_points.py` says why
+QUICK = dict(flip=False, unsure=0.92)  # `benchmarks/quick_points.py` says why
 
 
 def ship_quick():
-    "`small`, asked once, and `big` for the second pass of faces of which it is unsure"
-    ck = load_checkpoint(WEIGHTS / "landmarks_small.pth", kind="landmarks")
+    "`big`, asked once, and twice where it is unsure"
+    ck = load_checkpoint(WEIGHTS / "landmarks_big.pth", kind="landmarks")
     keep = {k: ck[k] for k in ("arch", "config", "seed", "data", "epoch", "metrics", "licence")}
     out = WEIGHTS / "landmarks_quick.pth"
     save_checkpoint(out, "landmarks", ck["weights"], preprocessing=ck["preprocessing"] | QUICK, **keep)

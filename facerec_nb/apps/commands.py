@@ -400,7 +400,7 @@ def facerec_evaluate(
     face:str=None, # which face of a photograph counts: central (without it with --pairs) or largest (with --people)
     embedder:str=None, # with --pairs or --people: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # with --pairs or --people: centerface, or whole for photographs that are cropped faces
-    fast:bool=False, # with --pairs or --people: one pass for the points, no mirror images
+    fast:bool=False, # with --pairs or --people: one pass, the small landmark network, no mirror images
     seed:int=0, # of the roles of people and of the bootstrap
     json:bool=False, # print JSON
 ) -> int: # exit code
@@ -463,7 +463,7 @@ def facerec_enroll(
     people:str=None, # folder with one folder a person, named after the person; not with --from
     gallery:str=None, # gallery file, or postgresql://... of a shared one; made or added to
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
     fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
@@ -619,7 +619,7 @@ def facerec_identify(
     photos:list, # photographs, folders of them (searched recursively), or films
     gallery:str="gallery.db", # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
     fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
@@ -648,7 +648,7 @@ def facerec_verify(
     a:str, # a photograph
     b:str, # another photograph
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
@@ -746,7 +746,7 @@ def facerec_cluster(
     prune:bool=False, # forget photographs that are gone
     threshold:float=None, # average cosine from which two groups are one person; without it the model's
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or the name of one of the package
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     from_:str=None, # typed --from: instead of photographs, a folder that facerec_embed made of them
@@ -770,7 +770,7 @@ def facerec_cluster(
 def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
@@ -789,7 +789,7 @@ def facerec_app(
 def facerec_serve(
     gallery:str="gallery.db", # gallery file, or postgresql://... of a shared one; made when it is not there
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass for the points, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     host:str="127.0.0.1", # address to listen on; another than this machine's needs --keys

@@ -13,7 +13,6 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.geometry import FLIP_ORDER
-from ..core.installed import packaged
 from .onnx_net import OnnxNet
 from ..faces.crops import CropCfg
 from ..faces.points import PointFinder, read_heatmaps
@@ -30,7 +29,6 @@ class OnnxLandmarks(PointFinder):
         crop = CropCfg(about["size"], about["shrink"], about["square"])
         super().__init__(crop, about["flip"], about.get("upright"), about.get("unsure"))
         self.subpixel = about.get("subpixel", True)
-        if about.get("second"): self.ask_second(OnnxLandmarks(packaged(f"landmarks_{about['second']}.onnx"), threads))
 
     def __repr__(self): return f"OnnxLandmarks({self.net.path.name}, flip={self.flip}, passes={1 + bool(self.rim)})"
 
@@ -54,7 +52,7 @@ def _passes(self:OnnxLandmarks, crops):
     rows = self.again(p, sure)
     if not len(rows): return p, sure
     M, x = self.turns(p[rows] + rim), np.float32(crops[rows])
-    q, sure[rows] = self.second.look(np.stack([cv2.warpAffine(c, m, (size, size)) for c, m in zip(x, M)]))
+    q, sure[rows] = self.look(np.stack([cv2.warpAffine(c, m, (size, size)) for c, m in zip(x, M)]))
     p[rows] = self.joined(p[rows] + rim, q, M) - rim
     return p, sure
 
@@ -78,5 +76,5 @@ def open_landmarks(
 ) -> OnnxLandmarks: # ready to be asked
     "A landmark network that gives the right answers on this machine; raises `WrongAnswers` where it does not"
     found = OnnxLandmarks(path, threads)
-    for finder in {found, found.second}: finder.net.prove()
+    found.net.prove()
     return found

@@ -50,7 +50,6 @@ def fingerprint(self:LandmarkModel) -> str: # 16 hexadecimal characters: weights
     weights = b"".join(v.cpu().numpy().tobytes() for v in self.net.state_dict().values())
     upright = None if self.upright is None else self.upright.tolist()
     chooses = [] if self.unsure is None else [self.unsure]
-    if self.second is not self: chooses.append(self.second.fingerprint)
     return _mark(hashlib.sha256(weights).hexdigest(), self.net.arch, asdict(self.crop), self.flip,
                  self.reader.__name__, upright, *chooses)
 
@@ -75,8 +74,7 @@ def load(cls:LandmarkModel,
     p = ck["preprocessing"]
     reader = decode if p.get("subpixel", True) else decode_argmax
     crop = CropCfg(p["size"], p["shrink"], p["square"])
-    model = cls(net, crop, p["flip"], device, p.get("upright"), reader, p.get("unsure"))
-    return model.ask_second(cls.load(packaged(f"landmarks_{p['second']}"), device)) if p.get("second") else model
+    return cls(net, crop, p["flip"], device, p.get("upright"), reader, p.get("unsure"))
 
 # %% ../../nbs/faces/landmarks.ipynb #c0017
 @patch
@@ -91,7 +89,7 @@ def _second_pass(self:LandmarkModel, x, p, reader):
     "Points and confidence of faces turned upright by the points of the first pass"
     M, size = self.turns(p), self.crop.size
     turned = warp_batch(x.float(), torch.from_numpy(M).float().to(x.device), size)
-    q, sure = reader(self.second._heat(turned), size)
+    q, sure = reader(self._heat(turned), size)
     return self.joined(p, q.double().cpu().numpy(), M), sure.double().cpu().numpy()
 
 # %% ../../nbs/faces/landmarks.ipynb #c0022

@@ -62,20 +62,6 @@ class PointFinder:
         self.crop, self.flip, self.unsure = crop, flip, unsure
         self.upright = None if upright is None else np.asarray(upright, float)
         self.twice = upright is not None  # may be set to False: one pass
-        self.second = self  # may be set to another finder for crops of this size, who is asked in the second pass
-
-
-# %% ../../nbs/faces/points.ipynb #5a0c3e09
-@patch
-def ask_second(self:PointFinder,
-    other:PointFinder, # for crops of the same size
-) -> PointFinder: # this one
-    "Let another finder see the crops of the second pass, each once; raises `InputError` for another size"
-    if other.crop.size != self.crop.size:
-        raise InputError(f"crops of {self.crop.size} px are asked about, the second network takes {other.crop.size}: "
-                         "take one for the same size")
-    other.flip, self.second = False, other
-    return self
 
 
 # %% ../../nbs/faces/points.ipynb #4cd639f1
@@ -168,7 +154,7 @@ def _looks(self:PointFinder, img, M):
     rows = self.again(p, sure)
     if not len(rows): return p, sure
     T = self.turns(p[rows], 0)
-    q, sure[rows] = self.second.look(views(compose(T, M[rows])))
+    q, sure[rows] = self.look(views(compose(T, M[rows])))
     p[rows] = self.joined(p[rows], q, T)
     return p, sure
 

@@ -206,12 +206,12 @@ def load(cls:FacePipeline,
     embedder:str|None=None, # celeba, free, celeba-float, a checkpoint, .onnx; None: the run's best_af.pth, else celeba
     threads:int|None=None, # of each network; None: one per core
     engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx if there and right
-    fast:bool=False, # one pass for the points, no mirror images, a quicker detector
+    fast:bool=False, # small landmark network, one pass, no mirror images, a quicker detector
     colour:str="RGB", # of arrays, RGB or BGR (OpenCV's)
 ) -> "FacePipeline": # ready for photographs
     "Load the two networks; raises InputError that names a missing, damaged or unfitting file"
     _must_be_engine(engine)
-    files = _files(run, landmarks or ("quick" if fast else None), embedder)
+    files = _files(run, landmarks or ("small" if fast else None), embedder)
     try: parts = _networks(*files, engine, threads, fast)
     except WrongAnswers as e:
         return cls.load(run, detector, landmarks, _in_float(embedder, run, e), threads, engine, fast, colour)
