@@ -65,7 +65,7 @@ def fit_box_map(
 # %% ../../nbs/faces/detection.ipynb #c0018
 # fitted by benchmarks/detection.py on the 48 seen people of celeba-wild-60x30 (split seed 21);
 # results/pipeline/detection.json has the record
-CELEBA_BOX = dict(dx=-0.015, dy=0.0667, sx=1.218, sy=1.2717)
+CELEBA_BOX = dict(dx=-0.015, dy=0.067, sx=1.2187, sy=1.2726)
 
 # %% ../../nbs/faces/detection.ipynb #c0021
 # file -> SHA-256: as its authors trained it, and in 8 bits
@@ -176,7 +176,7 @@ class CenterFaceDetector:
     def __init__(self,
         sizes:tuple=(144, 320, 640, 1600), # longer side of the photograph at each pass, pixels
         min_score:float=0.5, # boxes below this score are dropped, 0..1
-        small:float=28, # a face lower than this many pixels at a pass asks for the next pass
+        small:float=30, # a face lower than this many pixels at a pass asks for the next pass
         box_map:dict|None=CELEBA_BOX, # convention of the returned boxes; None leaves the detector's own
         threads:int|None=None, # threads of the network; None means one a core
         frame:int=8, # black pixels around the photograph at each pass, at least
