@@ -1,12 +1,13 @@
 """Shards of faces by Ray Data beside the pool of processes: the same rows, also when a node and a driver are killed,
 and what Ray costs. Writes results/scale/ray_embed.json.
 
-    python benchmarks/ray_embed.py [--people 24] [--photos 8] [--per-shard 4] [--kills 3] [--repeats 3]
+    python benchmarks/ray_embed.py [--people 24] [--photos 8] [--per-shard 4] [--kills 3] [--repeats 3] [--copies 8]
 
 Drawn photographs. A cluster of two nodes with one processor each, both on this machine. In each round a driver is
 killed (SIGKILL) when some shards are there, then, while another goes on, the second node (SIGKILL of its raylet and of
 its workers, as on a machine that loses power); the rows of the shards are compared with those of one process. Then the
-pool of two processes and the cluster take turns at all photographs, from the first finished shard to the last.
+pool of two processes and the cluster take turns at the same photographs under more names, four times as many in a
+shard, from the first finished shard to the last.
 """
 import argparse
 import json
@@ -108,16 +109,17 @@ def one_round(photos, out, per_shard, right):
 
 class Watch:
     "Photographs a second between the first finished shard and the last, and the memory of the workers"
-    def __init__(self): self.at, self.photos, self.memory = [], [], {}
+    def __init__(self, out): self.shards, self.photos, self.memory = Path(out)/"shards", {}, {}
 
     def __call__(self, made):
-        self.at.append(time.monotonic())
-        self.photos.append(made["photographs"])
+        self.photos[made["part"]] = made["photographs"]
         try: self.memory[made["process"]] = psutil.Process(made["process"]).memory_info().rss/MB
         except psutil.NoSuchProcess: pass
 
     @property
-    def rate(self): return sum(self.photos[1:])/(self.at[-1] - self.at[0])
+    def rate(self):
+        first, *others = sorted(((self.shards/name).stat().st_mtime, n) for name, n in self.photos.items())
+        return sum(n for _, n in others)/(others[-1][0] - first[0])
 
 
 def by_pool(photos, out, per_shard, watch):
@@ -135,9 +137,9 @@ def turns(photos, here, args):
     try:
         seen = []
         for i in range(args.repeats):
-            pool, on_ray = Watch(), Watch()
-            by_pool(photos, here/f"pool{i}", args.per_shard, pool)
-            embed(cluster.address, photos, here/f"ray{i}", args.per_shard, on_ray)
+            pool, on_ray = Watch(here/f"pool{i}"), Watch(here/f"ray{i}")
+            by_pool(photos, here/f"pool{i}", 4*args.per_shard, pool)
+            embed(cluster.address, photos, here/f"ray{i}", 4*args.per_shard, on_ray)
             seen.append((pool, on_ray))
         return zip(*seen)
     finally: cluster.shutdown()
@@ -151,7 +153,7 @@ def speeds(photos, here, args):
     "Rates, their ratio turn by turn, memory of a worker"
     pool, on_ray = turns(photos, here, args)
     for watch in (*pool, *on_ray): print(f"{watch.rate:.2f} photographs/s", list(watch.memory.values()))
-    def memory(ws): return [m for w in ws for m in w.memory.values()]
+    def memory(ws): return [m for w in ws for m in w.memory.values() if m]
     return dict(
         ray_pool_rate=spread_of([w.rate for w in pool], "photographs/s, pool of 2 processes"),
         ray_rate=spread_of([w.rate for w in on_ray], "photographs/s, Ray on the same 2 processors"),
@@ -173,14 +175,16 @@ def kills(photos, here, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in dict(people=24, photos=8, per_shard=4, kills=3, repeats=3).items():
+    for name, default in dict(people=24, photos=8, per_shard=4, kills=3, repeats=3, copies=8).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as d:
         here, drawn = Path(d), sample_faces(args.people, args.photos)["images"]
-        for i, img in enumerate(drawn): write_image(here/f"photos/{i:04}.jpg", img)
+        for i, img in enumerate(drawn):
+            write_image(here/f"photos/{i:04}.jpg", img)
+            for k in range(args.copies): write_image(here/f"many/{k}/{i:04}.jpg", img)
         (here/"photos/broken.jpg").write_text("no picture")
-        metrics = kills(here/"photos", here, args) | speeds(here/"photos", here, args)
+        metrics = kills(here/"photos", here, args) | speeds(here/"many", here, args)
     data = dict(name="drawn photographs", fingerprint=fingerprint(args.people, args.photos), n_images=len(drawn),
                 n_people=args.people)
     what = "shards of faces on a Ray cluster of two nodes"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -167,7 +168,11 @@ class Lane:
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000039
 @patch
-def ask(self:Lane, f, *args, times=2):
+def ask(self:Lane,
+    f:Callable, # what the process does
+    *args:Any, # its arguments
+    times:int=2, # how often the process may end
+) -> Any: # what it returns
     "The answer of the process; None when it was ended each time"
     for _ in range(times):
         if self.pool is None: self._start()
@@ -187,7 +192,9 @@ def __call__(self:Lane, shard):
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000060
 @patch
-def one_by_one(self:Lane, shard):
+def one_by_one(self:Lane,
+    shard:dict, # part and inputs, as FaceShards.shard gives it
+) -> dict: # as of EmbedShard
     "The summary of a shard that was made photograph by photograph"
     rows = []
     for i in shard_inputs(shard):
@@ -196,7 +203,9 @@ def one_by_one(self:Lane, shard):
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000042
 @patch
-def close(self:Lane, at_once=False):
+def close(self:Lane,
+    at_once:bool=False, # in the middle of a shard
+) -> None:
     "End the process, after its shard or at once"
     self.closed = True
     if at_once and self.pid:
