@@ -374,9 +374,10 @@ def test_a_stopped_run_goes_on(home, monkeypatch):
 
     class Stopped(Patches):
         def stream(self, paths, progress=False):
-            if self.looked >= 4:
-                raise KeyboardInterrupt
-            yield from super().stream(paths)
+            for faces in super().stream(paths):
+                if self.looked > 4:
+                    raise KeyboardInterrupt
+                yield faces
 
     with pytest.raises(KeyboardInterrupt):
         run(home, Stopped())
