@@ -131,7 +131,8 @@ def teach(faces, rows, wanted, cfg, teacher, say=print):
     torch.manual_seed(cfg.seed)
     r = np.random.default_rng(cfg.seed)
     some = np.sort(r.permutation(rows)[:cfg.begin])
-    net = narrowed(teacher, cfg.channels, pixels(cut(faces[some], BEST)))
+    whole = cfg.channels == WIDTHS
+    net = copy.deepcopy(teacher) if whole else narrowed(teacher, cfg.channels, pixels(cut(faces[some], BEST)))
     net, log, t0 = net.to(memory_format=torch.channels_last), [], time.time()
     mean, opt = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=1e-3)
     steps = int(cfg.epochs*len(rows)/cfg.batch)
