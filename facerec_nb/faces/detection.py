@@ -98,6 +98,7 @@ def suppress(
     most:float=0.3, # overlap (IoU) from which the box with the lower score goes, 0..1
 ) -> np.ndarray: # the rows that stay, rising
     "Without double boxes, one against all at a time: a crowd has thousands"
+    if len(boxes) < 2: return np.arange(len(boxes))
     boxes, kept = np.asarray(boxes, float), []
     order = np.argsort(-np.asarray(scores), kind="stable")
     while len(order):
