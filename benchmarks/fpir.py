@@ -8,7 +8,9 @@ which was trained on 2,700 people: 1,300, each of whom is a stranger to gallerie
 of 3,000 hold trained people as well. The share of strangers named is the exact mean over all galleries of that size.
 The photographs of
 celeba-photos-40 through the whole pipeline, and LFW's people, whom the start has not seen, are strangers too. The rules
-for several references are compared on the calibration people. Intervals by bootstrap over the strangers.
+for several references are compared on the calibration people, and how much of the scores is the tail (`SHARE`) on
+those of the fit, cut into halves: the law of one half is asked about the other. Intervals by bootstrap over the
+strangers.
 """
 import argparse
 import sys
@@ -22,12 +24,13 @@ from facerec_nb.core.files import fingerprint
 from facerec_nb.core.metrics import threshold_at_far
 from facerec_nb.core.records import metric, record, show_metric, write_record
 from facerec_nb.evaluation.folders import embed_people
-from facerec_nb.core.gallery_threshold import FPIR, equal_people, gallery_threshold, mean_reference
+from facerec_nb.core.gallery_threshold import FPIR, SHARE, equal_people, fit_laws, gallery_threshold, mean_reference
 from facerec_nb.pipeline.face_pipeline import FacePipeline
 from facerec_nb.engines.dlib_onnx import DEFAULT
-from studies.galleries import TUNED, aligned_embeddings, check_people
+from studies.galleries import TUNED, aligned_embeddings, check_people, fit_people
 
 SIZES, REFS = (10, 40, 182, 1000, 3000), (1, 3, 5)
+SHARES, FEW, HALVINGS = (0.01, SHARE, 0.003, 0.001), (1, 3, 10, 40, 182, 900), 5  # of the tail, and where it is tried
 
 
 def share(values, ids, n_boot, unit):
@@ -93,6 +96,36 @@ def rules(emb, ids, k, draws, n_boot):
     return out | {f"gain_{r}_{k}": share(g, who, n_boot, over) for r, g in gains.items()}
 
 
+def off_by(fitted, asked, share):
+    "Logarithm of achieved over wanted, of the law of some people asked about others: `(sizes, references)`"
+    law, own = fit_laws(fitted, share)[0], np.arange(len(asked)).repeat(asked.shape[1])
+    tail, probes = dict(refs=fitted.shape[1], share=share, law=law, draws=[law]), asked.reshape(-1, asked.shape[-1])
+
+    def achieved_share(n, k):
+        return named(probes, asked, k, gallery_threshold(tail, n, n*k, FPIR)["threshold"], n, own).mean()
+
+    return np.log([[achieved_share(n, k)/FPIR for k in REFS] for n in FEW])
+
+
+def tails(x):
+    "How well tails of several sizes tell the share of strangers named, on halves of the people of the fit"
+    found, out = {s: [] for s in SHARES}, {}
+    people = f"{len(x)//2} people of the fit asked with the law of as many others"
+    for seed in range(HALVINGS):
+        a, b = np.array_split(np.random.default_rng(seed).permutation(len(x)), 2)
+        for s, v in found.items(): v += [off_by(x[a], x[b], s), off_by(x[b], x[a], s)]
+    for s, v in found.items():
+        v = np.array(v)
+        unit = f"mean |log(achieved/wanted)|, {people}"
+        out[f"tail_off_{s:g}"] = metric(float(np.abs(v).mean()), n=len(v), unit=unit)
+        for n, part in zip(FEW, v.transpose(1, 0, 2)):
+            each = np.exp(part.mean(1))
+            out[f"tail_ratio_{s:g}_{n}"] = metric(
+                float(np.exp(part.mean())), float(each.min()), float(each.max()), n=len(v),
+                unit=f"achieved/wanted, {people}: geometric mean, range over halves")
+    return out
+
+
 def worst(out):
     "The achieved share that is furthest from the wanted one, as a ratio above 1"
     ratio = lambda v: max(v/FPIR, FPIR/v)
@@ -131,6 +164,7 @@ if __name__ == "__main__":
     out |= achieved(pipe, seen[face], photos.person.to_numpy()[face], people, args.boot, "_photos", fresh)
     unseen = (role == "unseen").to_numpy()
     for k in (3, 4): out |= rules(emb[unseen], who[unseen], k, 40, args.boot)
+    out |= tails(equal_people(*fit_people(table, emb, trained)))
     out["fpir_ratio_worst"] = worst(out)
     curves = dict(people=SIZES, refs=REFS, strangers=len(strangers), tail=pipe.tail, pair_threshold=pipe.threshold,
                   model=pipe.model)

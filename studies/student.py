@@ -1,4 +1,4 @@
-"""A narrower student of the default recogniser: its layers with fewer channels inside, taught to answer as it does.
+"""Students of the default recogniser: narrower ones, taught to answer as it does, or as wide, without a mirror image.
 
     python -m studies.student [--name half] [--inner 16,32,64,128,128] [--epochs 5]
     python -m studies.student --measure [--name half]
@@ -39,7 +39,7 @@ from studies.tuning_exam import against, open_exam
 
 HALF = tuple(w//2 for w in WIDTHS)
 ASKED = ("dir_1", "dir_3", "dir_5", "rank1_1", "rank1_3", "rank1_5", "calibration_tar0.001", "unseen_tar0.001",
-         "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01")
+         "lfw_accuracy", "lfw_tar0.001", "pose_tar0.01", "dir_bright", "dir_small", "dir_jpeg", "dir_grey")
 
 
 @dataclass
@@ -131,7 +131,8 @@ def teach(faces, rows, wanted, cfg, teacher, say=print):
     torch.manual_seed(cfg.seed)
     r = np.random.default_rng(cfg.seed)
     some = np.sort(r.permutation(rows)[:cfg.begin])
-    net = narrowed(teacher, cfg.channels, pixels(cut(faces[some], BEST)))
+    whole = cfg.channels == WIDTHS
+    net = copy.deepcopy(teacher) if whole else narrowed(teacher, cfg.channels, pixels(cut(faces[some], BEST)))
     net, log, t0 = net.to(memory_format=torch.channels_last), [], time.time()
     mean, opt = copy.deepcopy(net), torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=1e-3)
     steps = int(cfg.epochs*len(rows)/cfg.batch)
@@ -227,13 +228,20 @@ def alike(emb):
     return {f"cosine_{n}": metric(float(c.mean()), n=len(c), unit="cosine with the teacher") for n, c in of.items()}
 
 
-def embedded(file, sets, runs):
-    "Embeddings of the exam's sets, mirrored faces added; kept"
-    path = runs/f"student_exam_{fingerprint(file)}.npz"
+def embedded(file, sets, runs, flip):
+    "Embeddings of the exam's sets, mirrored faces added or not; kept"
+    path = runs/f"student_exam_{fingerprint(file)}_{'mirror' if flip else 'alone'}.npz"
     if not path.exists():
         net = OnnxEmbedder(file, 1)
-        with atomic_path(path) as temp, open(temp, "wb") as f: np.savez(f, **{s: net.embed(x) for s, x in sets.items()})
+        made = {s: net.embed(x, flip=flip) for s, x in sets.items()}
+        with atomic_path(path) as temp, open(temp, "wb") as f: np.savez(f, **made)
     return dict(np.load(path))
+
+
+def every_form(files, sets, runs):
+    "Embeddings of every form with the mirrored face, and of those in 8 bits without it: name -> set -> (N, D)"
+    alone = {f"{n}_alone": embedded(f, sets, runs, False) for n, f in files.items() if n.endswith("int8")}
+    return {n: embedded(f, sets, runs, True) for n, f in files.items()} | alone
 
 
 def measure(table, faces, args):
@@ -245,8 +253,7 @@ def measure(table, faces, args):
     networks = dict(teacher=SHIPPED[DEFAULT]["weights"]()) | {n: w for n, (w, _) in read.items()}
     with tempfile.TemporaryDirectory() as tmp:
         files = make_files(networks, cut(faces[np.sort(some)], BEST), Path(tmp))
-        out, emb = costs(files, networks, sets["unseen"][:20]), {}
-        for name, file in files.items(): emb[name] = embedded(file, sets, args.runs)
+        out, emb = costs(files, networks, sets["unseen"][:20]), every_form(files, sets, args.runs)
     out |= alike(emb) | differences({n: exam.numbers(e) for n, e in emb.items()})
     data = dict(name="celeba-wild-60x30 (48 people), celeba-aligned-3000x5 (300 people), lfw-view1-devtest",
                 n_people=int(sum(w.max() + 1 for w in exam.who.values())), fingerprint=fingerprint(table.to_csv()),

@@ -65,7 +65,7 @@ def highest_impostors(
     return score[order].astype(float), probe[order], ref[order], x.shape[1]*refs.shape[1]
 
 # %% ../../nbs/core/gallery_threshold.ipynb #be337d74
-SHARE = 0.01 # of the impostor scores: what the tail is fitted to
+SHARE = 0.005 # of the impostor scores: what the tail is fitted to
 
 def fit_excess(
     score:np.ndarray, # `(n,)` highest scores, falling

@@ -29,7 +29,7 @@ class GraphPen:
     ) -> str: # its name
         "Keep a tensor in the graph"
         from onnx.numpy_helper import from_array
-        self.constants.append(from_array(np.ascontiguousarray(value), f"c{len(self.constants)}"))
+        self.constants.append(from_array(np.require(value, requirements="C"), f"c{len(self.constants)}"))
         return self.constants[-1].name
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #b1880e49
@@ -78,46 +78,59 @@ def _convolve(pen, x, weight, bias, stride, pad, scale=None):
     return pen.node("Conv", x, *constants, strides=[stride]*2, pads=[pad]*4)
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #fecaa266
+def _rectified(pen, x, scale):
+    "Negative values become zero: as bytes that begin at zero they do so by being rounded"
+    return pen.node("Relu", x) if scale is None else _bytes(pen, x, scale)
+
 def _branch(pen, x, convolutions, halve, scales):
     "The two convolutions of a block"
-    first, second = next(convolutions), next(convolutions)
-    if scales is None:
-        y = pen.node("Relu", _convolve(pen, x, *first, 1 + halve, 0 if halve else 1))
-        return _convolve(pen, y, *second, 1, 1)
-    into, between, out, zero = scales
-    y = _convolve(pen, _bytes(pen, x, into), *first, 1 + halve, 0 if halve else 1, into)
-    y = _bytes(pen, pen.node("Relu", y), between)
-    return _bytes(pen, _convolve(pen, y, *second, 1, 1, between), out, zero)
+    into, between, out, zero = scales or [None]*4
+    y = _convolve(pen, x, *next(convolutions), 1 + halve, 0 if halve else 1, into)
+    y = _convolve(pen, _rectified(pen, y, between), *next(convolutions), 1, 1, between)
+    return y if out is None else _bytes(pen, y, out, zero)
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #e1b70004
 def _block(pen, x, side, channels, out, halve, branch):
-    "A residual block, its branch given; returns what comes out and its side"
+    "The sum of a block's input and its branch, and its side"
     y = branch
     if halve:
         x = pen.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
         of_x, of_y = (side - 2)//2 + 1, (side - 3)//2 + 1
         side = max(of_x, of_y)
         x, y = _filled(pen, x, of_x, channels, side, out), _filled(pen, y, of_y, out, side, out)
-    return pen.node("Relu", pen.node("Add", x, y)), side
+    return pen.node("Add", x, y), side
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #23f1130c
-def _stem(pen, convolution):
-    "From pixels to the first maps"
+def _pixels(pen):
+    "Pixels without their mean, in units of the network's"
     x = pen.node("Sub", "pixels", pen.const(np.array(PIXEL_MEAN, np.float32).reshape(1, 3, 1, 1)))
-    x = pen.node("Div", x, pen.const(np.array([PIXEL_SCALE], np.float32)))
-    x = pen.node("Relu", _convolve(pen, x, *convolution, 2, 0))
-    return pen.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
+    return pen.node("Div", x, pen.const(np.array([PIXEL_SCALE], np.float32)))
+
+def _from_bytes(weight, bias):
+    "The first convolution as one of whole pixels: their mean and unit are in its numbers"
+    weight = weight/np.float32(PIXEL_SCALE)
+    return weight, bias - weight.sum((2, 3)) @ np.array(PIXEL_MEAN, np.float32)
+
+# %% ../../nbs/engines/dlib_onnx.ipynb #23f1130d
+def _stem(pen, convolution, scale):
+    "From pixels to the first maps; in bytes where their scale is given"
+    if scale is None: x = _convolve(pen, _pixels(pen), *convolution, 2, 0)
+    else: x = _convolve(pen, _bytes(pen, "pixels", 1.), *_from_bytes(*convolution), 2, 0, 1.)
+    x = pen.node("MaxPool", _rectified(pen, x, scale), kernel_shape=[3, 3], strides=[2, 2])
+    return x if scale is None else _bytes(pen, x, scale)
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #e1b70005
 def _trunk(pen, convolutions, scales):
     "From pixels to the means of the last channels; as wide as the convolutions are"
     first, *rest = convolutions
-    x, convolutions, scales = _stem(pen, first), iter(rest), iter(scales or [])
-    side, channels, widths = ((SIZE - 7)//2 + 1 - 3)//2 + 1, len(first[0]), [len(w) for w, _ in rest[1::2]]
+    convolutions, scales = iter(rest), scales or [None]*(len(rest)//2)
+    into = [s and s[0] for s in scales] + [None]
+    x, side, channels = _stem(pen, first, into[0]), ((SIZE - 7)//2 + 1 - 3)//2 + 1, len(first[0])
     steps = [stage > 0 and k == 0 for stage, (_, blocks) in enumerate(STAGES) for k in range(blocks)]
-    for halve, out in zip(steps, widths, strict=True):
-        branch = _branch(pen, x, convolutions, halve, next(scales, None))
+    for k, (halve, out) in enumerate(zip(steps, [len(w) for w, _ in rest[1::2]], strict=True)):
+        branch = _branch(pen, x, convolutions, halve, scales[k])
         (x, side), channels = _block(pen, x, side, channels, out, halve, branch), out
+        x = _rectified(pen, x, into[k + 1])
     return pen.node("Flatten", pen.node("GlobalAveragePool", x))
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #7462d00d
@@ -221,6 +234,7 @@ def read_shipped(
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #d80f5bd2
 _TEMPORARY = [] # folders of this process alone, removed when it ends
+_FORM = 2 # of the graph: another number, another file
 
 def shipped_file(
     name:str="free", # of SHIPPED
@@ -228,7 +242,7 @@ def shipped_file(
 ) -> Path: # an `.onnx` file
     "A network of this kind as an ONNX file, made when it is not there; raises `InputError`"
     shipped = read_shipped(name)
-    key = fingerprint(SHIPPED[name]["sha256"], dlib_about(name, shipped), shipped["scales"] if eight else [])
+    key = fingerprint(_FORM, SHIPPED[name]["sha256"], dlib_about(name, shipped), shipped["scales"] if eight else [])
     path = _cache_folder()/f"{name}-{key}.onnx"
     if _is_whole(path): return path
     try:

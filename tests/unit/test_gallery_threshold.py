@@ -9,6 +9,7 @@ from facerec_nb.core.gallery_threshold import (
     exceeded_by,
     fit_excess,
     fit_tail,
+    SHARE,
     gallery_threshold,
     limit_for,
     mean_reference,
@@ -31,7 +32,7 @@ def people(n, k=5, dim=24, seed=0):
 def test_a_known_tail_is_found_again(shape):
     n = 300_000
     excess = 0.02/shape*(np.random.default_rng(1).random(n)**-shape - 1)
-    law = fit_excess(np.sort(0.7 + excess)[::-1], np.ones(n), 100*n)
+    law = fit_excess(np.sort(0.7 + excess)[::-1], np.ones(n), n/SHARE)
     assert np.allclose(law, (0.7, 0.02, shape), atol=0.01)
     assert abs(exceeded_by(1e-5, law) - exceeded_by(1e-5, (0.7, 0.02, shape))) < 0.01
 
