@@ -2,6 +2,7 @@
 import shutil
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from facerec_nb.engines.onnx_net import OnnxNet
 from facerec_nb.engines.proof import WrongAnswers
 from facerec_nb.engines.quantise import INT16, eight_bits, largest_pair, quantise_onnx
 from facerec_nb.core.geometry import align_face
+from facerec_nb.faces.detection import CenterFace
 from facerec_nb.faces.embedder import FaceEmbedder
 from facerec_nb.datasets.synthetic import sample_faces
 from saturating import Saturating
@@ -89,6 +91,18 @@ def test_seven_bits_are_right_there_too(files, old_processor):
         warnings.simplefilter("error")
         chosen = open_network("embedder", files/"seven.pth", 1)
     assert chosen.path.name == "seven.onnx" and isinstance(chosen.session, Saturating)
+
+
+def test_the_detector_is_right_there_too():
+    path, photo = packaged("centerface_8.onnx"), sample_faces(1, 1, seed=3)["images"][0]
+    assert 0 < largest_pair(path) <= INT16
+    net = CenterFace(threads=1)
+    photo = cv2.resize(photo, (96, 128), interpolation=cv2.INTER_AREA)
+    want = net(photo)
+    net.session = Saturating(net.session, path.read_bytes())
+    got = net(photo)
+    assert len(got) == len(want) == 1
+    np.testing.assert_allclose(got, want, atol=0.5)
 
 
 @pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small", "landmarks_quick"])
