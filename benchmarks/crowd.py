@@ -94,7 +94,8 @@ def metrics_of(runs, across):
         old = runs["before"][0]
         face = {k: np.array(v)/len(runs[k][0]["boxes"]) for k, v in took.items()}
         ratios, middle = face["now"]/face["before"], face["now"].min()/face["before"].min()
-        out["crowd_ratio"] = metric(middle, ratios.min(), ratios.max(), n=len(ratios), unit="time a face, now over before")
+        unit = "time a face, now over before"
+        out["crowd_ratio"] = metric(middle, ratios.min(), ratios.max(), n=len(ratios), unit=unit)
         out["faces_before"] = metric(len(old["boxes"]), n=across**2, unit="faces found")
         out["same_faces"] = metric(same(now[0], old), n=len(old["boxes"]), unit="share of the earlier version's faces")
     return out

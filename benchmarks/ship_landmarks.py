@@ -2,18 +2,29 @@
 number from results/landmarks/*.json.
 
     python benchmarks/ship_landmarks.py [--runs runs/landmarks]
-    python benchmarks/ship_landmarks.py --quick    # only `quick`, out of the packaged `big`
+    python benchmarks/ship_landmarks.py --ways     # only `quick` and `fast`, out of the packaged `big` and `small`
 
 The first seed of each recipe is shipped, not the best one. Run after benchmarks/landmarks.py and
-benchmarks/landmark_speed.py.
+benchmarks/landmark_speed.py. The ways to ask (`faces.points.WAYS`) are files in 8 bits without weights of their own;
+their scales come from crops of the 48 calibration people, in detected boxes, and from a few drawn faces: those of the
+recorded answers are drawn.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from facerec_nb.models.checkpoint import load_checkpoint, save_checkpoint
 from facerec_nb.core.files import atomic_path, read_json
-from facerec_nb.engines.onnx_export import export_onnx
+from facerec_nb.core.installed import packaged
+from facerec_nb.engines.onnx_export import export_onnx, read_network
+from facerec_nb.engines.onnx_files import read_onnx, seal, set_about
+from facerec_nb.engines.proof import N_FACES, make_proof, proof_pixels
+from facerec_nb.engines.quantise import eight_bits
+from facerec_nb.faces.landmarks import LandmarkModel
+from facerec_nb.faces.points import WAYS, way_of
 from facerec_nb.core.records import show_metric
 
 WEIGHTS, LICENCE = (
@@ -25,11 +36,11 @@ CARD = """# Model card: landmark networks
 
 {names}: five points (left eye, right eye, nose, left mouth corner, right mouth corner; left in the image) of a face
 in a box. `LandmarkModel.load("big")` loads one by its name;
-`facerec_align` uses `big`, the pipeline `quick` unless another is named.
+`facerec_align` uses `big`, the pipeline `quick` unless another is named, and `fast` with `--fast`.
 
-`quick` is `big`, asked once and without a mirror image, and a second time where it is unsure or the face is tilted.
-Its error in detected boxes, beside that of `big` asked four times in the same boxes, is in
-`results/landmarks/quick.json`.
+`quick` is `big` in 8 bits, asked once, without a mirror image and in a tighter crop, and a second time where it is
+unsure or the face is tilted. `fast` is `small` in 8 bits, asked once. They have no weights of their own. Their errors
+in detected boxes, beside that of `big` asked four times in the same boxes, are in `results/landmarks/quick.json`.
 
 {rows}
 
@@ -64,16 +75,25 @@ ROWS = (
 )
 
 
-QUICK = dict(flip=False, unsure=0.92)  # `benchmarks/quick_points.py` says why
+def ship_way(name, data):
+    "A way to ask a network, as a file in 8 bits that carries the answers of the 32 bits"
+    from quick_points import scale_crops
 
-
-def ship_quick():
-    "`big`, asked once, and twice where it is unsure"
-    ck = load_checkpoint(WEIGHTS / "landmarks_big.pth", kind="landmarks")
-    keep = {k: ck[k] for k in ("arch", "config", "seed", "data", "epoch", "metrics", "licence")}
-    out = WEIGHTS / "landmarks_quick.pth"
-    save_checkpoint(out, "landmarks", ck["weights"], preprocessing=ck["preprocessing"] | QUICK, **keep)
-    print(export_onnx(out, out.with_suffix(".onnx")))
+    net, out = WAYS[name]["net"], WEIGHTS / f"landmarks_{name}.onnx"
+    about = way_of(name, read_onnx(packaged(f"landmarks_{net}.onnx"))[2])
+    drawn = proof_pixels(about, 40)[N_FACES:].astype(np.float32)
+    crops = np.concatenate([scale_crops(data, about["shrink"]), drawn])
+    answers = read_network(packaged(f"landmarks_{net}"))[0]
+    about |= dict(
+        fingerprint=LandmarkModel.load(name, "cpu").fingerprint,
+        int8=len(crops),
+        proof=make_proof(about, lambda x: answers(torch.from_numpy(x))[0]),
+    )
+    graph = eight_bits(packaged(f"landmarks_{net}.onnx"), crops, whole=True)
+    set_about(graph, {k: v for k, v in about.items() if k != "sha256"})
+    with atomic_path(out) as temp:
+        temp.write_bytes(seal(graph.SerializeToString()))
+    print(out, out.stat().st_size)
 
 
 def row(title, values):
@@ -84,10 +104,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", default="runs/landmarks", type=Path)
     parser.add_argument("--results", default="results/landmarks", type=Path)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", default="../shared/data", type=Path)
+    parser.add_argument("--ways", action="store_true")
     args = parser.parse_args()
-    if args.quick:
-        ship_quick()
+    if args.ways:
+        for way in WAYS:
+            ship_way(way, args.data)
         raise SystemExit
     WEIGHTS.mkdir(exist_ok=True)
     got = {
@@ -112,7 +134,8 @@ if __name__ == "__main__":
             WEIGHTS / f"landmarks_{name}.pth", "landmarks", weights, metrics=metrics, licence=LICENCE, **keep
         )
         export_onnx(WEIGHTS / f"landmarks_{name}.pth", WEIGHTS / f"landmarks_{name}.onnx")
-    ship_quick()
+    for way in WAYS:
+        ship_way(way, args.data)
     m = [r["metrics"] for r in got.values()]
     rows = [
         row("", [TITLES[n] for n in got]),

@@ -247,7 +247,7 @@ def every_form(files, sets, runs):
 def measure(table, faces, args):
     "The record"
     exam = open_exam(table, faces, args.data, n_boot=args.boot)
-    sets = {k: cut(exam.sets[k], BEST) for k in exam.rows}
+    sets = {k: cut(v, BEST) for k, v in exam.sets.items()}
     some = np.random.default_rng(0).permutation(table.row[table.role == "train"].to_numpy())[:256]
     read = {n: read_student(args.runs, n) for n in args.name.split(",")}
     networks = dict(teacher=SHIPPED[DEFAULT]["weights"]()) | {n: w for n, (w, _) in read.items()}

@@ -29,7 +29,8 @@ def add_pairs(a, b, most):
 def convolve(node, x, w, bias, most):
     "A convolution of bytes; x and w are (values, scale, zero point)"
     (xq, xs, xz), (wq, ws, wz) = x, w
-    how = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    how = dict(group=1, dilations=[1, 1], pads=[0]*4, strides=[1, 1])
+    how |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     assert how["group"] in (1, xq.shape[1]) and set(how["dilations"]) == {1} and not np.any(wz)
     seen, (h, wide) = columns(xq.astype(np.int32), wq.shape[2:], how["pads"], how["strides"], int(xz))
     b = wq.astype(np.int32).transpose(2, 3, 1, 0)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import InputError, fingerprint
-from ..core.installed import need
+from ..core.installed import need, packaged
 from .onnx_embedder import open_embedder
 from .onnx_files import read_sealed
 from .onnx_landmarks import open_landmarks
 from .proof import WrongAnswers, check_proof
+from ..faces.points import WAYS
 
 # %% ../../nbs/engines/engine.ipynb #e9717352
 def from_checkpoint(
@@ -53,22 +54,29 @@ def _fall_back(kind, path, file, why):
     warnings.warn(f"{why}: its checkpoint is used instead, with PyTorch", stacklevel=3)
     return model
 
+# %% ../../nbs/engines/engine.ipynb #b1a5e021
+def _twin(path):
+    "What PyTorch runs in place of a file: its checkpoint, or the name of a way to ask one of the package"
+    name = path.stem.removeprefix("landmarks_")
+    return name if name in WAYS and path == packaged(f"landmarks_{name}.onnx") else path.with_suffix(".pth")
+
 # %% ../../nbs/engines/engine.ipynb #79cead2a
 OPENERS = dict(landmarks=open_landmarks, embedder=open_embedder)
 
 def open_network(
     kind:str, # 'landmarks' or 'embedder'
-    path:str|Path, # a `.pth`, or an `.onnx` alone
+    path:str|Path, # a `.pth`, an `.onnx` alone, or that of a way to ask
     threads:int|None=None, # threads of ONNX Runtime; `None`: one a core
     engine:str="auto", # 'onnx': the file or an error; 'torch': the checkpoint; 'auto': the file where it is right
 ) -> Any: # OnnxLandmarks or LandmarkModel; OnnxEmbedder or FaceEmbedder
     "The fastest engine that gives the recorded answers; raises `InputError`; warns when that is not the file"
     path, file = Path(path), Path(path).with_suffix(".onnx")
-    if path == file: return OPENERS[kind](path, threads)
+    twin = _twin(file)
+    if path == file and isinstance(twin, Path): return OPENERS[kind](path, threads)
     if not path.is_file(): raise InputError(f"{path} does not exist: train the model first or check the path")
-    if engine == "torch" or engine == "auto" and not file.is_file(): return from_checkpoint(kind, path)
-    _check_origin(file, path)
+    if engine == "torch" or engine == "auto" and not file.is_file(): return from_checkpoint(kind, twin)
+    if path != file: _check_origin(file, path)
     try: return OPENERS[kind](file, threads)
     except WrongAnswers as why:
         if engine == "onnx": raise
-        return _fall_back(kind, path, file, why)
+        return _fall_back(kind, twin, file, why)

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from ..datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from ..models.checkpoint import load_checkpoint, load_weights
 from .crops import CropCfg
-from .points import PointFinder
+from .points import WAYS, PointFinder, way_of
 from ..core.files import fingerprint as _mark
 from ..core.geometry import FLIP_ORDER, apply_matrix, crop_matrix, invert, warp_batch, xywh_to_xyxy
 from ..core.installed import packaged
@@ -63,15 +63,16 @@ def __repr__(self:LandmarkModel):
 # %% ../../nbs/faces/landmarks.ipynb #c0013
 @patch(cls_method=True)
 def load(cls:LandmarkModel,
-    path:str|Path="big", # 'big', 'small' or 'quick' (they come with the package), a `.pth`, or a run folder
+    path:str|Path="big", # 'big', 'small', 'quick' or 'fast' (they come with the package), a `.pth`, or a run folder
     device:str|torch.device|None=None, # None: a GPU where there is one
 ) -> LandmarkModel:
     "Rebuild a model from its checkpoint (in a run folder: `best_stacked_hg.pth`); raises `InputError`"
-    if path in ("big", "small", "quick"): path = packaged(f"landmarks_{path}")
+    name = str(path)
+    if name in ("big", "small", *WAYS): path = packaged(f"landmarks_{WAYS[name]['net'] if name in WAYS else name}")
     path = Path(path)/"best_stacked_hg.pth" if Path(path).is_dir() else Path(path)
     ck = load_checkpoint(path, kind="landmarks")
     net = load_weights(StackedHourglass(**ck["arch"]), ck["weights"]["model"])
-    p = ck["preprocessing"]
+    p = way_of(name, ck["preprocessing"])
     reader = decode if p.get("subpixel", True) else decode_argmax
     crop = CropCfg(p["size"], p["shrink"], p["square"])
     return cls(net, crop, p["flip"], device, p.get("upright"), reader, p.get("unsure"))

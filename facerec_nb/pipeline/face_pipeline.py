@@ -93,9 +93,11 @@ def _models(points, emb, engine, threads):
 def _landmark_file(run, landmarks):
     "Where the landmark network of a pipeline lies"
     from facerec_nb.core.installed import packaged
+    from facerec_nb.faces.points import WAYS
     own = Path(run or ".")/"best_stacked_hg.pth"
     absent = landmarks is None and not (run and os.path.lexists(own))
-    if landmarks in ("quick", "big", "small") or absent: return packaged(f"landmarks_{landmarks or 'quick'}")
+    name = "quick" if absent else landmarks
+    if name in ("big", "small", *WAYS): return packaged(f"landmarks_{name}" + ".onnx"*(name in WAYS))
     return Path(run or ".")/(landmarks or own.name)
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #c2bb4fe8
@@ -202,7 +204,7 @@ def _quality_for(points, embedder, run, fast):
 def load(cls:FacePipeline,
     run:str|Path|None=None, # folder of a run; None: the networks that come with the package
     detector:str|Detector="centerface", # name of a detector, or one
-    landmarks:str|None=None, # quick, big or small of the package, a checkpoint in the run; None: the run's, else quick
+    landmarks:str|None=None, # quick, fast, big, small of the package, a checkpoint in the run; None: the run's or quick
     embedder:str|None=None, # celeba, free, celeba-float, a checkpoint, .onnx; None: the run's best_af.pth, else celeba
     threads:int|None=None, # of each network; None: one per core
     engine:str="auto", # onnx: the .onnx beside each checkpoint; torch: the checkpoint; auto: onnx if there and right
@@ -211,7 +213,7 @@ def load(cls:FacePipeline,
 ) -> "FacePipeline": # ready for photographs
     "Load the two networks; raises InputError that names a missing, damaged or unfitting file"
     _must_be_engine(engine)
-    files = _files(run, landmarks or ("small" if fast else None), embedder)
+    files = _files(run, landmarks or ("fast" if fast else None), embedder)
     try: parts = _networks(*files, engine, threads, fast)
     except WrongAnswers as e:
         return cls.load(run, detector, landmarks, _in_float(embedder, run, e), threads, engine, fast, colour)

@@ -87,7 +87,7 @@ def test_a_checkpoint_without_its_file_is_one_sentence(light):
     code = ("from facerec_nb import FacePipeline\n"
             "try: FacePipeline.load(engine='torch')\nexcept Exception as e: print(type(e).__name__, e)")
     said = light("-c", code)
-    assert said.startswith("InputError") and 'landmarks_quick.pth needs torch' in said and "[train]" in said
+    assert said.startswith("InputError") and 'quick needs torch' in said and "[train]" in said
 
 
 def test_the_page_and_pictures_are_one_sentence(typed, light):

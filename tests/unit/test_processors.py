@@ -20,6 +20,7 @@ from facerec_nb.engines.quantise import INT16, eight_bits, largest_pair, quantis
 from facerec_nb.core.geometry import align_face
 from facerec_nb.faces.detection import CenterFace
 from facerec_nb.faces.embedder import FaceEmbedder
+from facerec_nb.faces.points import WAYS
 from facerec_nb.datasets.synthetic import sample_faces
 from saturating import Saturating
 
@@ -105,16 +106,24 @@ def test_the_detector_is_right_there_too():
     np.testing.assert_allclose(got, want, atol=0.5)
 
 
-@pytest.mark.parametrize("name", ["landmarks_big", "landmarks_small", "landmarks_quick"])
+@pytest.mark.parametrize("name", ["big", "small", *WAYS])
 def test_every_packaged_network_carries_its_proof(name):
-    about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
+    about = get_about(read_onnx(packaged(f"landmarks_{name}.onnx"))[1])
     assert len(about["proof"]["answers"]) == 3
 
 
 def test_the_checkpoint_gives_the_recorded_answers():
     from facerec_nb.faces.landmarks import LandmarkModel
-    models = {f"landmarks_{n}": LandmarkModel.load(n, "cpu") for n in ("big", "small", "quick")}
+    models = {f"landmarks_{n}": LandmarkModel.load(n, "cpu") for n in ("big", "small", *WAYS)}
     for name, model in models.items():
-        about = get_about(read_onnx(packaged(name).with_suffix(".onnx"))[1])
+        about = get_about(read_onnx(packaged(f"{name}.onnx"))[1])
         answers = TorchAnswers(*network_of(model))
         proof.check_proof(name, about, about["proof"], lambda x, a=answers: a(torch.from_numpy(x))[0])
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_points_in_eight_bits_are_right_there_too(name, old_processor):
+    path = packaged(f"landmarks_{name}.onnx")
+    assert INT16 >= largest_pair(path) > 0
+    found = open_network("landmarks", path, 1, engine="onnx")  # proved with the sums of an old processor
+    assert isinstance(found.net.session, Saturating) and found.net.prove() < 0.3
