@@ -43,7 +43,8 @@ def matrices(self:CropCfg,
     roll:float|np.ndarray=0., # degrees by which the crop is turned about its centre, a number or `(...,)`
 ) -> np.ndarray: # `(..., 2, 3)`: photograph -> crop of side `size + 2 rim`
     "The maps from the photograph into the crops"
-    M = compose(turn(roll, self.size), crop_matrix(self.boxes(boxes), self.size))
+    M = crop_matrix(self.boxes(boxes), self.size)
+    if np.ndim(roll) or roll: M = compose(turn(roll, self.size), M)
     M[..., 2] += rim
     return M
 
