@@ -283,7 +283,7 @@ def _look(self:FacePipeline, img, source=""):
     return faces
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #75b41531
-GOOD, TURN_PX, TURN_HIGH = 0.7, 640, 40 # score times confidence of a good face; sides of the quick look, pixels
+GOOD, TURN_PX, TURN_HIGH = 0.65, 640, 40 # score times confidence of a good face; sides of the quick look, pixels
 
 def _best(faces):
     "How good the best face is: the detector's score times the confidence of its points"
