@@ -70,7 +70,7 @@ def below(pipe, data):
     rows, out = rows[rows.people != "unseen"].iloc[::3], {}
     for way, k in (("upright", 0), ("upside_down", 2)):
         photos = (np.ascontiguousarray(np.rot90(read_image(data/"celeba-wild-60x30"/p), k)) for p in rows.path)
-        best = np.array([face_pipeline._best(pipe._look(img)) for img in photos])
+        best = np.array([face_pipeline.how_good(pipe.find(img, turn=False)) for img in photos])
         for limit in LIMITS:
             drawn = bootstrap_ids(lambda at: (best[at] < limit).mean(), rows.identity.to_numpy())
             out[f"below_{limit:g}_{way}"] = metric(*drawn, n=len(best), unit="share of photographs")

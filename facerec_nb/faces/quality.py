@@ -95,10 +95,10 @@ def _reason(lack, lost):
     "The ingredient that takes most off, or the visible cause behind it"
     worst = max(lost, key=lost.get)
     if not lost[worst]: return ""
-    lost_points = lack.get("points", 0) >= 0.5 # then they say nothing about the pose either
-    causes = [k for k in lack if k not in SYMPTOMS and not (lost_points and k == "front")]
-    seen = max(causes, key=lambda k: lack[k] + lost[k], default=worst)
-    return seen if worst in SYMPTOMS and lack[seen] >= 0.5 else worst
+    behind = {*SYMPTOMS, *(("front",) if lack.get("points", 0) >= 0.5 else ()), # then they say nothing about the pose
+              *(("contrast",) if lack.get("sharp", 0) >= 0.5 else ())} # blur takes contrast away, too
+    seen = max((k for k in lack if k not in behind), key=lambda k: lack[k] + lost[k], default=worst)
+    return seen if worst in behind and lack[seen] >= 0.5 else worst
 
 # %% ../../nbs/faces/quality.ipynb #3a85fe5e
 def in_words(

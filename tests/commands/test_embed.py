@@ -147,8 +147,9 @@ def test_a_photograph_that_ends_every_process_is_a_row(pipe, photos, undisturbed
 
 
 @pytest.mark.parametrize("with_what,code", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_killed_driver_goes_on_where_it_was(started, pipe, photos, undisturbed, tmp_path, with_what, code):
-    out = tmp_path/"out"
+def test_a_killed_driver_goes_on_where_it_was(started, pipe, tmp_path, with_what, code):
+    photos, out, calm = (tmp_path/n for n in ("photos", "out", "calm"))
+    for i in range(60): draw(photos/f"{i}.jpg", i)
     p = started(photos, out, "--per_shard", PER, "--workers", 1, "--fast")
     wait_for(lambda: finished(out))
     workers = psutil.Process(p.pid).children(recursive=True)
@@ -158,7 +159,8 @@ def test_a_killed_driver_goes_on_where_it_was(started, pipe, photos, undisturbed
     assert workers and not psutil.wait_procs(workers, timeout=30)[1], "a worker lives on without its parent"
     had = finished(out)
     said = embed_photos(pipe, photos, out, per_shard=PER, workers=0)
-    assert said["made"] == 4 - had and said["looked_at"] == 12 - PER*had and same(out, undisturbed)
+    embed_photos(pipe, photos, calm, per_shard=PER, workers=0)
+    assert said["made"] == 20 - had and said["looked_at"] == 60 - PER*had and same(out, calm)
 
 
 # --- again
