@@ -322,7 +322,8 @@ def _look_around(self:FacePipeline, img, faces):
     for k in (1, 2, 3):
         if not len(self.detector(np.ascontiguousarray(np.rot90(small, k)))[0]): continue
         found = self._look(np.ascontiguousarray(np.rot90(img, k)), faces.source)
-        if (good := how_good(found)) > most: best, most = Faces([_face_back(f, k, size) for f in found], faces.source), good
+        if how_good(found) <= most: continue
+        best, most = Faces([_face_back(f, k, size) for f in found], faces.source), how_good(found)
     return best
 
 # %% ../../nbs/pipeline/face_pipeline.ipynb #2590e3a1
