@@ -93,7 +93,8 @@ def started(tmp_path_factory):
     script.write_text(SCRIPT)
 
     def start(*args, **env):
-        how = dict(env={**os.environ, "OMP_NUM_THREADS": "1", **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        how = dict(env={**os.environ, "OMP_NUM_THREADS": "1", **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background ignores it
         return subprocess.Popen([sys.executable, script, *map(str, args)], **how, text=True)
     return start
 
