@@ -1,17 +1,20 @@
 """Students of the default recogniser: narrower ones, taught to answer as it does, or as wide, without a mirror image.
 
     python -m studies.student [--name half] [--inner 16,32,64,128,128] [--epochs 5]
-    python -m studies.student --measure [--name half]
+    python -m studies.student --name whole --inner 32,64,128,256,256 --epochs 10 --lr 1e-4
+    python -m studies.student --measure --name half,whole
 
 Every block keeps its strongest channels between its two convolutions, and a second convolution that is fitted by least
-squares to make up for the others on some faces, so that the student begins near its teacher. It sees the faces of the
+squares to make up for the others on some faces, so that the student begins near its teacher; one with all of the
+teacher's channels begins as the teacher. It sees the faces of the
 2,700 training people moved, and a share of them made worse, as in `studies.distil`; nobody's name is used. The loss is
 one minus the cosine to what the teacher says about the clean face and its mirror image, plus `relation` times how far
 the cosines between the faces of a batch are from the teacher's. The average of the weights over the last steps is kept
 as NAME.npz in `--runs`.
 
 `--measure` writes results/recognition/student.json: teacher and student, in 32 and in 8 bits, sit the exam of
-`studies.tuning_exam` as ONNX files, with the mirrored face; times are processor time of one thread, all in turns.
+`studies.tuning_exam` as ONNX files, with the mirrored face and, in 8 bits, also without it; times are processor time of
+one thread, all in turns.
 """
 import argparse
 import copy
