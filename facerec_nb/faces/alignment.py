@@ -20,6 +20,7 @@ from .crops import CropCfg, read_crops
 from .aligned import still_there
 from .landmarks import LandmarkModel, boxes_and_points, landmark_errors, mean_face, mean_face_errors
 from .landmarks import summarise_errors
+from ..core.errors import attempt
 from ..core.files import InputError, fingerprint, inside, read_image, thread_map, write_json
 from ..core.geometry import apply_matrix, warp
 from ..models.checkpoint import load_weights
@@ -157,10 +158,8 @@ def _read_parts(data, extra, cfg, max_images, n_workers, progress):
     for name, (folder, rows) in _parts(data, extra, cfg, max_images).items():
         rim = cfg.rim if cfg.twice or name in ("train", "extra") else 0
         got[name] = _load(folder, rows, cfg.crop, rim, n_workers, progress)
-    parts = {k: g[:2] for k, g in got.items()}
-    if cfg.turned: parts["profiles"] = _profiles(data, parts["train"][1], cfg, n_workers, progress)
-    return parts, pd.concat([g[2] for g in got.values()], ignore_index=True)
-
+    if cfg.turned: got["profiles"] = _profiles(data, got["train"][1], cfg, n_workers, progress)
+    return {k: g[:2] for k, g in got.items()}, pd.concat([g[2] for g in got.values()], ignore_index=True)
 
 # %% ../../nbs/02_face_alignment.ipynb #70a1e002
 def _profile_crops(folder, row, five, cfg, k):
@@ -174,12 +173,16 @@ def _profile_crops(folder, row, five, cfg, k):
 
 # %% ../../nbs/02_face_alignment.ipynb #70a1e003
 def _profiles(folder, rows, cfg, n_workers, progress):
-    "Crops uint8 `(N, S, S, 3)` and points `(N, 5, 2)` of training photographs that are turned to a side in depth"
-    def one(job): return _profile_crops(folder, *job)
+    "Crops uint8 `(N, S, S, 3)` and points `(N, 5, 2)` of photographs turned in depth, and those that cannot be turned"
+    def one(job): return attempt(_profile_crops, folder, *job)
     true = boxes_and_points(rows)[1]
     jobs = ((row, five, cfg, k) for k, (row, five) in enumerate(zip(rows.itertuples(), true)))
-    got = [g for made in thread_map(one, jobs, n_workers, "profiles", progress) for g in made]
-    return np.stack([x for x, _ in got]), np.stack([p for _, p in got]).astype(np.float32)
+    got = thread_map(one, jobs, n_workers, "profiles", progress)
+    why = [f"no profile: {g}" if isinstance(g, InputError) else "" for g in got]
+    skipped = rows[["image_id"]].assign(reason=why)[[bool(w) for w in why]]
+    if all(why): raise InputError(f"no photograph can be turned in depth; the first: {why[0]}")
+    x, points = zip(*[face for made, w in zip(got, why) if not w for face in made])
+    return np.stack(x), np.stack(points).astype(np.float32), skipped
 
 # %% ../../nbs/02_face_alignment.ipynb #c0033
 def _oftener(x, points):
