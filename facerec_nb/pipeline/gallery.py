@@ -777,7 +777,7 @@ def import_file(self:Gallery,
     merge:bool=False, # add the references to people who are here already
 ) -> int: # people imported
     "Add all people of an export, or none; raises InputError for a damaged file, another model, or a name that is taken"
-    if not Path(path).is_file(): raise InputError(f"{path} does not exist: check the path")
+    if not Path(path).is_file(): raise InputError(f"{path} is not a file: give a file that export wrote")
     try:
         with _opened(path) as (head, read):
             if head["model"] != self.model: raise _of_another(path, head["model"], self)

@@ -137,6 +137,10 @@ def _about(pipe):
     return dict(model=pipe.model, dim=int(one.shape[1]), settings=dict(detector=name, mirror=pipe.mirror))
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000016
+def _deaf():
+    "This thread, and the processes that it starts, leave Ctrl-C to the main thread"
+    if hasattr(signal, "pthread_sigmask"): signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
 def _begin():
     "The beginning of a worker process: one thread, no warnings about strange photographs"
     import cv2
@@ -235,7 +239,7 @@ def pool_spread(
 ) -> Iterator[dict]: # summaries as they come
     "Make shards in processes of this machine"
     if not workers: return (yield from map(work, shards))
-    lanes, threads, whole = [Lane(work) for _ in range(workers)], ThreadPoolExecutor(workers), False
+    lanes, threads, whole = [Lane(work) for _ in range(workers)], ThreadPoolExecutor(workers, initializer=_deaf), False
     try:
         yield from _each(lanes, threads, shards)
         whole = True
