@@ -10,6 +10,7 @@ import contextlib, itertools, multiprocessing, os, queue, signal, threading, tim
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,9 @@ def _about(pipe):
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000016
 def _deaf():
     "This thread, and the processes that it starts, leave Ctrl-C to the main thread"
-    if hasattr(signal, "pthread_sigmask"): signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if not hasattr(signal, "pthread_sigmask"): return
+    resource_tracker.ensure_running() # beginning later, with the first process, it would let this thread hear again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 def _begin():
     "The beginning of a worker process: one thread, no warnings about strange photographs"
