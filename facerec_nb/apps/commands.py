@@ -70,7 +70,8 @@ def _typed(sentence, f):
     "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
     names = "|".join(map(re.escape, inspect.signature(f).parameters))
     if "keep_blurry" in names:
-        sentence = sentence.replace("drop_blurry=True", "no --keep_blurry").replace("drop_blurry=False", "--keep_blurry")
+        sentence = sentence.replace("drop_blurry=True", "no --keep_blurry")
+        sentence = sentence.replace("drop_blurry=False", "--keep_blurry")
     return re.sub(rf"\b({names})=(?=([^\s,;:)]?))", lambda m: f"--{m[1].strip('_')}" + " "*bool(m[2]), sentence)
 
 # %% ../../nbs/apps/commands.ipynb #c0013
