@@ -785,7 +785,8 @@ def import_file(self:Gallery,
 ) -> int: # people imported
     "Add all people of an export, or none; raises InputError for a damaged file, another model, or a name that is taken"
     if not Path(path).is_file():
-        raise InputError(f"{path} {'is not a file' if Path(path).exists() else 'does not exist'}: give what export wrote")
+        what = "is not a file" if Path(path).exists() else "does not exist"
+        raise InputError(f"{path} {what}: give what export wrote")
     try:
         with _opened(path) as (head, read):
             if head["model"] != self.model: raise _of_another(path, head["model"], self)
