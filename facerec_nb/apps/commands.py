@@ -36,19 +36,26 @@ def _sentence(
         return (f"{library} is missing on this machine, and OpenCV needs it: "
                 "apt install libgl1 libglib2.0-0, or replace opencv-python by opencv-python-headless")
 
+# %% ../../nbs/apps/commands.ipynb #a70d0e01
+def _at_home(word):
+    "A word of a command; ~/ is the user's own folder also where the shell leaves it, as in --out=~/groups"
+    return os.path.expanduser(word) if isinstance(word, str) and word.startswith("~/") else word
+
 # %% ../../nbs/apps/commands.ipynb #c0011
 def _attempt(f, args, kwargs):
     "Call a command's function; its exit code"
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
-    for name, v in inspect.signature(f).bind(*args, **kwargs).arguments.items():
+    given = inspect.signature(f).bind(*args, **kwargs)
+    for name, v in given.arguments.items():
         if v == "" or (isinstance(v, list) and "" in v):
             raise InputError(f"{name} is empty: give a value, or leave it out")
+        given.arguments[name] = [*map(_at_home, v)] if isinstance(v, list) else _at_home(v)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         warnings.filterwarnings("ignore", message="IProgress not found")
         warnings.showwarning = lambda said, *_: print(f"{f.__name__}: {' '.join(str(said).split())}", file=sys.stderr)
-        code = int(f(*args, **kwargs) or 0)
+        code = int(f(*given.args, **given.kwargs) or 0)
         sys.stdout.flush()
         return code
 
@@ -62,6 +69,9 @@ def _read_enough():
 def _typed(sentence, f):
     "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
     names = "|".join(map(re.escape, inspect.signature(f).parameters))
+    if "keep_blurry" in names:
+        sentence = sentence.replace("drop_blurry=True", "no --keep_blurry")
+        sentence = sentence.replace("drop_blurry=False", "--keep_blurry")
     return re.sub(rf"\b({names})=(?=([^\s,;:)]?))", lambda m: f"--{m[1].strip('_')}" + " "*bool(m[2]), sentence)
 
 # %% ../../nbs/apps/commands.ipynb #c0013
@@ -466,7 +476,7 @@ def facerec_enroll(
     people:str=None, # folder with one folder a person, named after the person; not with --from
     gallery:str=None, # gallery file, or postgresql://... of a shared one; made or added to
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: faster, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; stored in the gallery, wins over fpir
     fpir:float=None, # share of strangers' faces that may be named, 0..1; stored in the gallery; 0.01 without it
@@ -622,7 +632,7 @@ def facerec_identify(
     photos:list, # photographs, folders of them (searched recursively), or films
     gallery:str="gallery.db", # gallery file made by facerec_enroll, or postgresql://... of a shared gallery
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: faster, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which a face is known; without it the gallery's, or that for its size
     fpir:float=None, # share of strangers' faces that may be named, 0..1; without it the gallery's, else 0.01
@@ -651,7 +661,7 @@ def facerec_verify(
     a:str, # a photograph
     b:str, # another photograph
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: faster, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     threshold:float=None, # cosine from which two faces are one person; without it the model's
     detector:str="centerface", # centerface, or whole when both are cropped faces
@@ -749,7 +759,7 @@ def facerec_cluster(
     prune:bool=False, # forget photographs that are gone
     threshold:float=None, # average cosine from which two groups are one person; without it the model's
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: faster, points less exact
     embedder:str=None, # another embedder: a .onnx file of anybody's, a checkpoint, or the name of one of the package
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     from_:str=None, # typed --from: instead of photographs, a folder that facerec_embed made of them
@@ -773,7 +783,7 @@ def facerec_cluster(
 def facerec_app(
     gallery:str=None, # gallery file made by facerec_enroll; without it faces are found but not named
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: faster, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     port:int=7860, # of this machine
@@ -792,7 +802,7 @@ def facerec_app(
 def facerec_serve(
     gallery:str="gallery.db", # gallery file, or postgresql://... of a shared one; made when it is not there
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: faster, points less exact
     embedder:str=None, # another embedder: free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     host:str="127.0.0.1", # address to listen on; another than this machine's needs --keys

@@ -70,7 +70,7 @@ def facerec_embed(
     per_shard:int=256, # photographs in each new shard
     workers:int=None, # processes; without it one a core; 0: no other than this one
     run:str=None, # folder of a run with its two networks; without it those of the package
-    fast:bool=False, # one pass, the small landmark network, no mirror images: twice as fast, points less exact
+    fast:bool=False, # one pass, the small landmark network, no mirror images: faster, points less exact
     embedder:str=None, # another embedder: celeba, free, a checkpoint, or a .onnx file of anybody's
     detector:str="centerface", # centerface, or whole when every photograph is a cropped face
     prune:bool=False, # forget photographs that are gone from the source

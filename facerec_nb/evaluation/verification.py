@@ -124,5 +124,7 @@ def read_pairs(
     import pandas as pd
     try: lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError: raise InputError(f"{path} does not exist: it comes with LFW") from None
+    except UnicodeDecodeError: raise InputError(f"{path} is not a text file: give a list in LFW's format") from None
     rows = [_pair(line.split("\t"), f"{path}, line {k}") for k, line in enumerate(lines[1:], 2) if line.strip()]
-    return pd.DataFrame(rows, columns=["a", "b", "same"])
+    if rows: return pd.DataFrame(rows, columns=["a", "b", "same"])
+    raise InputError(f"{path} holds no pairs below its first line: give a list in LFW's format")

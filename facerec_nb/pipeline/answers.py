@@ -98,7 +98,8 @@ def _verdict(a):
     "Known, unknown or poor, in one line"
     if a.status == "poor": return f"poor: {a.note}"
     if a.status == "known": return f"known: {a.name}, {a.similarity:.3f} >= {a.threshold:.3f}"
-    return f"unknown: nearest {a.matches[0].name} {a.similarity:.3f} < {a.threshold:.3f}"
+    side = "<" if a.similarity < a.threshold else ">=" # a name that another face of the photograph keeps
+    return f"unknown: nearest {a.matches[0].name} {a.similarity:.3f} {side} {a.threshold:.3f}"
 
 # %% ../../nbs/pipeline/answers.ipynb #9c407e7d
 def _plain_face(f):

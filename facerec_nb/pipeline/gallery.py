@@ -229,14 +229,21 @@ def _lines(self:Gallery, people, numbers):
 
 # %% ../../nbs/pipeline/gallery.ipynb #bb99908b
 @patch
-def _insert(self:Gallery, db, people):
-    "References of people (name, embeddings, sources, times) inside a transaction"
+def _new_lines(self:Gallery, db, lines):
+    "Those of the lines whose photographs their people have not yet; photographs without a hash always count as new"
+    have = self._store.contents_of(db, sorted({person for person, *_, content, _ in lines if content}))
+    return [line for line in lines if (line[0], line[4]) not in have]
+
+@patch
+def _insert(self:Gallery, db, people, once=False):
+    "References of people (name, embeddings, sources, times) inside a transaction; once: no photograph a second time"
     numbers = self._store.numbers_of(db, sorted({name for name, *_ in people}))
     width = db.execute(f"SELECT {self._store.width} FROM refs LIMIT 1").fetchone()
     dim = width[0] if width else people[0][1].shape[1]
     for _, e, *_ in people:
         if e.shape[1] != dim: raise _other_width(self.path, dim, e.shape[1])
-    self._store.write(db, self._lines(people, numbers))
+    lines = self._lines(people, numbers)
+    self._store.write(db, self._new_lines(db, lines) if once else lines)
 
 # %% ../../nbs/pipeline/gallery.ipynb #c0042
 def _one_each(name, e, sources):
@@ -267,7 +274,7 @@ def add(self:Gallery,
     name, e, instead = clean_name(name), _checked(embeddings), list(instead)
     sources = _one_each(name, e, sources)
     with self._change(adding=not instead) as db:
-        self._insert(db, [(name, e, sources, [utc_now()]*len(e))])
+        self._insert(db, [(name, e, sources, [utc_now()]*len(e))], once=True)
         _delete(db, instead)
         count = db.execute("SELECT count(*) FROM refs WHERE person=?", (_person(db, name),)).fetchone()[0]
     if instead: self._store.wipe()
@@ -282,7 +289,7 @@ def add_many(self:Gallery,
     ready = [(clean_name(name), _checked(e), sources) for name, e, sources in people]
     ready = [(name, e, _one_each(name, e, sources), [utc_now()]*len(e)) for name, e, sources in ready]
     with self._change(adding=True) as db:
-        if ready: self._insert(db, ready)
+        if ready: self._insert(db, ready, once=True)
     return len(ready)
 
 # %% ../../nbs/pipeline/gallery.ipynb #b04c9a1e
@@ -777,7 +784,9 @@ def import_file(self:Gallery,
     merge:bool=False, # add the references to people who are here already
 ) -> int: # people imported
     "Add all people of an export, or none; raises InputError for a damaged file, another model, or a name that is taken"
-    if not Path(path).is_file(): raise InputError(f"{path} does not exist: check the path")
+    if not Path(path).is_file():
+        what = "is not a file" if Path(path).exists() else "does not exist"
+        raise InputError(f"{path} {what}: give what export wrote")
     try:
         with _opened(path) as (head, read):
             if head["model"] != self.model: raise _of_another(path, head["model"], self)

@@ -313,6 +313,17 @@ def numbers_of(self:FileStore,
     db.executemany(_PERSON, [(n,) for n in names])
     return {n: db.execute("SELECT id FROM people WHERE name=?", (n,)).fetchone()[0] for n in names}
 
+# %% ../../nbs/pipeline/gallery_file.ipynb #5e7d1c0a
+_CONTENTS = "SELECT person, content FROM refs WHERE content<>'' AND person IN (SELECT value FROM json_each(?))"
+
+@patch
+def contents_of(self:FileStore,
+    db:sqlite3.Connection, # of change
+    people:list[int], # numbers
+) -> set[tuple[int, str]]: # person and hash of a photograph
+    "Which photographs people have"
+    return set(db.execute(_CONTENTS, (json.dumps(people),)).fetchall()) if people else set()
+
 # %% ../../nbs/pipeline/gallery_file.ipynb #7be4f5a3
 _ADD = "INSERT INTO refs(person, source, added, embedding, content, origin) VALUES(?, ?, ?, ?, ?, ?)"
 

@@ -118,7 +118,11 @@ _MEND = "mend it, or delete it to undo all changes"
 def _read_edits(path):
     "The table as it was left by the user"
     import pandas as pd
-    try: t = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    data = path.read_bytes()
+    coded = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    between = max(",;\t", key=data.partition(b"\n")[0].decode("latin-1").count)
+    try: t = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False, encoding=coded, sep=between)
+    except UnicodeDecodeError: raise InputError(f"{path} is not in UTF-8: save it as CSV UTF-8, or {_MEND}") from None
     except ValueError as e: raise InputError(f"{path} cannot be read ({e}): {_MEND}") from None
     lost = [c for c in ("photo", "face", "person", "name") if c not in t]
     if lost: raise InputError(f"{path} has no column {lost[0]}: {_MEND}")

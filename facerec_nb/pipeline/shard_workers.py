@@ -10,6 +10,7 @@ import contextlib, itertools, multiprocessing, os, queue, signal, threading, tim
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,12 @@ def _about(pipe):
     return dict(model=pipe.model, dim=int(one.shape[1]), settings=dict(detector=name, mirror=pipe.mirror))
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000016
+def _deaf():
+    "This thread, and the processes that it starts, leave Ctrl-C to the main thread"
+    if not hasattr(signal, "pthread_sigmask"): return
+    resource_tracker.ensure_running() # beginning later, with the first process, it would let this thread hear again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
 def _begin():
     "The beginning of a worker process: one thread, no warnings about strange photographs"
     import cv2
@@ -235,7 +242,7 @@ def pool_spread(
 ) -> Iterator[dict]: # summaries as they come
     "Make shards in processes of this machine"
     if not workers: return (yield from map(work, shards))
-    lanes, threads, whole = [Lane(work) for _ in range(workers)], ThreadPoolExecutor(workers), False
+    lanes, threads, whole = [Lane(work) for _ in range(workers)], ThreadPoolExecutor(workers, initializer=_deaf), False
     try:
         yield from _each(lanes, threads, shards)
         whole = True

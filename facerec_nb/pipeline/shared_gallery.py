@@ -454,6 +454,17 @@ def numbers_of(self:SharedStore,
     db.execute(_MEET, (names,))
     return dict(db.execute("SELECT name, id FROM people WHERE name=ANY(?)", (names,)).fetchall())
 
+# %% ../../nbs/pipeline/shared_gallery.ipynb #5e7d1c0b
+@patch
+def contents_of(self:SharedStore,
+    db:psycopg.Cursor, # of change
+    people:list[int], # numbers
+) -> set[tuple[int, str]]: # person and hash of a photograph
+    "Which photographs people have"
+    if not people: return set()
+    asked = "SELECT person, content FROM refs WHERE content<>'' AND person=ANY(?)"
+    return set(db.execute(asked, (people,)).fetchall())
+
 # %% ../../nbs/pipeline/shared_gallery.ipynb #a6c3e9d4
 _COPY = "COPY refs(person, source, added, embedding, content, origin) FROM STDIN (FORMAT BINARY)"
 

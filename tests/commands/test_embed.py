@@ -147,6 +147,14 @@ def test_a_photograph_that_ends_every_process_is_a_row(pipe, photos, undisturbed
     assert np.allclose(got["0/02.jpg", 0]["embedding"], want["0/02.jpg", 0]["embedding"], atol=1e-4)
 
 
+def test_ctrl_c_while_the_workers_begin_is_one_sentence(started, photos, tmp_path):
+    "A terminal interrupts the command and all of its processes, however young they are"
+    p = started(photos, tmp_path/"out", "--workers", 2, "--per_shard", PER, "--fast")
+    young = wait_for(lambda: [c for c in psutil.Process(p.pid).children() if "spawn_main" in " ".join(c.cmdline())])
+    for pid in (*(c.pid for c in young), p.pid): os.kill(pid, signal.SIGINT)
+    assert p.communicate(timeout=60)[1].strip().splitlines() == ["facerec_embed: stopped"] and p.returncode == 130
+
+
 @pytest.mark.parametrize("with_what,code", [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_a_killed_driver_goes_on_where_it_was(started, pipe, tmp_path, with_what, code):
     photos, out, calm = (tmp_path/n for n in ("photos", "out", "calm"))

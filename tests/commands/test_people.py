@@ -157,6 +157,7 @@ def test_what_means_nothing_is_one_sentence(library, asked):
             (facerec_people, (g, "list", "Ann"), {}, "list needs nothing more"),
             (facerec_people, (g, "lst"), {}, "there is no 'lst'"),
             (facerec_people, (g, "merge", "Ann", "Ann"), {}, "give two names"),
+            (facerec_people, (g, "import", library), {}, f"{library} is not a file"),
             (facerec_people, (g, "export", library), {}, f"{library} cannot be used (Is a directory)"),
             (facerec_people, (g,), dict(forget_after="1 year"), "is no time to keep references")):
         err = asked(f, *args, code=1, **how).err

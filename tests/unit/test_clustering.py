@@ -301,8 +301,12 @@ def test_spreadsheets_may_sort_delete_and_mark(home):
     path = home / "out/clusters.csv"
     t = pd.read_csv(path, dtype=str, keep_default_na=False)[::-1].iloc[1:]
     t.person += ".0"
-    t.to_csv(path, index=False, encoding="utf-8-sig")
-    assert sorted(apply_edits(home / "out").people().faces) == [3, 3]
+    for coded, between in (("utf-8-sig", ","), ("utf-8-sig", ";"), ("utf-16", "\t")):
+        t.to_csv(path, index=False, encoding=coded, sep=between)
+        assert sorted(apply_edits(home / "out").people().faces) == [3, 3]
+    t.assign(name="Zoë").to_csv(path, index=False, encoding="cp1252", sep=";")
+    with pytest.raises(InputError, match="save it as CSV UTF-8"):
+        apply_edits(home / "out")
 
 
 def test_a_gallery_names_first_and_takes_names(home):

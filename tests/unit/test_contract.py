@@ -110,6 +110,16 @@ def test_single_references(place):
         assert g.search(FACES[1, 0])[0][0].name == "a"
 
 
+def test_a_photograph_of_a_person_is_added_once(place):
+    "The same enrolment may run twice at once: each asked what there is before the other had written"
+    two = [Source("1.jpg", "c1", "o"), Source("2.jpg", "c2", "o")]
+    with Gallery(place, model="m") as g, Gallery(place) as other:
+        for one in (g, other): one.add_many([("a", FACES[0, :2], two)])
+        assert other.add("a", FACES[0, 2:4], [Source("1.jpg", "c1", "p"), Source("3.jpg", "c3", "p")]) == 3
+        for _ in range(2): g.add("b", FACES[0, :2], [two[0], Source("no hash.jpg")])
+        assert g.people() == {"a": 3, "b": 3}
+
+
 def test_thresholds_are_kept(g, place):
     g.threshold, g.fpir, g.quality, g.prior = 0.4, 0.02, 0.3, 0.5
     with Gallery(place) as other:
