@@ -90,7 +90,7 @@ def quality_of(
     model:dict, # bias; parts: ingredient -> worst, good, weight
 ) -> Quality:
     "The quality of a face from its ingredients"
-    lack = {k: float(1 - np.clip((values[k] - low)/(good - low), 0, 1)) for k, (low, good, _) in model["parts"].items()}
+    lack = {k: 1 - min(max((values[k] - low)/(good - low), 0.), 1.) for k, (low, good, _) in model["parts"].items()}
     lost = {k: w*lack[k] for k, (*_, w) in model["parts"].items()}
     return Quality(float(1/(1 + np.exp(sum(lost.values()) - model["bias"]))), _reason(lack, lost))
 
