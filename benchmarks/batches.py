@@ -32,12 +32,12 @@ if __name__ == "__main__":
     cv2.setNumThreads(args.threads)
     photos = list(photos_below(args.data))[: args.photos]
     pipes = {name: FacePipeline.load(threads=args.threads, fast=name == "fast") for name in ("default", "fast")}
-    speed, work, ahead, few = {}, {}, FacePipeline._threads, face_pipeline.FEW
-    ways = (("ahead", ahead, few), ("one by one", lambda self: 1, few), ("apart", ahead, 1))  # threads, photographs
+    speed, work, ahead, some = {}, {}, FacePipeline._threads, face_pipeline.AT_ONCE
+    ways = (("ahead", ahead, some), ("one by one", lambda self: 1, some), ("apart", ahead, 0))  # threads, pixels
     for _ in range(args.rounds):
         for name, pipe in pipes.items():
             for way, threads, together in ways:
-                FacePipeline._threads, face_pipeline.FEW = threads, together
+                FacePipeline._threads, face_pipeline.AT_ONCE = threads, together
                 clock, processor = time.perf_counter(), time.process_time()
                 n = sum(1 for _ in pipe.stream(photos))
                 clock, processor = time.perf_counter() - clock, time.process_time() - processor

@@ -5,7 +5,7 @@ import pytest
 from facerec_nb.core.files import InputError
 from facerec_nb.datasets.portraits import public_portraits
 from facerec_nb.datasets.synthetic import sample_faces
-from facerec_nb.pipeline.face_pipeline import FEW, LARGE, FacePipeline
+from facerec_nb.pipeline.face_pipeline import AT_ONCE, FacePipeline
 
 
 @pytest.fixture(scope="module", params=[False, True])
@@ -31,7 +31,6 @@ def same(a, b):
 
 
 def test_answers_are_those_of_one_by_one(pipe, photos):
-    assert len(photos) > 2*FEW
     found = list(pipe.stream(photos))
     assert sum(map(len, found)) >= len(photos) - 1 and len(found[-2]) == 2 and not found[3]
     for photo, faces in zip(photos, found): same(faces, pipe(photo))
@@ -43,11 +42,12 @@ def test_points_are_asked_for_together(pipe, photos, monkeypatch):
         asked.append(len(boxes))
         return points(imgs, boxes)
     monkeypatch.setattr(pipe.landmarks, "points", counted)
-    list(pipe.stream([photos[-1]]*(FEW + 1)))
-    assert asked == [FEW, 1]
+    real = photos[-1]
+    list(pipe.stream([real]*5, batch=3))
+    assert asked == [3, 2]
     asked.clear()
-    high = -(-LARGE//photos[-1][0].size)
-    list(pipe.stream([np.pad(photos[-1], [(0, high), (0, 0), (0, 0)])]*2))
+    large = np.pad(real, [(0, AT_ONCE//real[0].size), (0, 0), (0, 0)])
+    list(pipe.stream([large]*2))
     assert len(asked) >= 2 and max(asked) == 1
 
 
