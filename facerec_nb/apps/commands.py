@@ -723,7 +723,7 @@ def _cluster(photos, out, gallery, prune, threshold, load):
     from facerec_nb.pipeline.embedded import FaceShards
     from facerec_nb.pipeline.gallery import Gallery
     from facerec_nb.pipeline.photo_groups import cluster_photos
-    if not isinstance(photos, FaceShards): photos_below(photos)
+    if not isinstance(photos, FaceShards): photos_below(photos, []) # before the networks are loaded
     g = Gallery.load(gallery) if gallery else None
     return cluster_photos(load(), photos, out, threshold, g, prune, _progress())
 
