@@ -18,7 +18,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError, content_hash, fingerprint, read_image
-from ..datasets.photo_sources import Input, PhotoReader
+from ..datasets.photo_sources import Input, PhotoReader, must_be_there
 from .clustering import why_poor
 from .face_pipeline import FacePipeline
 from .face_shards import FaceShards, plan_shards, shard_counts, write_shard
@@ -105,9 +105,11 @@ def shard_inputs(
 def rows(self:EmbedShard,
     inputs:list[Input], # photographs
 ) -> list[dict]: # column -> value
-    "The rows of some photographs"
+    "The rows of some photographs; raises InputError when all photographs have gone"
     pipe = self.pipe or _loaded(self.settings["model"], self.settings["load"])
-    return list(_rows(pipe, PhotoReader(self.settings["root"]), inputs))
+    made = list(_rows(pipe, PhotoReader(self.settings["root"]), inputs))
+    if shard_counts(made)["unreadable"]: must_be_there(self.settings["root"])
+    return made
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000037
 @patch

@@ -111,6 +111,21 @@ def wait_for(what, seconds=60):
 def finished(out): return sum(p.name.startswith("part-") for p in (out/"shards").glob("*")) if out.exists() else 0
 
 
+def test_a_disk_that_is_gone_for_a_while_costs_nothing(pipe, photos, undisturbed, tmp_path):
+    here = shutil.copytree(photos, tmp_path/"photos")
+
+    def vanishing(work, shards, workers):
+        for i, made in enumerate(map(work, shards)):
+            if not i: here.rename(tmp_path/"away")
+            yield made
+
+    with pytest.raises(InputError, match="photos is gone or empty, it was there a moment ago"):
+        embed_photos(pipe, here, tmp_path/"out", per_shard=PER, workers=0, spread=vanishing)
+    (tmp_path/"away").rename(here)
+    said = embed_photos(pipe, here, tmp_path/"out", per_shard=PER, workers=0)
+    assert (said["made"], said["unreadable"]) == (3, 0) and same(tmp_path/"out", undisturbed)
+
+
 # --- killed
 
 def test_a_killed_worker_costs_its_shard_only(pipe, photos, undisturbed, tmp_path):
