@@ -1,6 +1,6 @@
 """Landmarks on real photographs: the study behind results/landmarks/*.json; see `studies/landmarks.py`.
 
-    python benchmarks/landmarks.py --train big:0 big:1 big:2     # train (or go on with) recipe `big` with seeds 0, 1, 2
+    python benchmarks/landmarks.py --train big_first:0 big:0     # train (or go on with) these recipes with seed 0
     python benchmarks/landmarks.py                               # measure everything that is trained, write the records
 """
 import sys

@@ -1,7 +1,7 @@
 """The landmark study: train the recipes, measure them on people never seen, write results/landmarks/*.json.
 
-    python -m studies.landmarks --train big:0 big:1 big:2     # train (or go on with) recipe `big` with seeds 0, 1, 2
-    python -m studies.landmarks --train course:0 small:0 ...  # see RECIPES and ABLATION below
+    python -m studies.landmarks --train big_first:0 big:0     # train (or go on with) these recipes with seed 0
+    python -m studies.landmarks --train course:0 ...          # see RECIPES and ABLATION below, and STARTS
     python -m studies.landmarks                               # measure everything that is trained, write the records
 
 Runs lie in `--runs`; one that was interrupted goes on where it stopped. On one core beside another training: course
@@ -36,7 +36,13 @@ COMPARED = ("course", "photos")  # recipes for comparison only: fewer draws, not
 BEST = dict(epochs=18, rotation=40., spin=0.15, blur=0.2, cover=0.3, twice=True, with_test=True)
 COURSE = dict(epochs=16, stacks=2, channels=256, depth=4, input_size=256, batch_size=16, lr=1e-3, square=False,
               rotation=0., zoom=0., shift=0., colour=0., flip=False, with_test=True, subpixel=False)
-RECIPES = dict(course=COURSE, default={}, big=BEST, small=BEST | dict(stacks=1), photos=BEST | dict(epochs=40))
+ASIDE = BEST | dict(epochs=10, lr=1e-3, aside=True, turned=1)
+RECIPES = dict(course=COURSE, default={}, photos=BEST | dict(epochs=40),
+               big_first=BEST, small_first=BEST | dict(stacks=1), big=ASIDE, small=ASIDE | dict(stacks=1))
+MORE = ASIDE | dict(epochs=3, aside=False, turned=0)  # what each ingredient brings: see studies/profiles.py
+RECIPES |= dict(more=MORE, more_aside=MORE | dict(aside=True), more_turned=MORE | dict(turned=1))
+STARTS = {name: f"{'small' if name == 'small' else 'big'}_first-0"  # the runs whose networks these go on from
+          for name in ("big", "small", "more", "more_aside", "more_turned")}
 
 SHORT = BEST | dict(epochs=2)
 STILL = dict(rotation=0., spin=0., zoom=0., shift=0.)
@@ -99,8 +105,8 @@ def train(name, seed, data, extra, runs):
     "Train a recipe to its end, or go on"
     settings, run = RECIPES.get(name) or ABLATION.get(name, (None, {}))[1], runs/f"{name}-{seed}"
     if not (run/"landmarks.json").exists():
-        more = None if name in PHOTOGRAPHS else extra
-        train_landmarks(data, run, extra=more, resume=True, seed=int(seed), **settings)
+        more, start = None if name in PHOTOGRAPHS else extra, runs/STARTS[name] if name in STARTS else None
+        train_landmarks(data, run, extra=more, start=start, resume=True, seed=int(seed), **settings)
     print(name, seed, read_json(run/"landmarks.json")["unseen"])
 
 
@@ -110,11 +116,11 @@ def mean(values, ids, unit="NME"):
     return metric(*map(float, bootstrap_ids(lambda i: values[i].mean(), np.asarray(ids))), n=len(values), unit=unit)
 
 
-def ratio(a, b, ids):
+def ratio(a, b, ids, unit="ratio"):
     "One mean over another on the same photographs"
     a, b = np.asarray(a), np.asarray(b)
     interval = bootstrap_ids(lambda i: a[i].mean()/b[i].mean(), np.asarray(ids))
-    return metric(*map(float, interval), n=len(a), unit="ratio")
+    return metric(*map(float, interval), n=len(a), unit=unit)
 
 
 def rms(offsets): return metric(float(np.sqrt((offsets**2).sum(-1).mean())), n=len(offsets), unit="px of 112")
@@ -283,12 +289,15 @@ def measure_all(args, data):
     about = dict(name="celeba-wild-60x30", fingerprint=fingerprint(data/"selected_images.csv"),
                  n_images=len(test.all), n_people=int(test.all.identity.nunique()))
     course = trained(args.runs, "course")
-    baseline = test.errors(LandmarkModel.load(args.runs/"course-0")).nme if course else None
+    baseline, unit = test.errors(LandmarkModel.load(args.runs/"course-0")).nme if course else None, "ratio"
+    if not course: # its errors of single photographs are not recorded
+        baseline = np.full(len(test.rows), read_json(args.out/"course.json")["metrics"]["nme_unseen"]["value"])
+        unit = "ratio to the recorded mean of the course's recipe"
     for name in args.only or ["course", "photos", "small", "big"]:  # `default` is what aligned_law.py asks
         seeds = trained(args.runs, name)
         if not seeds: continue
         nme, numbers, curves = measure(name, seeds, test, val, args.runs)
-        if course and name != "course": numbers["baseline_ratio"] = ratio(nme, baseline, test.ids)
+        if name != "course": numbers["baseline_ratio"] = ratio(nme, baseline, test.ids, unit)
         what = f"Five points on real photographs of 12 people never seen: recipe {name}"
         write_record(args.out/f"{name}.json", record(what, COMMAND, about, numbers, curves, seeds))
         print(name, {k: round(v["value"], 4) for k, v in numbers.items() if v["value"] is not None})

@@ -272,6 +272,8 @@ def facerec_train_landmarks(
     input_size:int=128, # side of the crops, pixels
     batch_size:int=32, # crops a step
     lr:float=3e-3, # highest learning rate
+    start:str=None, # go on from this network: big, small, or the folder of a run
+    turned:int=0, # profiles made of each photograph by turning it in depth
     seed:int=0, # of weights, order and augmentation
     max_images:int=None, # use only so many training photographs
     resume:bool=False, # go on from the last epoch
@@ -281,8 +283,9 @@ def facerec_train_landmarks(
     from facerec_nb.faces.alignment import train_landmarks
     _tell_missing(data)
     network = dict(stacks=stacks, channels=channels, input_size=input_size)
-    training = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, max_images=max_images)
-    result = train_landmarks(data, run, **network, **training, resume=resume, progress=_progress())
+    training = dict(epochs=epochs, batch_size=batch_size, lr=lr, turned=turned, start=start, seed=seed)
+    more = dict(max_images=max_images, resume=resume, progress=_progress())
+    result = train_landmarks(data, run, **network, **training, **more)
     return _say(json, result, f"trained on {result['n_train']} photographs; {run}/best_stacked_hg.pth")
 
 # %% ../../nbs/apps/commands.ipynb #c0042

@@ -111,11 +111,24 @@ def _from_bytes(weight, bias):
     weight = weight/np.float32(PIXEL_SCALE)
     return weight, bias - weight.sum((2, 3)) @ np.array(PIXEL_MEAN, np.float32)
 
+# %% ../../nbs/engines/dlib_onnx.ipynb #23f1130e
+def _of_squares(weight):
+    "A convolution with a stride of 2 as one without, of squares of 2 x 2 pixels"
+    k = weight.shape[2]
+    w = np.pad(weight, [(0, 0)]*2 + [(0, k % 2)]*2)
+    w = w.reshape(*w.shape[:2], -1, 2, w.shape[2]//2, 2).transpose(0, 3, 5, 1, 2, 4)
+    return w.reshape(len(w), -1, *w.shape[4:])
+
 # %% ../../nbs/engines/dlib_onnx.ipynb #23f1130d
+def _bytes_stem(pen, convolution):
+    "The first convolution, of whole pixels"
+    weight, bias = _from_bytes(*convolution)
+    squares = pen.node("SpaceToDepth", "pixels", blocksize=2)
+    return _convolve(pen, _bytes(pen, squares, 1.), _of_squares(weight), bias, 1, 0, 1.)
+
 def _stem(pen, convolution, scale):
     "From pixels to the first maps; in bytes where their scale is given"
-    if scale is None: x = _convolve(pen, _pixels(pen), *convolution, 2, 0)
-    else: x = _convolve(pen, _bytes(pen, "pixels", 1.), *_from_bytes(*convolution), 2, 0, 1.)
+    x = _convolve(pen, _pixels(pen), *convolution, 2, 0) if scale is None else _bytes_stem(pen, convolution)
     x = pen.node("MaxPool", _rectified(pen, x, scale), kernel_shape=[3, 3], strides=[2, 2])
     return x if scale is None else _bytes(pen, x, scale)
 
@@ -234,7 +247,7 @@ def read_shipped(
 
 # %% ../../nbs/engines/dlib_onnx.ipynb #d80f5bd2
 _TEMPORARY = [] # folders of this process alone, removed when it ends
-_FORM = 2 # of the graph: another number, another file
+_FORM = 3 # of the graph: another number, another file
 
 def shipped_file(
     name:str="free", # of SHIPPED

@@ -20,12 +20,15 @@ from .crops import CropCfg, read_crops
 from .aligned import still_there
 from .landmarks import LandmarkModel, boxes_and_points, landmark_errors, mean_face, mean_face_errors
 from .landmarks import summarise_errors
-from ..core.files import InputError, fingerprint, inside, write_json
-from ..core.geometry import apply_matrix
+from ..core.errors import attempt
+from ..core.files import InputError, fingerprint, inside, read_image, thread_map, write_json
+from ..core.geometry import apply_matrix, warp
+from ..models.checkpoint import load_weights
 from ..models.hourglass import StackedHourglass, decode, decode_argmax, heatmap_loss, heatmaps
 from ..core.metrics import nme_cdf
 from ..models.augment import Augment
 from ..datasets.selected import read_selected
+from ..datasets.turned import random_profile, yaw_of
 from ..models.training import ArrayData, FitCfg, fit, seed_everything
 
 # %% ../../nbs/02_face_alignment.ipynb #c0017
@@ -50,6 +53,9 @@ class LandmarkCfg:
     spin:float=0. # augmentation: share of faces turned by up to 120 degrees
     blur:float=0. # augmentation: share of faces without detail
     cover:float=0. # augmentation: share of partly covered faces
+    start:str|Path|None=None # whose weights to begin with, as `LandmarkModel.load` takes it; None: from nothing
+    aside:bool=False # show a face the more often the further it looks to a side
+    turned:int=0 # profiles made of each training photograph by turning it in depth
     flip:bool=True # mirror in training, and average with the mirror image ever after
     twice:bool=False # a second pass: every face is turned upright by its first points and asked again
     subpixel:bool=True # read positions between the heatmap's pixels, or only the brightest pixel
@@ -147,24 +153,61 @@ def _parts(data, extra, cfg, max_images):
 
 # %% ../../nbs/02_face_alignment.ipynb #c0032
 def _read_parts(data, extra, cfg, max_images, n_workers, progress):
-    "Crops and rows of all parts, and the table of skipped photographs"
+    "Crops and rows of all parts (of profiles: crops and points), and the table of skipped photographs"
     got = {}
     for name, (folder, rows) in _parts(data, extra, cfg, max_images).items():
         rim = cfg.rim if cfg.twice or name in ("train", "extra") else 0
         got[name] = _load(folder, rows, cfg.crop, rim, n_workers, progress)
+    if cfg.turned: got["profiles"] = _profiles(data, got["train"][1], cfg, n_workers, progress)
     return {k: g[:2] for k, g in got.items()}, pd.concat([g[2] for g in got.values()], ignore_index=True)
 
+# %% ../../nbs/02_face_alignment.ipynb #70a1e002
+def _profile_crops(folder, row, five, cfg, k):
+    "Crops and points of one photograph as `cfg.turned` profiles"
+    rng, img, out = np.random.default_rng([cfg.seed, k]), read_image(inside(Path(folder)/"images", row.image_id)), []
+    for _ in range(cfg.turned):
+        picture, points, box = random_profile(img, five, rng)
+        M = cfg.crop.matrices(box, cfg.rim)
+        out.append((warp(picture, M, cfg.crop.size + 2*cfg.rim), apply_matrix(M, points)))
+    return out
+
+# %% ../../nbs/02_face_alignment.ipynb #70a1e003
+def _profiles(folder, rows, cfg, n_workers, progress):
+    "Crops uint8 `(N, S, S, 3)` and points `(N, 5, 2)` of photographs turned in depth, and those that cannot be turned"
+    def one(job): return attempt(_profile_crops, folder, *job)
+    true = boxes_and_points(rows)[1]
+    jobs = ((row, five, cfg, k) for k, (row, five) in enumerate(zip(rows.itertuples(), true)))
+    got = thread_map(one, jobs, n_workers, "profiles", progress)
+    why = [f"no profile: {g}" if isinstance(g, InputError) else "" for g in got]
+    skipped = rows[["image_id"]].assign(reason=why)[[bool(w) for w in why]]
+    if all(why): raise InputError(f"no photograph can be turned in depth; the first: {why[0]}")
+    x, points = zip(*[face for made, w in zip(got, why) if not w for face in made])
+    return np.stack(x), np.stack(points).astype(np.float32), skipped
+
 # %% ../../nbs/02_face_alignment.ipynb #c0033
+def _oftener(x, points):
+    "Crops and points with those that look aside repeated"
+    more = np.clip(np.abs(yaw_of(points))//10 - 1, 0, None).astype(int)
+    rows = np.repeat(np.arange(len(x)), 1 + more)
+    return x[rows], points[rows]
+
+def _with_points(x, rows, cfg):
+    "Crops with a rim, and the points of their rows in them"
+    boxes, true = boxes_and_points(rows)
+    points = apply_matrix(cfg.crop.matrices(boxes, cfg.rim), true).astype(np.float32)
+    return _oftener(x, points) if cfg.aside else (x, points)
+
+
+# %% ../../nbs/02_face_alignment.ipynb #70a1e006
 def _train_data(parts, cfg):
     "Crops with their points; where there are further faces, the photographs are repeated until they are about half"
-    def points(rows):
-        boxes, true = boxes_and_points(rows)
-        return apply_matrix(cfg.crop.matrices(boxes, cfg.rim), true).astype(np.float32)
-    (x, rows), more = parts["train"], parts.get("extra")
-    if not more: return ArrayData(x=x, points=points(rows))
-    times = max(1, round(len(more[1])/len(rows)))
-    return ArrayData(x=np.concatenate([*[x]*times, more[0]]),
-                     points=np.concatenate([*[points(rows)]*times, points(more[1])]))
+    (_, rows), more = parts["train"], parts.get("extra")
+    times = max(1, round(len(more[1])/len(rows))) if more else 1
+    got = [_with_points(*parts["train"], cfg)]*times + ([_with_points(*more, cfg)] if more else [])
+    if "profiles" in parts: got.append(parts["profiles"])
+    x, points = map(np.concatenate, zip(*got))
+    return ArrayData(x=x, points=points)
+
 
 # %% ../../nbs/02_face_alignment.ipynb #c0035
 def _watched(model, parts):
@@ -174,11 +217,15 @@ def _watched(model, parts):
     return dict(monitor="val_nme", validate=lambda net: dict(val_nme=landmark_errors(model, rows, crops).nme.mean()))
 
 # %% ../../nbs/02_face_alignment.ipynb #c0036
+def _settings(cfg):
+    "The settings as plain values; of the network to begin with only the name"
+    return asdict(cfg) | dict(start=cfg.start and Path(cfg.start).name)
+
 def _about(cfg, model, data):
     "What the checkpoint says beside its weights"
     ways = dict(flip=cfg.flip, upright=model.upright, subpixel=cfg.subpixel)
     pixels = dict(colour="RGB", range="0..255, normalised inside the network")
-    return dict(kind="landmarks", arch=model.net.arch, config=asdict(cfg), seed=cfg.seed,
+    return dict(kind="landmarks", arch=model.net.arch, config=_settings(cfg), seed=cfg.seed,
                 data=fingerprint(Path(data)/"selected_images.csv"), preprocessing=asdict(cfg.crop) | ways | pixels)
 
 # %% ../../nbs/02_face_alignment.ipynb #c0037
@@ -199,7 +246,7 @@ def _counted(parts, skipped, log, cfg):
     return dict(n_train=len(rows), n_extra=len(parts["extra"][1]) if "extra" in parts else 0,
                 n_train_people=rows.identity.nunique(), skipped=skipped.to_dict("records"),
                 parameters=sum(p.numel() for p in net.parameters()), seconds=float(log.seconds.sum()),
-                images_per_s=float(log.images_per_s.median()), config=asdict(cfg))
+                images_per_s=float(log.images_per_s.median()), config=_settings(cfg))
 
 # %% ../../nbs/02_face_alignment.ipynb #c0039
 def _changed(cfg, changes):
@@ -210,10 +257,22 @@ def _changed(cfg, changes):
     return replace(cfg, **changes)
 
 # %% ../../nbs/02_face_alignment.ipynb #9e23ea36
+def _begun(cfg, rows):
+    "The model to be trained: new, or with the weights of another; raises `InputError` for a network of another shape"
+    model = cfg.model(rows)
+    if cfg.start is None: return model
+    other, made = LandmarkModel.load(cfg.start, "cpu").net, model.net.arch
+    if other.arch != made:
+        raise InputError(f"{cfg.start} is built with {other.arch}, the settings ask for {made}: ask for the same")
+    load_weights(model.net, other.state_dict())
+    return model
+
+
+# %% ../../nbs/02_face_alignment.ipynb #70a1e007
 def _fitted(cfg, parts, data, run, resume, progress):
     "Train, and keep the best epoch in the folder of the run; returns the log"
     seed_everything(cfg.seed)
-    model = cfg.model(parts["train"][1])
+    model = _begun(cfg, parts["train"][1])
     return fit(model.net, cfg.loss, _train_data(parts, cfg), cfg.fit_cfg, run, name="stacked_hg", augment=cfg.augment,
                checkpoint=_about(cfg, model, data), resume=resume, progress=progress, **_watched(model, parts))
 

@@ -116,10 +116,10 @@ def boxes_of_maps(
     "What CenterFace's maps say, double boxes suppressed"
     y, x = np.where(middle > min_score)
     side = 4*np.exp(sides[::-1, y, x].T)
-    corner = 4*(np.c_[x, y] + offset[::-1, y, x].T + 0.5) - side/2
+    corner = 4*(np.stack([x, y], 1) + offset[::-1, y, x].T + 0.5) - side/2
     size = 4*np.array(middle.shape[::-1])
     corner = np.clip(corner, 0, size)
-    found = np.c_[corner, np.minimum(corner + side, size), middle[y, x]].astype(np.float32)
+    found = np.hstack([corner, np.minimum(corner + side, size), middle[y, x, None]]).astype(np.float32)
     return found[suppress(found[:, :4], found[:, 4])]
 
 # %% ../../nbs/faces/detection.ipynb #c0023
@@ -195,7 +195,7 @@ def one_pass(self:CenterFaceDetector,
     "One pass"
     canvas, corner, scale = _framed(img, side, self.frame)
     found = self.net(canvas, self.min_score)
-    return np.c_[(found[:, :4] - corner)*scale, found[:, 4]]
+    return np.hstack([(found[:, :4] - corner)*scale, found[:, 4:]])
 
 # %% ../../nbs/faces/detection.ipynb #c0033
 @patch
@@ -207,7 +207,7 @@ def __call__(self:CenterFaceDetector,
     for side in self.sizes:
         if looked and looked >= longer: break
         looked = min(side, longer) if looked else side
-        found = np.r_[found, self.one_pass(img, looked)]
+        found = np.vstack([found, self.one_pass(img, looked)])
         if len(found) and (found[:, 3] - found[:, 1]).min()*looked/longer >= self.small: break
     return self._united(found, img.shape)
 

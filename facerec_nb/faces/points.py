@@ -161,39 +161,40 @@ def faces_only(self:PointFinder,
 
 # %% ../../nbs/faces/points.ipynb #5a0c3e04
 @patch
-def _looks(self:PointFinder, img, M):
-    "Points in pixels of crops without rim, and confidence, for matrices photograph -> crop"
-    def views(M): return np.stack([cut(img, m, self.crop.size) for m in M])
-    p, sure = self.look(views(M))
+def _looks(self:PointFinder, imgs, M):
+    "Points in pixels of crops without rim, and confidence, for photographs and matrices photograph -> crop"
+    def views(rows, M): return np.stack([cut(imgs[i], m, self.crop.size) for i, m in zip(rows, M)])
+    p, sure = self.look(views(range(len(M)), M))
     rows = self.again(p, sure)
     if not len(rows): return p, sure
     T = self.turns(p[rows], 0)
-    q, sure[rows] = self.look(views(compose(T, M[rows])))
+    q, sure[rows] = self.look(views(rows, compose(T, M[rows])))
     p[rows] = self.joined(p[rows], q, T)
     return p, sure
 
 
 # %% ../../nbs/faces/points.ipynb #5a0c3e05
 @patch
-def _from_photo(self:PointFinder, img, boxes):
-    "The same for boxes, 16 at once: more do not fit a processor's cache"
+def _from_photos(self:PointFinder, imgs, boxes):
+    "The same for photographs and boxes, 16 at once: more do not fit a processor's cache"
     rim = 0 if self.unsure is not None else self.rim
     M, size = self.crop.matrices(boxes, rim), self.crop.size + 2*rim
-    for m in M: check_view(seen_box(m, size), img.shape[1::-1])
-    if self.unsure is None: return self.predict(np.stack([warp(img, m, size) for m in M]))
-    parts = [self._looks(img, M[i:i + 16]) for i in range(0, len(M), 16)]
+    for img, m in zip(imgs, M): check_view(seen_box(m, size), img.shape[1::-1])
+    if self.unsure is None: return self.predict(np.stack([warp(img, m, size) for img, m in zip(imgs, M)]))
+    parts = [self._looks(imgs[i:i + 16], M[i:i + 16]) for i in range(0, len(M), 16)]
     return tuple(map(np.concatenate, zip(*parts)))
 
 
 # %% ../../nbs/faces/points.ipynb #11aa7746
 @patch
 def points(self:PointFinder,
-    img:np.ndarray, # RGB uint8 `(H, W, 3)`
+    img:np.ndarray|list, # RGB uint8 `(H, W, 3)`; a list: the photograph of each box
     boxes:np.ndarray, # `(F, 4)`: x1, y1, x2, y2 in pixels
 ) -> tuple: # points `(F, 5, 2)` in pixels of the photograph, confidence `(F,)` in 0..1
-    "The points of all faces of a photograph"
+    "The points of all faces of a photograph, or of faces of several"
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     if not len(boxes): return np.zeros((0, 5, 2)), np.zeros(0)
-    found, sure = self.faces_only(*self._from_photo(img, boxes))
+    imgs = img if isinstance(img, list) else [img]*len(boxes)
+    found, sure = self.faces_only(*self._from_photos(imgs, boxes))
     return apply_matrix(invert(self.crop.matrices(boxes)), found), sure
 

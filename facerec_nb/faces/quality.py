@@ -25,16 +25,22 @@ class Detail(NamedTuple):
     noise: float # grey levels
 
 # %% ../../nbs/faces/quality.ipynb #ed7450a9
+def _one_size(part):
+    "A part of a photograph at 96 x 112 pixels"
+    k = max(1, min(part.shape[0]//112, part.shape[1]//96))
+    h, w = part.shape[0]//k, part.shape[1]//k
+    if k > 1: part = cv2.resize(part[:h*k, :w*k], (w, h), interpolation=cv2.INTER_AREA)
+    return cv2.resize(np.ascontiguousarray(part[..., :3]), (96, 112), interpolation=cv2.INTER_LINEAR)
+
 def detail_of(
     img:np.ndarray, # RGB uint8 (H, W, 3)
     box:np.ndarray, # x1, y1, x2, y2 in pixels
 ) -> Detail:
     "How much there is to see of the face in a box"
-    part = np.ascontiguousarray(middle_of(img, box)[..., :3])
-    part = cv2.resize(part, (96, 112), interpolation=cv2.INTER_AREA if part.shape[0] > 112 else cv2.INTER_LINEAR)
+    part = _one_size(middle_of(img, box))
     luma = part @ LUMA
-    fine = (luma - cv2.GaussianBlur(luma, (0, 0), 2)).std()
-    return Detail(float(luma.std()/(luma.mean() + 1)), float(fine/max(luma.std(), 1)), noise_of(part))
+    spread, fine = luma.std(), (luma - cv2.GaussianBlur(luma, (0, 0), 2)).std()
+    return Detail(float(spread/(luma.mean() + 1)), float(fine/max(spread, 1)), noise_of(part))
 
 # %% ../../nbs/faces/quality.ipynb #c87ca3b9
 def turned_away(
@@ -84,7 +90,7 @@ def quality_of(
     model:dict, # bias; parts: ingredient -> worst, good, weight
 ) -> Quality:
     "The quality of a face from its ingredients"
-    lack = {k: float(1 - np.clip((values[k] - low)/(good - low), 0, 1)) for k, (low, good, _) in model["parts"].items()}
+    lack = {k: 1 - min(max((values[k] - low)/(good - low), 0.), 1.) for k, (low, good, _) in model["parts"].items()}
     lost = {k: w*lack[k] for k, (*_, w) in model["parts"].items()}
     return Quality(float(1/(1 + np.exp(sum(lost.values()) - model["bias"]))), _reason(lack, lost))
 

@@ -1,11 +1,13 @@
 "Alignment with bad input: a damaged photograph is skipped and listed, a wrong name or file stops with one sentence"
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from facerec_nb.faces.alignment import train_landmarks
-from facerec_nb.datasets.celeba_files import load_celeba
+from facerec_nb.datasets.celeba_files import POINT_COLUMNS, load_celeba
 from facerec_nb.models.checkpoint import save_checkpoint
 from facerec_nb.faces import aligned
 from facerec_nb.faces.aligned import align, read_aligned
@@ -47,6 +49,21 @@ def test_training_lists_the_damaged_photograph(trained):
     assert "not a readable image" in result["skipped"][0]["reason"]
     assert result["n_train"] == ((rows.people == "seen") & (rows.split == "train")).sum() - 1
     assert result["unseen"]["n_people"] == 1
+
+
+def test_profiles_of_a_training_leave_out_what_cannot_be_turned(trained, tmp_path):
+    here, rows, hurt, result = trained
+    shutil.copytree(here/"data", tmp_path/"data")
+    table = pd.read_csv(tmp_path/"data"/"selected_images.csv")
+    mine = table[(table.people == "seen") & (table.split == "train") & (table.image_id != hurt)].index[0]
+    table.loc[mine, POINT_COLUMNS] = 40
+    table.to_csv(tmp_path/"data"/"selected_images.csv", index=False)
+    got = train_landmarks(tmp_path/"data", tmp_path/"run", start=here/"run", aside=True, turned=2, **SMALL)
+    why = {s["image_id"]: s["reason"] for s in got["skipped"]}
+    assert list(why) == [hurt, table.image_id[mine]] and "one place" in why[table.image_id[mine]]
+    assert got["n_train"] == result["n_train"] and got["config"]["start"] == "run"  # no path of this machine
+    with pytest.raises(InputError, match="ask for the same"):
+        train_landmarks(here/"data", tmp_path/"no", start="small", **SMALL)
 
 
 def test_align_lists_the_damaged_photograph(trained):
