@@ -726,7 +726,7 @@ def _cluster(photos, out, gallery, prune, threshold, load):
     from facerec_nb.pipeline.embedded import FaceShards
     from facerec_nb.pipeline.gallery import Gallery
     from facerec_nb.pipeline.photo_groups import cluster_photos
-    if not isinstance(photos, FaceShards): photos_below(photos)
+    if not isinstance(photos, FaceShards): photos_below(photos, []) # before the networks are loaded
     g = Gallery.load(gallery) if gallery else None
     return cluster_photos(load(), photos, out, threshold, g, prune, _progress())
 
@@ -778,6 +778,19 @@ def facerec_cluster(
         _tell_clustered(told)
     return _say(json, *_grouped(g, told, g.enroll(Gallery(enroll, g.model)) if enroll else None))
 
+# %% ../../nbs/apps/commands.ipynb #a70d0e11
+def _must_be_free(port, host="127.0.0.1"):
+    "Refuse a port that there is not, or that another program has"
+    import socket
+    if not 0 < port < 65536: raise InputError(f"port={port} is none: give a number from 1 to 65535")
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name != "nt")
+            s.bind(place)
+    except OSError as e:
+        raise InputError(f"port={port} of {host} cannot be used ({e.strerror}): give another port or host") from None
+
 # %% ../../nbs/apps/commands.ipynb #c0068
 @command
 def facerec_app(
@@ -791,6 +804,7 @@ def facerec_app(
     "A page in the browser to drop a photograph on: boxes, points, aligned faces and names; it stays on this machine"
     from facerec_nb.apps.app import build_app, launch_app
     from facerec_nb.pipeline.gallery import Gallery
+    _must_be_free(port)
     g = Gallery.load(gallery) if gallery else None
     pipe = _load(run, detector, embedder, fast)
     if g is not None: g.check_model(pipe.model)
@@ -817,6 +831,7 @@ def facerec_serve(
     from facerec_nb.pipeline.gallery import Gallery
     known = service.read_keys(keys) if keys else None
     service.must_be_safe(host, known)
+    _must_be_free(port, host)
     pipe = _load(run, detector, embedder, fast)
     cfg = service.ServeCfg(largest=largest*10**6, per_minute=per_minute, at_once=at_once)
     with _told(Gallery(gallery, pipe.model)) as g:

@@ -290,6 +290,9 @@ def atomic_path(
         yield temp
         with open(temp, "rb+") as f: os.fsync(f.fileno())
         os.replace(temp, path)
+    except OSError as e:
+        if str(e.filename).endswith(temp.name): e.filename = str(path) # what the user knows
+        raise
     finally: temp.unlink(missing_ok=True)
 
 # %% ../../nbs/core/files.ipynb #c0071

@@ -72,7 +72,10 @@ def photos_below(
 ) -> list[Path]: # in sorted order
     "All photographs of a folder but hidden files; raises InputError for a missing folder or one without photographs"
     _must_be_folder(folder)
-    found = sorted(root/n for root, names in walk_folders(folder, trouble) for n in names if is_photo(n))
+    closed = []
+    found = sorted(root/n for root, names in walk_folders(folder, closed) for n in names if is_photo(n))
+    if closed and not found: raise InputError(f"{closed[0]}, and there are no others: check the permissions")
+    for sentence in closed: _tell(trouble, sentence)
     if found: return found
     raise InputError(f"{folder} holds no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}): check the path")
 

@@ -18,7 +18,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.files import InputError, content_hash, fingerprint, read_image
-from ..datasets.photo_sources import Input, PhotoReader
+from ..datasets.photo_sources import Input, PhotoReader, must_be_there
 from .clustering import why_poor
 from .face_pipeline import FacePipeline
 from .face_shards import FaceShards, plan_shards, shard_counts, write_shard
@@ -100,14 +100,25 @@ def shard_inputs(
     "The photographs of a shard"
     return [Input(*row) for row in zip(*(shard["inputs"][k] for k in Input._fields))]
 
+# %% ../../nbs/pipeline/shard_workers.ipynb #5e7d1c0d
+def _must_be_left(root, inputs, made):
+    "Refuse rows of photographs that were listed and have all gone since, one by one or with their disk"
+    must_be_there(root)
+    gone = {r["source"] for r in made if r.get("reason") == "does not exist"}
+    if len(inputs) > 1 and all(i.size >= 0 and i.source in gone for i in inputs):
+        raise InputError(f"{inputs[0].source} and all others of its shard have gone since {root} was listed: "
+                         "bring them back, or start again without them")
+
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000036
 @patch
 def rows(self:EmbedShard,
     inputs:list[Input], # photographs
 ) -> list[dict]: # column -> value
-    "The rows of some photographs"
+    "The rows of some photographs; raises InputError when all photographs have gone"
     pipe = self.pipe or _loaded(self.settings["model"], self.settings["load"])
-    return list(_rows(pipe, PhotoReader(self.settings["root"]), inputs))
+    made = list(_rows(pipe, PhotoReader(self.settings["root"]), inputs))
+    if shard_counts(made)["unreadable"]: _must_be_left(self.settings["root"], inputs, made)
+    return made
 
 # %% ../../nbs/pipeline/shard_workers.ipynb #sw000037
 @patch

@@ -111,6 +111,22 @@ def wait_for(what, seconds=60):
 def finished(out): return sum(p.name.startswith("part-") for p in (out/"shards").glob("*")) if out.exists() else 0
 
 
+@pytest.mark.parametrize("what,said", [("photos", "photos is gone or empty, it was there"), ("photos/1", "since")])
+def test_a_disk_that_is_gone_for_a_while_costs_nothing(pipe, photos, undisturbed, tmp_path, what, said):
+    here = shutil.copytree(photos, tmp_path/"photos")
+
+    def vanishing(work, shards, workers):
+        for i, made in enumerate(map(work, shards)):
+            if not i: (tmp_path/what).rename(tmp_path/"away")
+            yield made
+
+    with pytest.raises(InputError, match=said):
+        embed_photos(pipe, here, tmp_path/"out", per_shard=PER, workers=0, spread=vanishing)
+    (tmp_path/"away").rename(tmp_path/what)
+    got = embed_photos(pipe, here, tmp_path/"out", per_shard=PER, workers=0)
+    assert got["made"] in (2, 3) and got["unreadable"] == 0 and same(tmp_path/"out", undisturbed)
+
+
 # --- killed
 
 def test_a_killed_worker_costs_its_shard_only(pipe, photos, undisturbed, tmp_path):

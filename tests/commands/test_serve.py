@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facerec_nb.apps.commands import facerec_serve
+from facerec_nb.apps.commands import facerec_app, facerec_serve
 from facerec_nb.core.files import InputError, read_image
 from facerec_nb.faces.detection import WholeImage
 from facerec_nb.pipeline.face_pipeline import FacePipeline, Faces
@@ -92,6 +92,14 @@ def test_each_role_may_what_it_may(keys):
         assert c.get("/health").status_code == 200
         told = "".join(c.get(path, **key("ask")).text for path in ("/people", "/", "/openapi.json", "/metrics"))
         assert not any(k in told for k in KEYS.values())
+
+
+def test_a_port_that_cannot_be_had_is_told_before_anything_is_loaded(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        for port, said in ((s.getsockname()[1], "cannot be used (Address already in use)"), (99999, "from 1 to 65535")):
+            assert facerec_serve(str(tmp_path/"g.db"), port=port) == facerec_app(port=port) == 1
+            err = capsys.readouterr().err
+            assert err.count(f"--port {port} ") == err.count(said) == 2 == err.count("\n")
 
 
 def test_only_this_machine_without_keys(keys, tmp_path):

@@ -134,6 +134,8 @@ def test_an_unreadable_folder_is_listed_and_the_rest_goes_on(tmp_path, monkeypat
     monkeypatch.setattr(os, "scandir", closed)
     got, told = people(tmp_path)
     assert got == {"Ann": 1} and len(told) == 1 and "Bob cannot be read (Permission denied)" in told[0]
+    with pytest.raises(InputError, match=r"Bob cannot be read \(Permission denied\).* there are no others"):
+        photos_below(tmp_path / "Bob")
     with pytest.warns(UserWarning, match="Bob cannot be read"): photos_below(tmp_path)
 
 
