@@ -21,7 +21,7 @@ from ..datasets.celeba_files import ATTRIBUTES, BOX_COLUMNS, POINT_COLUMNS
 from ..models.checkpoint import load_checkpoint, load_weights
 from .crops import CropCfg
 from .points import WAYS, PointFinder, way_of
-from ..core.files import fingerprint as _mark
+from ..core.files import InputError, fingerprint as _mark
 from ..core.geometry import FLIP_ORDER, apply_matrix, crop_matrix, invert, warp_batch, xywh_to_xyxy
 from ..core.installed import packaged
 from ..models.hourglass import StackedHourglass, decode, decode_argmax
@@ -70,6 +70,8 @@ def load(cls:LandmarkModel,
     name = str(path)
     if name in ("big", "small", *WAYS): path = packaged(f"landmarks_{WAYS[name]['net'] if name in WAYS else name}")
     path = Path(path)/"best_stacked_hg.pth" if Path(path).is_dir() else Path(path)
+    if name == path.stem and not path.exists():
+        raise InputError(f"there is no landmark network {name!r}: give big, small, a .pth or the folder of a run")
     ck = load_checkpoint(path, kind="landmarks")
     net = load_weights(StackedHourglass(**ck["arch"]), ck["weights"]["model"])
     p = way_of(name, ck["preprocessing"])

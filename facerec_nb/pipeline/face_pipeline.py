@@ -109,7 +109,7 @@ def _embedder_file(run, embedder):
     from facerec_nb.engines.dlib_onnx import DEFAULT, SHIPPED, shipped_file
     embedder = embedder or ("best_af.pth" if run else DEFAULT)
     if (name := embedder.removesuffix(FLOAT)) in SHIPPED: return shipped_file(name, eight=name == embedder)
-    if not Path(embedder).suffix:
+    if Path(embedder).suffix not in (".pth", ".onnx"):
         raise InputError(f"there is no embedder {embedder!r}: give {' or '.join(SHIPPED)}, a .pth or an .onnx")
     inside = Path(run or ".")/embedder
     return Path(embedder) if Path(embedder).exists() and not (run and inside.exists()) else inside

@@ -172,3 +172,8 @@ def test_further_faces_are_of_other_people(trained, tmp_path):
     (images/others["image_id"][0]).rename(images/photo)
     save(**others | dict(image_id=[photo, *others["image_id"][1:]]))
     with pytest.raises(InputError, match=f"photograph {photo} is in .*of other people"): again()
+
+
+def test_a_name_that_is_no_landmark_network_is_told_those_that_are():
+    with pytest.raises(InputError, match="there is no landmark network 'medium': give big, small"):
+        LandmarkModel.load("medium")
