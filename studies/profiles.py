@@ -10,6 +10,7 @@ of the box's height, since the distance between the eyes of a profile is nearly 
 the side that is seen count. Boxes are jittered by 5 %. Intervals by bootstrap over people. Ten minutes on one thread.
 """
 import argparse
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -103,18 +104,19 @@ def ratio(a, b, people, where):
 
 def measured(sets, networks):
     "All numbers: network, set, yaw"
-    out, errors = {}, {}
-    for net, model in networks.items():
-        for name, (faces, mine, yaws) in sets.items():
-            error, sure = errors[net, name] = asked(model, faces)
-            for low, high in yaws:
-                where = mine & (faces["yaw"] >= low) & (faces["yaw"] < high)
-                numbers = told(error, sure, faces["people"], where)
-                if PAIRS.get(net) in networks:
-                    before = errors[PAIRS[net], name][0]
-                    numbers["ratio"] = ratio(error, before, faces["people"], where)
-                out |= {f"{k}_{name}_{low}: {net}": v for k, v in numbers.items()}
-                print(net, name, low, {k: show_metric(v, 4) for k, v in numbers.items()}, flush=True)
+    out, answers = {}, {}
+    def answer(net, faces):
+        "Asked once: the halves of the people are sets of the same faces"
+        if (net, id(faces)) not in answers: answers[net, id(faces)] = asked(networks[net], faces)
+        return answers[net, id(faces)]
+    for net, (name, (faces, mine, yaws)) in product(networks, sets.items()):
+        (error, sure), before = answer(net, faces), PAIRS.get(net)
+        for low, high in yaws:
+            where = mine & (faces["yaw"] >= low) & (faces["yaw"] < high)
+            numbers = told(error, sure, faces["people"], where)
+            if before in networks: numbers["ratio"] = ratio(error, answer(before, faces)[0], faces["people"], where)
+            out |= {f"{k}_{name}_{low}: {net}": v for k, v in numbers.items()}
+            print(net, name, low, {k: show_metric(v, 4) for k, v in numbers.items()}, flush=True)
     return out
 
 
