@@ -24,6 +24,7 @@ from PIL import Image, ImageFilter
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from facerec_nb.core.files import fingerprint, read_image
 from facerec_nb.core.records import metric, record, show_metric, write_record
 from facerec_nb.datasets.photos import photos_below

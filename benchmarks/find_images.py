@@ -1,7 +1,8 @@
 """Finding the selected photographs: one walk over the tree, against searching it once per image as the course did.
 
-    python benchmarks/find_images.py
+    python benchmarks/find_images.py [--out results/benchmarks/find_images.json]
 """
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,9 @@ def seconds(f):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="results/benchmarks/find_images.json")
+    args = parser.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as d:
         names = tree(Path(d))
@@ -46,7 +50,7 @@ def main():
     data = dict(name="empty files", fingerprint=fingerprint(N, FOLDERS), n_images=N, n_people=0)
     rec = record(what, "python benchmarks/find_images.py", data, metrics, seeds=[0])
     rec["interval"] = "smallest and largest of the repeats"
-    write_record("results/benchmarks/find_images.json", rec)
+    write_record(args.out, rec)
     for k, m in rec["metrics"].items():
         print(f"{k:10} {m['value']:10.2f}  [{m['low']:.2f}, {m['high']:.2f}] {m['unit']}")
 
