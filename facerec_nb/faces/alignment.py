@@ -254,7 +254,9 @@ def _changed(cfg, changes):
     unknown = changes.keys() - asdict(cfg).keys()
     known = ", ".join(asdict(cfg))
     if unknown: raise InputError(f"there is no setting {', '.join(sorted(unknown))}: choose from {known}")
-    return replace(cfg, **changes)
+    cfg = replace(cfg, **changes)
+    if cfg.turned < 0: raise InputError(f"turned={cfg.turned}: profiles of each photograph are counted from 0")
+    return cfg
 
 # %% ../../nbs/02_face_alignment.ipynb #9e23ea36
 def _begun(cfg, rows):
@@ -262,8 +264,9 @@ def _begun(cfg, rows):
     model = cfg.model(rows)
     if cfg.start is None: return model
     other, made = LandmarkModel.load(cfg.start, "cpu").net, model.net.arch
-    if other.arch != made:
-        raise InputError(f"{cfg.start} is built with {other.arch}, the settings ask for {made}: ask for the same")
+    differ = [k for k in made if other.arch[k] != made[k]]
+    has, asked = (", ".join(f"{k}={arch[k]}" for k in differ) for arch in (other.arch, made))
+    if differ: raise InputError(f"{cfg.start} has {has}, the settings ask for {asked}: ask for the same")
     load_weights(model.net, other.state_dict())
     return model
 
