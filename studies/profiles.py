@@ -13,13 +13,13 @@ import argparse
 from itertools import product
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
 from facerec_nb.core.files import fingerprint
 from facerec_nb.core.geometry import apply_matrix, invert, xywh_to_xyxy
-from facerec_nb.core.metrics import bootstrap_ids
-from facerec_nb.core.records import metric, record, show_metric, write_record
+from facerec_nb.core.records import record, show_metric, write_record
 from facerec_nb.datasets.celeba_files import load_celeba
 from facerec_nb.datasets.selected import read_selected
 from facerec_nb.datasets.synthetic import draw_photo, face_params, photo_params
@@ -27,7 +27,7 @@ from facerec_nb.datasets.turned import yaw_of
 from facerec_nb.faces.crops import read_crops
 from facerec_nb.faces.landmarks import LandmarkModel, boxes_and_points
 from studies.celeba_aligned import aligned_faces
-from studies.landmarks import jitter_boxes
+from studies.landmarks import jitter_boxes, mean, ratio
 
 YAWS = ((0, 15), (15, 30), (30, 45), (45, 90))  # degrees, of annotated faces
 DRAWN_YAWS = ((0, 30), (30, 60), (60, 90))  # of drawn heads
@@ -70,7 +70,6 @@ def drawn(n, seed=77):
 
 def encoded(picture):
     "A picture as the bytes of a PNG"
-    import cv2
     return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
 
 
@@ -87,19 +86,10 @@ def asked(model, faces):
 
 def told(error, sure, people, where):
     "Error, failures and confidence of some faces; the intervals draw people"
-    def of(values, unit):
-        value, low, high = bootstrap_ids(lambda r: values[where][r].mean(), people[where])
-        return metric(float(value), float(low), float(high), n=int(where.sum()), unit=unit)
+    def of(values, unit): return mean(values[where], people[where], unit)
     return dict(error=of(error, "share of the box's height"),
                 failures=of(error > FAR, f"share with an error above {FAR} of the box's height"),
                 confidence=of(sure, "mean confidence"))
-
-
-def ratio(a, b, people, where):
-    "One mean error over another on the same faces"
-    a, b = a[where], b[where]
-    value, low, high = bootstrap_ids(lambda r: a[r].mean()/b[r].mean(), people[where])
-    return metric(float(value), float(low), float(high), n=len(a), unit="ratio of the mean errors")
 
 
 def measured(sets, networks):
@@ -114,7 +104,8 @@ def measured(sets, networks):
         for low, high in yaws:
             where = mine & (faces["yaw"] >= low) & (faces["yaw"] < high)
             numbers = told(error, sure, faces["people"], where)
-            if before in networks: numbers["ratio"] = ratio(error, answer(before, faces)[0], faces["people"], where)
+            if before in networks: numbers["ratio"] = ratio(
+                error[where], answer(before, faces)[0][where], faces["people"][where], "ratio of the mean errors")
             out |= {f"{k}_{name}_{low}: {net}": v for k, v in numbers.items()}
             print(net, name, low, {k: show_metric(v, 4) for k, v in numbers.items()}, flush=True)
     return out

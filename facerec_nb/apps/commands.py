@@ -66,12 +66,12 @@ def _read_enough():
     return 141
 
 # %% ../../nbs/apps/commands.ipynb #60877644
+_OTHERWISE = {"drop_blurry=True": "no --keep_blurry", "drop_blurry=False": "--keep_blurry"} # the one turned option
+
 def _typed(sentence, f):
     "A sentence with the command's options as a terminal has them: --threshold 0.5 for threshold=0.5"
     names = "|".join(map(re.escape, inspect.signature(f).parameters))
-    if "keep_blurry" in names:
-        sentence = sentence.replace("drop_blurry=True", "no --keep_blurry")
-        sentence = sentence.replace("drop_blurry=False", "--keep_blurry")
+    for said, typed in _OTHERWISE.items(): sentence = sentence.replace(said, typed)
     return re.sub(rf"\b({names})=(?=([^\s,;:)]?))", lambda m: f"--{m[1].strip('_')}" + " "*bool(m[2]), sentence)
 
 # %% ../../nbs/apps/commands.ipynb #c0013

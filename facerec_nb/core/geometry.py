@@ -146,7 +146,7 @@ def check_view(
         raise InputError(f"the face would be over ten times larger than {of}: check the points")
 
 # %% ../../nbs/core/geometry.ipynb #c0035
-_BORDERS = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE)
+_BORDERS = dict(black=cv2.BORDER_CONSTANT, replicate=cv2.BORDER_REPLICATE, reflect=cv2.BORDER_REFLECT_101)
 
 def _fineness(M, w, h, photo):
     "How many times finer the first warp is; raises `InputError` for a picture of hundreds of megapixels"
@@ -160,7 +160,7 @@ def warp(
     img:np.ndarray, # RGB uint8 `(H, W, 3)`, or `(H, W, 4)` with a fourth byte that is dropped
     M:np.ndarray, # `(2, 3)`: photograph -> result
     size:int|tuple, # side of the result in pixels, or `(width, height)`
-    border:str="black", # what lies outside the photograph: 'black' (the ArcFace convention) or 'replicate'
+    border:str="black", # outside the photograph: 'black' (the ArcFace convention), 'replicate' or 'reflect'
     check:bool=True, # refuse a view of nothing
 ) -> np.ndarray: # RGB uint8 `(height, width, 3)`
     "Warp with averaging when it shrinks; raises `InputError` when the result would see nothing of the photograph"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.geometry import apply_matrix
+from ..core.geometry import apply_matrix, warp
 from .synthetic import calm_moment, face_params, head_surface, points_3d
 
 # %% ../../nbs/datasets/turned.ipynb #fc2b8d37
@@ -110,7 +110,9 @@ def _on_outline(five, head, half, side):
         level = head[np.abs(head[:, 1] - five[i, 1]) < 0.05*half]
         before = level[np.abs(level[:, 0] - five[i, 0]) < 0.06*half, 2]
         if not len(before) or before.max() - five[i, 2] < 0.08*half: continue
-        five[i, 0], hidden[i] = side*((side*level[:, 0]).max() - 0.02*half), True
+        edge = (side*level[:, 0]).max() - 0.02*half
+        if edge - side*five[i, 0] > 0.05*half: continue # only a steep slope: the outline is elsewhere
+        five[i, 0], hidden[i] = side*edge, True
     return five[:, :2], hidden
 
 # %% ../../nbs/datasets/turned.ipynb #0e8d8119
@@ -122,9 +124,9 @@ def turn_face(
 ) -> tuple: # RGB uint8 `(size, size, 3)`, points `(5, 2)` in its pixels, bool `(5,)`: which of them are hidden
     "The face as if the head were turned; raises `InputError` for points in one place and for a yaw beyond 90 degrees"
     if not -90 <= yaw <= 90: raise InputError(f"yaw={yaw}: a face can be turned to -90..90 degrees")
-    M, points = _upright(np.asarray(points, float), size, 0.215*size), np.asarray(points, float)
-    picture = cv2.warpAffine(img, M, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return _turn_upright(picture, apply_matrix(M, points), yaw)
+    points = np.asarray(points, float)
+    M = _upright(points, size, 0.215*size)
+    return _turn_upright(warp(img, M, size, "reflect"), apply_matrix(M, points), yaw)
 
 # %% ../../nbs/datasets/turned.ipynb #e9adb2bd
 def _turn_upright(picture, points, yaw):
